@@ -1,0 +1,48 @@
+//! Every bound and every default time of this project, each with its reason.
+
+use std::time::Duration;
+
+/// Bytes of a message at most: fits the default `SO_SNDBUF` of a Unix socket several times over.
+pub const FRAME_BYTES_MAX: usize = 64 * 1024;
+/// Shards, and so revisions, in a message at most: eight bytes each leave room in a frame.
+pub const REVISIONS_MAX: usize = 4096;
+/// Bytes of a text for people in a message at most: the C outcome has 512, a log line more.
+pub const TEXT_BYTES_MAX: usize = 4096;
+/// Bytes of a build id at most: an ELF build id has 20, a git hash 40, a version string more.
+pub const BUILD_ID_BYTES_MAX: usize = 256;
+/// Listeners of a service at most: the kernel's bound for one message is 253 (`SCM_MAX_FD`); inheritance has none.
+pub const LISTENERS_MAX: usize = 4096;
+
+/// A whole handoff, by default: long enough for a drain, a seal of gigabytes and an initialisation.
+pub const HANDOFF_DEADLINE: Duration = Duration::from_secs(300);
+/// A drain, by default: requests are shorter; what takes longer is better transferred.
+pub const DRAIN_GRACE: Duration = Duration::from_secs(60);
+/// From exec to Hello, by default: the dynamic loader of a large binary on a cold disk.
+pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// From Begin to Ready, by default: an application can hang although its library is alive.
+pub const READY_TIMEOUT: Duration = Duration::from_secs(60);
+/// From Committed to Serving: nothing but a compare-and-swap, a rename and the application's return to `serve`.
+pub const SERVING_TIMEOUT: Duration = Duration::from_secs(10);
+/// Without any frame from a peer that owes one: the peer is stopped or its machine is swapping.
+pub const LIVENESS: Duration = Duration::from_secs(10);
+/// Between heartbeats: several fit into [`LIVENESS`].
+pub const HEARTBEAT: Duration = Duration::from_secs(2);
+/// For an answer that is already on the wire when its deadline passes.
+pub const SLACK: Duration = Duration::from_secs(1);
+/// From the end of a session to the death of its process: the kernel closes descriptors first.
+pub const DEATH_AFTER_END: Duration = Duration::from_secs(1);
+/// A successor that was asked to go before it had the data, until it is killed.
+pub const ABORT_GRACE: Duration = Duration::from_secs(2);
+/// A retired incumbent that does not exit, until it gets SIGTERM, and from there to SIGKILL.
+pub const RETIRE_GRACE: Duration = Duration::from_secs(10);
+/// Between two attempts at a lock that a living process holds against the rules.
+pub const LOCK_RETRY: Duration = Duration::from_millis(50);
+/// How long a successor or a cold start insists on a lock that somebody holds.
+pub const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+/// Between two attempts to put the control path into its place after a commit.
+pub const CONTROL_RETRY: Duration = Duration::from_millis(200);
+/// User code that runs for longer is watched by the helper thread; shorter, and waking that thread costs more.
+pub const ATTEND_AFTER: Duration = Duration::from_millis(1);
+/// Backlog of the listeners that a supervisor binds: clients that connect during a pause wait in it.
+/// The kernel cuts it to `net.core.somaxconn`.
+pub const LISTEN_BACKLOG: u32 = 65_535;

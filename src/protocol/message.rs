@@ -1,0 +1,481 @@
+//! What the three processes say to each other.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// The oldest version of the protocol that this library speaks.
+pub const VERSION_MIN: u16 = 1;
+/// The newest version of the protocol that this library speaks.
+pub const VERSION_MAX: u16 = 1;
+
+/// Names a handoff: the `CLOCK_MONOTONIC` nanoseconds of its creation, so that ids increase through one boot.
+///
+/// Smaller than the newest one seen means finished. Zero is no handoff: a cold start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct HandoffId(pub u64);
+
+impl HandoffId {
+    /// The id in the messages of a cold start.
+    pub const COLD: Self = Self(0);
+}
+
+impl fmt::Display for HandoffId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// Whether O and N may run side by side.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Mode {
+    /// They must not both hold the data.
+    #[default]
+    Exclusive,
+    /// They may: N accepts before O stops.
+    Overlap,
+}
+
+/// Who says Hello.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// A daemon that serves, or starts without a predecessor.
+    Incumbent,
+    /// A daemon that waits for Begin.
+    Successor,
+}
+
+/// The first message of a daemon on a session. Its layout never changes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Hello {
+    /// Who speaks.
+    pub side: Side,
+    /// The daemon's pid as it sees itself.
+    pub pid: u32,
+    /// The oldest version that it speaks.
+    pub version_min: u16,
+    /// The newest version that it speaks.
+    pub version_max: u16,
+    /// Bits of [`capability`].
+    pub capabilities: u32,
+    /// Which process of this service it is; 0 if it does not know.
+    pub generation: u64,
+    /// How many descriptors it has open.
+    pub open_descriptors: u32,
+    /// The inode of its time namespace: absolute deadlines mean nothing across two of them. 0 if unknown.
+    pub time_namespace: u64,
+    /// For people: which build this is.
+    pub build_id: Vec<u8>,
+}
+
+/// Bits of [`Hello::capabilities`].
+pub mod capability {
+    /// It can take part in an exclusive handoff.
+    pub const EXCLUSIVE: u32 = 1;
+    /// It can take part in an overlap handoff.
+    pub const OVERLAP: u32 = 2;
+}
+
+/// The answer to Hello. Its layout never changes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HelloAck {
+    /// The version that both will speak.
+    pub version: u16,
+    /// Which process of this service the daemon is.
+    pub generation: u64,
+    /// For a successor: the handoff. Three descriptors come with it, see [`Message::attachments`].
+    pub terms: Option<Terms>,
+}
+
+/// What a successor needs to know of its handoff.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Terms {
+    /// The handoff.
+    pub id: HandoffId,
+    /// Exclusive or overlap.
+    pub mode: Mode,
+    /// When the whole handoff is late: absolute `CLOCK_MONOTONIC` nanoseconds.
+    pub deadline_ns: u64,
+    /// How long O parks after the commit, in nanoseconds.
+    pub park_ns: u64,
+}
+
+/// Why somebody was refused before anything was disturbed. The numbers never change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RejectCode {
+    /// No version of the protocol in common.
+    Version,
+    /// An incumbent where a successor was expected, or the reverse.
+    Role,
+    /// Not the process that was started.
+    Pid,
+    /// Another user.
+    Uid,
+    /// Another time namespace.
+    TimeNamespace,
+    /// The handoff can not be taken part in: the text says why.
+    Unable,
+}
+
+/// A refusal, before anything was disturbed. Its layout never changes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Reject {
+    /// Why, for programs.
+    pub code: RejectCode,
+    /// Why, for people.
+    pub text: String,
+}
+
+/// A restarted supervisor asks for the session. Its layout never changes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Adopt {
+    /// The oldest version that it speaks.
+    pub version_min: u16,
+    /// The newest version that it speaks.
+    pub version_max: u16,
+}
+
+/// The answer to Adopt. Its layout never changes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct AdoptAck {
+    /// The version that both will speak.
+    pub version: u16,
+    /// The daemon's pid as it sees itself.
+    pub pid: u32,
+    /// Which process of this service it is.
+    pub generation: u64,
+    /// The number of the daemon's phase.
+    pub phase: u8,
+    /// The handoff that is open, or [`HandoffId::COLD`].
+    pub id: HandoffId,
+    /// Whether the decision page and the peer's pidfd come with this message.
+    pub with_handoff: bool,
+    /// The names of the listeners that come with this message.
+    pub listeners: Vec<String>,
+}
+
+/// N has loaded all it can without the data.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Warmed {
+    /// The handoff.
+    pub id: HandoffId,
+}
+
+/// O is to drain.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct PrepareHandoff {
+    /// The handoff.
+    pub id: HandoffId,
+    /// Exclusive or overlap.
+    pub mode: Mode,
+    /// When the whole handoff is late: absolute `CLOCK_MONOTONIC` nanoseconds.
+    pub deadline_ns: u64,
+    /// How long the drain may take, in nanoseconds.
+    pub drain_grace_ns: u64,
+    /// How long O parks after the commit, in nanoseconds.
+    pub park_ns: u64,
+}
+
+/// O has stopped accepting, and what it acknowledged is durable.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Drained {
+    /// The handoff.
+    pub id: HandoffId,
+    /// Connections that are still open.
+    pub connections_open: u32,
+    /// When accepting stopped: absolute `CLOCK_MONOTONIC` nanoseconds.
+    pub accept_stopped_ns: u64,
+}
+
+/// O is to seal.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct SealRequest {
+    /// The handoff.
+    pub id: HandoffId,
+}
+
+/// The gate's locked description, from O to N, on the transfer socket.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Gate {
+    /// The handoff.
+    pub id: HandoffId,
+}
+
+/// How far the seal is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct SealProgress {
+    /// The handoff.
+    pub id: HandoffId,
+    /// Steps done.
+    pub done: u64,
+    /// Steps in all.
+    pub total: u64,
+}
+
+/// Which data directory: device and inode of the directory and of the lock file in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Fingerprint {
+    /// Of the directory that holds the lock.
+    pub directory: (u64, u64),
+    /// Of the lock file.
+    pub lock: (u64, u64),
+}
+
+/// O has sealed, and has released the lock.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct SealComplete {
+    /// The handoff.
+    pub id: HandoffId,
+    /// The last revision of each shard.
+    pub revisions: Vec<u64>,
+    /// What was sealed.
+    pub fingerprint: Fingerprint,
+}
+
+/// What O could not do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum SealStep {
+    /// It could not drain.
+    Drain,
+    /// It could not seal.
+    Seal,
+}
+
+/// O could not drain or seal. It never released the lock.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct SealFailed {
+    /// The handoff.
+    pub id: HandoffId,
+    /// What failed.
+    pub step: SealStep,
+    /// Why, for people.
+    pub error: String,
+}
+
+/// What N finds.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Sealed {
+    /// O sealed: N must open at least these revisions of this directory.
+    Complete {
+        /// The last revision of each shard.
+        revisions: Vec<u64>,
+        /// What was sealed.
+        fingerprint: Fingerprint,
+    },
+    /// O is dead and sealed nothing: recover as after a crash.
+    Recover,
+}
+
+/// N may lock and open the data.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Begin {
+    /// The handoff.
+    pub id: HandoffId,
+    /// What it finds.
+    pub sealed: Sealed,
+}
+
+/// Whether, and with what, N could serve.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Readiness {
+    /// It could not serve; `detail` says why.
+    pub unhealthy: bool,
+    /// It will change the format on disk, so that O could not take over any more.
+    pub format_changes: bool,
+    /// The last revision that it opened of each shard.
+    pub revisions: Vec<u64>,
+    /// For people: where it listens, or why it is unhealthy.
+    pub detail: String,
+}
+
+/// N could serve.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Ready {
+    /// The handoff.
+    pub id: HandoffId,
+    /// With what.
+    pub readiness: Readiness,
+}
+
+/// N may try the decision word.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Committed {
+    /// The handoff.
+    pub id: HandoffId,
+}
+
+/// N has won the word and serves.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Serving {
+    /// The handoff.
+    pub id: HandoffId,
+    /// When it won: absolute `CLOCK_MONOTONIC` nanoseconds.
+    pub committed_ns: u64,
+    /// Whether the control path is in its place; why not, if it is not.
+    pub control: Result<(), String>,
+}
+
+/// O is replaced.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Commit {
+    /// The handoff.
+    pub id: HandoffId,
+}
+
+/// N is not wanted any more.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Abort {
+    /// The handoff.
+    pub id: HandoffId,
+    /// Why, for people.
+    pub reason: String,
+}
+
+/// O is to take over again.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ResumeAfterAbort {
+    /// The handoff.
+    pub id: HandoffId,
+}
+
+/// O serves again, or can not.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Resumed {
+    /// The handoff.
+    pub id: HandoffId,
+    /// Why it can not.
+    pub error: Option<String>,
+}
+
+/// O was asked to stop in mid-handoff.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Stopping {
+    /// The handoff.
+    pub id: HandoffId,
+}
+
+/// Alive.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// The handoff.
+    pub id: HandoffId,
+    /// Done and total of what the application reported.
+    pub progress: Option<(u64, u64)>,
+}
+
+/// Every message. The numbers on the wire are in [`super::codec`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs)] // each variant is described at its type
+pub enum Message {
+    Hello(Hello),
+    HelloAck(HelloAck),
+    Reject(Reject),
+    Adopt(Adopt),
+    AdoptAck(AdoptAck),
+    Warmed(Warmed),
+    PrepareHandoff(PrepareHandoff),
+    Drained(Drained),
+    SealRequest(SealRequest),
+    Gate(Gate),
+    SealProgress(SealProgress),
+    SealComplete(SealComplete),
+    SealFailed(SealFailed),
+    Begin(Begin),
+    Ready(Ready),
+    Committed(Committed),
+    Serving(Serving),
+    Commit(Commit),
+    Abort(Abort),
+    ResumeAfterAbort(ResumeAfterAbort),
+    Resumed(Resumed),
+    Stopping(Stopping),
+    Heartbeat(Heartbeat),
+}
+
+/// A descriptor that travels with a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Attachment {
+    /// A pidfd of the other daemon.
+    PeerPidfd,
+    /// This side's end of the socket between O and N.
+    Transfer,
+    /// The decision page.
+    Page,
+    /// The gate's locked description.
+    Gate,
+    /// A listener.
+    Listener,
+}
+
+impl Message {
+    /// The descriptors that must travel with this message, in their order.
+    pub fn attachments(&self) -> Vec<Attachment> {
+        use Attachment::{Gate, Listener, Page, PeerPidfd, Transfer};
+        match self {
+            Self::HelloAck(HelloAck { terms: Some(_), .. }) | Self::PrepareHandoff(_) => {
+                vec![Page, PeerPidfd, Transfer]
+            }
+            Self::Gate(_) => vec![Gate],
+            Self::AdoptAck(ack) => {
+                let handoff: &[Attachment] = if ack.with_handoff { &[Page, PeerPidfd] } else { &[] };
+                handoff.iter().copied().chain(ack.listeners.iter().map(|_| Listener)).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// The handoff that the message names; [`HandoffId::COLD`] if it names none.
+    pub fn id(&self) -> HandoffId {
+        match self {
+            Self::Hello(_) | Self::Reject(_) | Self::Adopt(_) => HandoffId::COLD,
+            Self::HelloAck(m) => m.terms.map_or(HandoffId::COLD, |terms| terms.id),
+            Self::AdoptAck(m) => m.id,
+            Self::Warmed(m) => m.id,
+            Self::PrepareHandoff(m) => m.id,
+            Self::Drained(m) => m.id,
+            Self::SealRequest(m) => m.id,
+            Self::Gate(m) => m.id,
+            Self::SealProgress(m) => m.id,
+            Self::SealComplete(m) => m.id,
+            Self::SealFailed(m) => m.id,
+            Self::Begin(m) => m.id,
+            Self::Ready(m) => m.id,
+            Self::Committed(m) => m.id,
+            Self::Serving(m) => m.id,
+            Self::Commit(m) => m.id,
+            Self::Abort(m) => m.id,
+            Self::ResumeAfterAbort(m) => m.id,
+            Self::Resumed(m) => m.id,
+            Self::Stopping(m) => m.id,
+            Self::Heartbeat(m) => m.id,
+        }
+    }
+
+    /// The message's name, as the documentation has it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Hello(_) => "Hello",
+            Self::HelloAck(_) => "HelloAck",
+            Self::Reject(_) => "Reject",
+            Self::Adopt(_) => "Adopt",
+            Self::AdoptAck(_) => "AdoptAck",
+            Self::Warmed(_) => "Warmed",
+            Self::PrepareHandoff(_) => "PrepareHandoff",
+            Self::Drained(_) => "Drained",
+            Self::SealRequest(_) => "SealRequest",
+            Self::Gate(_) => "Gate",
+            Self::SealProgress(_) => "SealProgress",
+            Self::SealComplete(_) => "SealComplete",
+            Self::SealFailed(_) => "SealFailed",
+            Self::Begin(_) => "Begin",
+            Self::Ready(_) => "Ready",
+            Self::Committed(_) => "Committed",
+            Self::Serving(_) => "Serving",
+            Self::Commit(_) => "Commit",
+            Self::Abort(_) => "Abort",
+            Self::ResumeAfterAbort(_) => "ResumeAfterAbort",
+            Self::Resumed(_) => "Resumed",
+            Self::Stopping(_) => "Stopping",
+            Self::Heartbeat(_) => "Heartbeat",
+        }
+    }
+}

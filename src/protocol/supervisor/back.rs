@@ -1,0 +1,218 @@
+//! The way back, and the ends that are not in our hands.
+
+use super::{Action, Current, Peer, Phase, Supervisor, Timer, Verdict};
+use crate::protocol::message::{Abort, Message, ResumeAfterAbort};
+use crate::protocol::{Decide, Decision};
+
+impl Supervisor {
+    /// Whoever wants O to go on must first win the word from N.
+    pub(super) fn abort(&mut self, reason: String, out: &mut Vec<Action>) {
+        let forward = matches!(
+            self.phase,
+            Phase::AwaitHello
+                | Phase::Warming
+                | Phase::Draining
+                | Phase::Sealing
+                | Phase::AwaitReady
+                | Phase::AwaitServing
+        );
+        let (true, Some(current)) = (forward, &mut self.current) else { return };
+        if current.reason.is_empty() {
+            current.reason = reason;
+        }
+        let timers = [Timer::Hello, Timer::Drain, Timer::Ready, Timer::Serving];
+        out.extend(timers.map(Action::Disarm));
+        self.enter(Phase::Revoking, out);
+        out.push(Action::Decide(Decide::Revoke));
+    }
+
+    /// Somebody can not take part; nothing was disturbed.
+    pub(super) fn reject(&mut self, reason: String, out: &mut Vec<Action>) {
+        if let Some(current) = &mut self.current {
+            current.rejected = true;
+        }
+        self.abort(reason, out);
+    }
+
+    pub(super) fn on_cancel(&mut self, reason: String, out: &mut Vec<Action>) {
+        self.abort(reason, out);
+    }
+
+    pub(super) fn on_decided(&mut self, value: Decision, out: &mut Vec<Action>) {
+        let (Phase::Revoking, Some(current)) = (self.phase, &self.current) else { return };
+        if !value.is_committed() {
+            return self.roll_back(out);
+        }
+        if current.successor_dead {
+            return self.revert(out);
+        }
+        self.enter(Phase::AwaitServing, out);
+        self.report_undecided(out);
+    }
+
+    fn roll_back(&mut self, out: &mut Vec<Action>) {
+        let Some(current) = &self.current else { return };
+        let (id, reason) = (current.id(), current.reason.clone());
+        if current.begun {
+            out.push(Action::KillSuccessor);
+        } else {
+            out.push(Action::Send(Peer::Successor, Message::Abort(Abort { id, reason })));
+            if !current.successor_dead {
+                out.push(Action::Arm(Timer::AbortGrace));
+            }
+        }
+        if current.disturbed() {
+            out.push(Action::Send(Peer::Incumbent, Message::ResumeAfterAbort(ResumeAfterAbort { id })));
+        }
+        self.enter(Phase::RollingBack, out);
+        self.try_settle(out);
+        self.report_undecided(out);
+    }
+
+    /// N won the word and died: O goes on after it, if O lives.
+    fn revert(&mut self, out: &mut Vec<Action>) {
+        let Some(current) = &self.current else { return };
+        let id = current.id();
+        if current.disturbed() {
+            out.push(Action::Send(Peer::Incumbent, Message::ResumeAfterAbort(ResumeAfterAbort { id })));
+        }
+        out.push(Action::Disarm(Timer::Retire));
+        self.enter(Phase::Reverting, out);
+        self.try_settle(out);
+    }
+
+    /// Ends the transaction when nobody is left who could still change how it ended.
+    fn try_settle(&mut self, out: &mut Vec<Action>) {
+        let (Phase::RollingBack | Phase::Reverting, Some(current)) = (self.phase, &self.current) else { return };
+        if !current.successor_dead {
+            return;
+        }
+        if current.incumbent_dead {
+            out.extend([Action::Disarm(Timer::AbortGrace), Action::Disarm(Timer::Deadline)]);
+            return self.spawn_cold(out);
+        }
+        let verdict = match self.phase {
+            Phase::Reverting if current.resumed => Verdict::Reverted,
+            Phase::RollingBack if current.rejected => Verdict::Refused,
+            Phase::RollingBack if current.resumed || !current.prepared => Verdict::RolledBack,
+            _ if self.incumbent_lost => Verdict::Undecided,
+            _ => return,
+        };
+        let reason = current.reason.clone();
+        self.settle(verdict, reason, out);
+    }
+
+    pub(super) fn on_resumed(&mut self, error: Option<String>, out: &mut Vec<Action>) {
+        let Some(current) = &mut self.current else { return };
+        if let Some(error) = error {
+            current.reason = format!("{}; and the incumbent could not resume: {error}", current.reason);
+            return out.push(Action::KillIncumbent); // it is about to exit; its death starts the rest
+        }
+        current.resumed = true;
+        match self.phase {
+            Phase::RollingBack | Phase::Reverting => {
+                out.push(Action::Disarm(Timer::Liveness(Peer::Incumbent)));
+                self.try_settle(out);
+            }
+            // N has died, but its pidfd was not looked at yet.
+            Phase::Retiring => {}
+            _ => self.abort("the incumbent resumed by itself".into(), out),
+        }
+    }
+
+    pub(super) fn on_died(&mut self, peer: Peer, status: &str, out: &mut Vec<Action>) {
+        out.push(Action::Disarm(Timer::Lost(peer)));
+        match (peer, &mut self.current) {
+            (Peer::Incumbent, None) => {
+                self.incumbent = None;
+                self.on_cold_failed(status, out);
+            }
+            (Peer::Incumbent, Some(_)) if self.phase == Phase::ColdStarting => self.on_cold_failed(status, out),
+            (Peer::Incumbent, Some(current)) => {
+                current.incumbent_dead = true;
+                match self.phase {
+                    Phase::AwaitReady | Phase::AwaitServing | Phase::Revoking => {}
+                    Phase::RollingBack | Phase::Reverting => self.try_settle(out),
+                    Phase::Retiring => self.on_retired(out),
+                    _ => self.on_incumbent_death(status, out),
+                }
+            }
+            (Peer::Successor, Some(current)) => {
+                current.successor_dead = true;
+                out.push(Action::Disarm(Timer::AbortGrace));
+                if current.reason.is_empty() {
+                    current.reason = format!("the successor died: {status}");
+                } else {
+                    current.reason = format!("{} (the successor: {status})", current.reason);
+                }
+                match self.phase {
+                    Phase::RollingBack | Phase::Reverting => self.try_settle(out),
+                    // O may not have read Commit: then it takes over. If it has, it exits, and nobody is left.
+                    Phase::Retiring => self.revert(out),
+                    _ => self.abort(String::new(), out),
+                }
+            }
+            (Peer::Successor, None) => {}
+        }
+    }
+
+    /// The session is lost with both sides alive.
+    pub(super) fn on_lost(&mut self, peer: Peer, why: &str, out: &mut Vec<Action>) {
+        match peer {
+            Peer::Incumbent => {
+                self.incumbent_lost = true;
+                if self.phase == Phase::AwaitServing || self.phase == Phase::Retiring {
+                    return; // the word and the page tell O all that it needs
+                }
+                self.abort(format!("the session with the incumbent is lost: {why}"), out);
+                self.try_settle(out);
+            }
+            Peer::Successor => self.abort(format!("the session with the successor is lost: {why}"), out),
+        }
+    }
+
+    pub(super) fn on_silence(&mut self, peer: Peer, out: &mut Vec<Action>) {
+        if !self.owes(peer) {
+            return;
+        }
+        let rolling = matches!(self.phase, Phase::RollingBack | Phase::Reverting);
+        if !rolling {
+            let who = if peer == Peer::Incumbent { "incumbent" } else { "successor" };
+            return self.abort(format!("the {who} gave no sign of life"), out);
+        }
+        // A sealed O that is silent keeps everybody waiting; one that never sealed still holds the lock and may serve.
+        if self.current.as_ref().is_some_and(|current| current.sealed.is_some()) {
+            out.push(Action::KillIncumbent);
+        }
+    }
+
+    pub(super) fn on_late(&mut self, out: &mut Vec<Action>) {
+        if self.phase == Phase::ColdStarting {
+            return out
+                .push(Action::Report(Verdict::Undecided, "the daemon was started, but does not serve yet".into()));
+        }
+        if let Some(current) = &mut self.current {
+            current.late = true;
+        }
+        self.abort("the handoff's deadline is past".into(), out);
+        self.report_undecided(out);
+    }
+
+    /// The caller hears at the deadline that nobody knows yet; S goes on.
+    fn report_undecided(&mut self, out: &mut Vec<Action>) {
+        let waiting = matches!(self.phase, Phase::AwaitServing | Phase::RollingBack | Phase::Reverting);
+        let Some(current) = self.current.as_mut().filter(|current| waiting && current.late && !current.undecided)
+        else {
+            return;
+        };
+        current.undecided = true;
+        out.push(Action::Report(Verdict::Undecided, current.reason.clone()));
+    }
+}
+
+impl Current {
+    /// Whether O has to be told to go on.
+    fn disturbed(&self) -> bool {
+        self.prepared && !self.resumed && !self.incumbent_dead
+    }
+}

@@ -1,0 +1,195 @@
+//! The way to the commit.
+
+use super::{Action, Current, OnIncumbentDeath, Peer, Phase, Supervisor, Timer, Verdict};
+use crate::protocol::message::{
+    Begin, Commit, Committed, Message, PrepareHandoff, Readiness, SealRequest, SealStep, Sealed,
+};
+use crate::protocol::{HandoffId, Violation};
+
+impl Supervisor {
+    pub(super) fn on_message(&mut self, peer: Peer, message: Message, out: &mut Vec<Action>) {
+        if self.owes(peer) {
+            out.push(Action::Arm(Timer::Liveness(peer)));
+        }
+        let id = message.id();
+        if let Some(current) = self.current.as_mut().filter(|current| current.id() == id) {
+            match (peer, self.phase, message) {
+                (Peer::Successor, Phase::Warming, Message::Warmed(_)) => self.on_warmed(out),
+                (Peer::Incumbent, Phase::Draining, Message::Drained(_)) => {
+                    out.extend([
+                        Action::Disarm(Timer::Drain),
+                        Action::Send(peer, Message::SealRequest(SealRequest { id })),
+                    ]);
+                    self.enter(Phase::Sealing, out);
+                }
+                (Peer::Incumbent, phase, Message::SealComplete(m)) => {
+                    current.sealed = Some((m.revisions.clone(), m.fingerprint));
+                    if phase == Phase::Sealing {
+                        let sealed = Sealed::Complete { revisions: m.revisions, fingerprint: m.fingerprint };
+                        return self.begin(sealed, out);
+                    }
+                    self.on_unexpected(peer, &Message::SealComplete(m), out);
+                }
+                (Peer::Incumbent, Phase::Draining | Phase::Sealing, Message::SealFailed(m)) => {
+                    let what = if m.step == SealStep::Drain { "drain" } else { "seal" };
+                    self.abort(format!("the incumbent could not {what}: {}", m.error), out);
+                }
+                (Peer::Incumbent, Phase::Draining, Message::Stopping(_)) => {
+                    self.abort("the incumbent was asked to stop".into(), out);
+                }
+                (Peer::Incumbent, _, Message::Resumed(m)) if current.prepared => self.on_resumed(m.error, out),
+                (Peer::Successor, Phase::AwaitReady, Message::Ready(m)) => self.on_ready(&m.readiness, out),
+                (Peer::Successor, Phase::AwaitServing, Message::Serving(_)) => self.on_serving(out),
+                (_, _, Message::Heartbeat(_))
+                | (Peer::Incumbent, _, Message::SealProgress(_) | Message::Stopping(_)) => {}
+                (_, _, other) => self.on_unexpected(peer, &other, out),
+            }
+            return;
+        }
+        match (peer, message) {
+            (Peer::Incumbent, Message::Reject(m)) if self.phase == Phase::Draining => self.reject(m.text, out),
+            (Peer::Incumbent, Message::Ready(_)) if id == HandoffId::COLD => {}
+            (Peer::Incumbent, Message::Serving(_)) if id == HandoffId::COLD && self.incumbent.is_some() => {
+                if let Some(incumbent) = &mut self.incumbent {
+                    incumbent.serving = true;
+                }
+                if self.phase == Phase::ColdStarting {
+                    self.cold_is_up(out);
+                }
+            }
+            (_, other) => self.on_unexpected(peer, &other, out),
+        }
+    }
+
+    /// A message that the phase does not wait for: a crossing, or the end of the session.
+    pub(super) fn on_unexpected(&mut self, peer: Peer, message: &Message, out: &mut Vec<Action>) {
+        let id = message.id();
+        let current = self.handoff();
+        let finished = id != HandoffId::COLD && id <= self.newest && Some(id) != current;
+        let leaving = matches!(self.phase, Phase::Revoking | Phase::RollingBack | Phase::Reverting | Phase::Retiring);
+        if finished || leaving && Some(id) == current {
+            self.dropped += 1;
+            return;
+        }
+        let violation = Violation { message: message.name(), phase: self.phase.name(), id };
+        let text = violation.to_string();
+        out.push(Action::EndSession(peer, violation));
+        self.on_lost(peer, &text, out);
+    }
+
+    fn on_warmed(&mut self, out: &mut Vec<Action>) {
+        let Some(current) = &mut self.current else { return };
+        if current.incumbent_dead {
+            return self.begin(Sealed::Recover, out);
+        }
+        current.prepared = true;
+        let terms = current.plan.terms;
+        let prepare = PrepareHandoff {
+            id: terms.id,
+            mode: terms.mode,
+            deadline_ns: terms.deadline_ns,
+            drain_grace_ns: current.plan.drain_grace_ns,
+            park_ns: terms.park_ns,
+        };
+        out.extend([
+            Action::OpenJournal,
+            Action::Send(Peer::Incumbent, Message::PrepareHandoff(prepare)),
+            Action::Arm(Timer::Drain),
+        ]);
+        self.enter(Phase::Draining, out);
+    }
+
+    fn begin(&mut self, sealed: Sealed, out: &mut Vec<Action>) {
+        let Some(current) = &mut self.current else { return };
+        current.begun = true;
+        let begin = Begin { id: current.id(), sealed };
+        out.extend([
+            Action::Send(Peer::Successor, Message::Begin(begin)),
+            Action::Disarm(Timer::Drain),
+            Action::Arm(Timer::Ready),
+        ]);
+        self.enter(Phase::AwaitReady, out);
+    }
+
+    fn on_ready(&mut self, readiness: &Readiness, out: &mut Vec<Action>) {
+        let Some(current) = &self.current else { return };
+        if let Err(reason) = current.check(readiness) {
+            return self.abort(reason, out);
+        }
+        let committed = Committed { id: current.id() };
+        out.extend([
+            Action::Send(Peer::Successor, Message::Committed(committed)),
+            Action::Disarm(Timer::Ready),
+            Action::Arm(Timer::Serving),
+        ]);
+        self.enter(Phase::AwaitServing, out);
+    }
+
+    /// N serves: by its message, or by the page when its session is lost.
+    pub(super) fn on_serving(&mut self, out: &mut Vec<Action>) {
+        let (Phase::AwaitServing, Some(current)) = (self.phase, &mut self.current) else { return };
+        if let Some(successor) = &mut current.successor {
+            successor.serving = true;
+        }
+        let (id, incumbent_dead) = (current.id(), current.incumbent_dead);
+        out.extend([Action::Disarm(Timer::Serving), Action::Disarm(Timer::Deadline)]);
+        out.push(Action::Send(Peer::Incumbent, Message::Commit(Commit { id })));
+        self.enter(Phase::Retiring, out);
+        out.extend([Action::Arm(Timer::Retire), Action::Report(Verdict::Committed, String::new())]);
+        if incumbent_dead {
+            self.on_retired(out);
+        }
+    }
+
+    /// O will never serve again: N is the incumbent.
+    pub(super) fn on_retired(&mut self, out: &mut Vec<Action>) {
+        if self.phase != Phase::Retiring {
+            return;
+        }
+        let Some(current) = self.current.take() else { return };
+        self.generation += 1;
+        self.incumbent = if current.successor_dead { None } else { current.successor };
+        self.incumbent_lost = false;
+        out.push(Action::Disarm(Timer::Retire));
+        if current.prepared {
+            out.push(Action::CloseJournal);
+        }
+        out.extend([Action::Promote, Action::Release]);
+        self.enter(Phase::Idle, out);
+    }
+
+    /// O has died before it sealed, or N's Begin is still to come.
+    pub(super) fn on_incumbent_death(&mut self, status: &str, out: &mut Vec<Action>) {
+        let Some(current) = &mut self.current else { return };
+        match (self.phase, current.plan.on_incumbent_death) {
+            (Phase::Draining | Phase::Sealing, OnIncumbentDeath::Promote) if !current.successor_dead => {
+                self.begin(Sealed::Recover, out);
+            }
+            // The spawn goes on; on_warmed lets N begin.
+            (Phase::Spawning | Phase::AwaitHello | Phase::Warming, OnIncumbentDeath::Promote) => {}
+            _ => self.abort(format!("the incumbent died: {status}"), out),
+        }
+    }
+}
+
+impl Current {
+    /// Whether N could serve, with everything that was sealed.
+    fn check(&self, readiness: &Readiness) -> Result<(), String> {
+        if readiness.unhealthy {
+            return Err(format!("the successor is not healthy: {}", readiness.detail));
+        }
+        let sealed = self.sealed.as_ref().map_or(&[][..], |(revisions, _)| revisions);
+        let opened = &readiness.revisions;
+        if sealed.len() != opened.len() && self.sealed.is_some() {
+            return Err(format!("{} shards were sealed, but the successor opened {}", sealed.len(), opened.len()));
+        }
+        for (shard, (sealed, opened)) in sealed.iter().zip(opened).enumerate() {
+            if opened < sealed {
+                return Err(format!(
+                    "a write would be lost: shard {shard} was sealed at revision {sealed}, but the successor opened {opened}"
+                ));
+            }
+        }
+        Ok(())
+    }
+}

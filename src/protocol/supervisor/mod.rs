@@ -1,0 +1,393 @@
+//! S: holds the listeners, spawns, and drives a handoff.
+//!
+//! The happy path is in `forward`, what leads away from it in `back`, and the start of processes in `start`.
+
+mod back;
+mod forward;
+mod start;
+
+use super::message::{Fingerprint, Hello, Message, Terms};
+use super::{Decide, Decision, HandoffId, Violation};
+
+/// The two daemons of a handoff. O is [`Peer::Incumbent`] until it is gone, also after the commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Peer {
+    /// O, and a cold start.
+    Incumbent,
+    /// N.
+    Successor,
+}
+
+/// Where S is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// No handoff is under way.
+    Idle,
+    /// A process was started without a predecessor; it does not serve yet.
+    ColdStarting,
+    /// N is being spawned.
+    Spawning,
+    /// N runs.
+    AwaitHello,
+    /// N loads what it can without the data.
+    Warming,
+    /// PrepareHandoff is sent.
+    Draining,
+    /// SealRequest is sent.
+    Sealing,
+    /// Begin is sent.
+    AwaitReady,
+    /// Committed is sent.
+    AwaitServing,
+    /// Asked for a swap to revoked.
+    Revoking,
+    /// The word is revoked and N is killed or told to go; O is told to resume, if it was disturbed.
+    RollingBack,
+    /// N has committed and died; O is told to take over.
+    Reverting,
+    /// Commit is sent: waits until O is dead or retired.
+    Retiring,
+}
+
+impl Phase {
+    /// The phase's name in logs, errors and `handoff status`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::ColdStarting => "starting",
+            Self::Spawning => "spawning",
+            Self::AwaitHello => "waiting for Hello",
+            Self::Warming => "warming",
+            Self::Draining => "draining",
+            Self::Sealing => "sealing",
+            Self::AwaitReady => "opening",
+            Self::AwaitServing => "committing",
+            Self::Revoking => "revoking",
+            Self::RollingBack => "rolling back",
+            Self::Reverting => "reverting",
+            Self::Retiring => "retiring",
+        }
+    }
+}
+
+/// The timers of S.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Timer {
+    /// A Hello is late.
+    Hello,
+    /// O's Drained is late: grace and slack.
+    Drain,
+    /// N's Ready is late.
+    Ready,
+    /// N's Serving is late.
+    Serving,
+    /// The whole handoff is late: deadline and slack.
+    Deadline,
+    /// No frame from the peer that owes one.
+    Liveness(Peer),
+    /// The session has ended, but its process lives.
+    Lost(Peer),
+    /// N was told to go, but is still there.
+    AbortGrace,
+    /// A retired O is still there.
+    Retire,
+}
+
+/// How a handoff ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// N serves.
+    Committed,
+    /// O serves.
+    RolledBack,
+    /// N had committed and died; O serves again.
+    Reverted,
+    /// Nobody was left, or nobody was there yet: a new process was started and serves.
+    StartedCold,
+    /// Nothing was disturbed.
+    Refused,
+    /// Not known at the deadline; S goes on.
+    Undecided,
+    /// Nobody was left, or nobody was there yet, and the new process did not come to serve.
+    Failed,
+}
+
+/// What to do when O dies before it has sealed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum OnIncumbentDeath {
+    /// Give N up, and start O's program again.
+    #[default]
+    StartCold,
+    /// Let N recover the data.
+    Promote,
+}
+
+/// What is asked of a handoff.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Plan {
+    /// What both daemons are told.
+    pub terms: Terms,
+    /// How long the drain may take, in nanoseconds.
+    pub drain_grace_ns: u64,
+    /// Whom to trust when O dies.
+    pub on_incumbent_death: OnIncumbentDeath,
+}
+
+/// What S's driver knows of a process that said Hello, from the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Sender {
+    /// The process that sent the message.
+    pub pid: u32,
+    /// Its user.
+    pub uid: u32,
+    /// The process that S started on this session.
+    pub spawned_pid: u32,
+    /// S's own time namespace; 0 if unknown.
+    pub time_namespace: u64,
+}
+
+/// What happens to S.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Input {
+    /// Start a process without a predecessor.
+    StartCold,
+    /// The answer to [`Action::SpawnCold`]: it could not be executed.
+    ColdSpawnFailed(String),
+    /// Replace the incumbent.
+    StartHandoff(Plan),
+    /// The answer to [`Action::SpawnSuccessor`].
+    Spawned,
+    /// The answer to [`Action::SpawnSuccessor`]: why not.
+    SpawnFailed(String),
+    /// A daemon said Hello.
+    Hello(Peer, Hello, Sender),
+    /// A daemon said anything else.
+    Message(Peer, Message),
+    /// What came is no message of this protocol; the driver has closed the session.
+    Garbage(Peer, String),
+    /// The session has ended, and its queue is read to the end.
+    Gone(Peer),
+    /// The process is dead, and its queue is read to the end; with its exit status and last lines of stderr.
+    Died(Peer, String),
+    /// O has set `retired` on the page.
+    Retired,
+    /// N has set `serving` on the page.
+    PageServing,
+    /// The value of the decision word after [`Action::Decide`].
+    Decided(Decision),
+    /// The caller does not want this handoff any more.
+    Cancel(String),
+    /// A timer fired.
+    Timer(Timer),
+}
+
+/// What the driver of S must do.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Start the incumbent's program. Answer: a Hello, `Died` or `ColdSpawnFailed`.
+    SpawnCold,
+    /// Create page and sockets and start N. Answer: `Spawned` or `SpawnFailed`.
+    SpawnSuccessor,
+    /// Send this; nothing if the session is gone.
+    Send(Peer, Message),
+    /// Write to the journal that this handoff is open.
+    OpenJournal,
+    /// Write to the journal that no handoff is open.
+    CloseJournal,
+    /// Start this timer anew.
+    Arm(Timer),
+    /// Stop this timer.
+    Disarm(Timer),
+    /// Compare-and-swap the decision word. Answer: `Decided`.
+    Decide(Decide),
+    /// SIGKILL N. Only after the word was found revoked.
+    KillSuccessor,
+    /// SIGKILL O, which is sealed and silent, and can not be waited for.
+    KillIncumbent,
+    /// A retired O does not exit: SIGTERM, and SIGKILL when it is asked for again.
+    EvictIncumbent,
+    /// N is the incumbent from here on.
+    Promote,
+    /// What the caller of the handoff hears. A second report corrects an earlier one.
+    Report(Verdict, String),
+    /// Everything of this handoff may be closed.
+    Release,
+    /// The session makes no sense any more: close it.
+    EndSession(Peer, Violation),
+}
+
+/// The handoff that is under way.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Current {
+    plan: Plan,
+    prepared: bool,
+    begun: bool,
+    /// Somebody refused to take part before anything was disturbed.
+    rejected: bool,
+    /// What O sealed, once it has.
+    sealed: Option<(Vec<u64>, Fingerprint)>,
+    incumbent_dead: bool,
+    successor: Option<Linked>,
+    successor_dead: bool,
+    resumed: bool,
+    /// The deadline is past.
+    late: bool,
+    undecided: bool,
+    /// The first cause of the rollback.
+    reason: String,
+}
+
+/// A daemon that has said Hello.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Linked {
+    uid: u32,
+    capabilities: u32,
+    serving: bool,
+}
+
+/// The machine of S, for one service.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Supervisor {
+    phase: Phase,
+    generation: u64,
+    /// The incumbent, if it links the library.
+    incumbent: Option<Linked>,
+    /// The session with the living incumbent is lost.
+    incumbent_lost: bool,
+    newest: HandoffId,
+    current: Option<Current>,
+    dropped: u64,
+}
+
+impl Default for Supervisor {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Supervisor {
+    /// A service that runs no process.
+    pub fn new() -> Self {
+        Self {
+            phase: Phase::Idle,
+            generation: 0,
+            incumbent: None,
+            incumbent_lost: false,
+            newest: HandoffId::COLD,
+            current: None,
+            dropped: 0,
+        }
+    }
+
+    /// Where it is.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Which process of the service serves, or starts.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The handoff that is under way.
+    pub fn handoff(&self) -> Option<HandoffId> {
+        self.current.as_ref().map(|current| current.plan.terms.id)
+    }
+
+    /// Whether the incumbent has said Hello, and can still be talked to.
+    pub fn incumbent_is_linked(&self) -> bool {
+        self.incumbent.is_some() && !self.incumbent_lost
+    }
+
+    /// Whether the incumbent has said that it serves.
+    pub fn incumbent_serves(&self) -> bool {
+        self.incumbent.is_some_and(|incumbent| incumbent.serving)
+    }
+
+    /// Messages of finished handoffs that were dropped.
+    pub fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    /// Takes an input; returns what must be done, in order.
+    pub fn step(&mut self, input: Input) -> Vec<Action> {
+        let mut out = Vec::new();
+        match input {
+            Input::StartCold => self.start_cold(&mut out),
+            Input::ColdSpawnFailed(error) => self.on_cold_failed(&error, &mut out),
+            Input::StartHandoff(plan) => self.start_handoff(plan, &mut out),
+            Input::Spawned => self.on_spawned(&mut out),
+            Input::SpawnFailed(error) => self.on_spawn_failed(error, &mut out),
+            Input::Hello(peer, hello, sender) => self.on_hello(peer, &hello, sender, &mut out),
+            Input::Message(peer, message) => self.on_message(peer, message, &mut out),
+            Input::Garbage(peer, error) => self.on_lost(peer, &error, &mut out),
+            Input::Gone(peer) => out.push(Action::Arm(Timer::Lost(peer))),
+            Input::Died(peer, status) => self.on_died(peer, &status, &mut out),
+            Input::Retired => self.on_retired(&mut out),
+            Input::PageServing => self.on_serving(&mut out),
+            Input::Decided(value) => self.on_decided(value, &mut out),
+            Input::Cancel(reason) => self.on_cancel(reason, &mut out),
+            Input::Timer(timer) => self.on_timer(timer, &mut out),
+        }
+        out
+    }
+
+    /// Moves on, and watches the peer that owes a frame in the new phase.
+    fn enter(&mut self, phase: Phase, out: &mut Vec<Action>) {
+        self.phase = phase;
+        for peer in [Peer::Incumbent, Peer::Successor] {
+            let timer = Timer::Liveness(peer);
+            out.push(if self.owes(peer) { Action::Arm(timer) } else { Action::Disarm(timer) });
+        }
+    }
+
+    /// Whether S waits for this peer, which sends heartbeats while it works.
+    fn owes(&self, peer: Peer) -> bool {
+        let disturbed = self.current.as_ref().is_some_and(|current| current.prepared && !current.resumed);
+        match self.phase {
+            Phase::Warming | Phase::AwaitReady | Phase::AwaitServing => peer == Peer::Successor,
+            Phase::Draining | Phase::Sealing => peer == Peer::Incumbent,
+            Phase::RollingBack | Phase::Reverting => peer == Peer::Incumbent && disturbed,
+            _ => false,
+        }
+    }
+
+    /// Ends what is under way: nothing of it is left but the report.
+    fn settle(&mut self, verdict: Verdict, reason: String, out: &mut Vec<Action>) {
+        if let Some(current) = self.current.take() {
+            if current.prepared {
+                out.push(Action::CloseJournal);
+            }
+            out.push(Action::Release);
+        }
+        self.enter(Phase::Idle, out);
+        let timers = [
+            Timer::Hello,
+            Timer::Drain,
+            Timer::Ready,
+            Timer::Serving,
+            Timer::Deadline,
+            Timer::AbortGrace,
+            Timer::Retire,
+        ];
+        out.extend(timers.map(Action::Disarm));
+        out.push(Action::Report(verdict, reason));
+    }
+
+    fn on_timer(&mut self, timer: Timer, out: &mut Vec<Action>) {
+        match timer {
+            Timer::Hello => self.on_hello_late(out),
+            Timer::Drain => self.abort("the incumbent did not finish its drain within the grace".into(), out),
+            Timer::Ready => self.abort("the successor was not ready in time after Begin".into(), out),
+            Timer::Serving => self.abort("the successor did not commit in time".into(), out),
+            Timer::Deadline => self.on_late(out),
+            Timer::Liveness(peer) => self.on_silence(peer, out),
+            Timer::Lost(peer) => self.on_lost(peer, "the session ended, but its process lives", out),
+            Timer::AbortGrace if self.phase == Phase::RollingBack => out.push(Action::KillSuccessor),
+            Timer::Retire if self.phase == Phase::Retiring => {
+                out.extend([Action::EvictIncumbent, Action::Arm(Timer::Retire)]);
+            }
+            Timer::AbortGrace | Timer::Retire => {}
+        }
+    }
+}

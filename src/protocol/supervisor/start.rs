@@ -1,0 +1,183 @@
+//! Starting processes and greeting them.
+
+use super::{Action, Current, Linked, Peer, Phase, Plan, Sender, Supervisor, Timer, Verdict};
+use crate::protocol::HandoffId;
+use crate::protocol::message::{
+    Hello, HelloAck, Message, Mode, Reject, RejectCode, Side, VERSION_MAX, VERSION_MIN, capability,
+};
+
+impl Supervisor {
+    pub(super) fn start_cold(&mut self, out: &mut Vec<Action>) {
+        if self.phase != Phase::Idle {
+            return self.refuse_busy(out);
+        }
+        self.spawn_cold(out);
+    }
+
+    pub(super) fn spawn_cold(&mut self, out: &mut Vec<Action>) {
+        self.generation += 1;
+        self.incumbent = None;
+        self.incumbent_lost = false;
+        self.enter(Phase::ColdStarting, out);
+        out.extend([Action::Arm(Timer::Hello), Action::Arm(Timer::Deadline), Action::SpawnCold]);
+    }
+
+    pub(super) fn on_cold_failed(&mut self, error: &str, out: &mut Vec<Action>) {
+        if self.phase == Phase::ColdStarting {
+            let reason = self.current.as_ref().map_or(String::new(), |current| format!("{}; then ", current.reason));
+            self.settle(Verdict::Failed, format!("{reason}the daemon could not be started: {error}"), out);
+        }
+    }
+
+    /// The cold start serves, or runs without ever having said Hello.
+    pub(super) fn cold_is_up(&mut self, out: &mut Vec<Action>) {
+        let reason = self.current.as_ref().map_or(String::new(), |current| current.reason.clone());
+        self.settle(Verdict::StartedCold, reason, out);
+    }
+
+    fn refuse_busy(&mut self, out: &mut Vec<Action>) {
+        let reason = format!("busy: the service is {}", self.phase.name());
+        out.push(Action::Report(Verdict::Refused, reason));
+    }
+
+    pub(super) fn start_handoff(&mut self, plan: Plan, out: &mut Vec<Action>) {
+        let refusal = match &self.incumbent {
+            _ if self.phase != Phase::Idle => return self.refuse_busy(out),
+            _ if plan.terms.id <= self.newest => "its id is not newer than the last one's",
+            None => "the daemon never said Hello: it does not link libhandoff, so it can not be drained and sealed",
+            Some(_) if self.incumbent_lost => "the session with the daemon is lost",
+            Some(linked) if !linked.serving => "the daemon does not serve yet",
+            Some(linked) if linked.capabilities & needed(plan.terms.mode) == 0 => "the daemon does not offer this mode",
+            Some(_) => {
+                self.newest = plan.terms.id;
+                self.current = Some(Current::new(plan));
+                self.enter(Phase::Spawning, out);
+                return out.push(Action::SpawnSuccessor);
+            }
+        };
+        out.push(Action::Report(Verdict::Refused, refusal.into()));
+    }
+
+    pub(super) fn on_spawned(&mut self, out: &mut Vec<Action>) {
+        if self.phase == Phase::Spawning {
+            self.enter(Phase::AwaitHello, out);
+            out.extend([Action::Arm(Timer::Hello), Action::Arm(Timer::Deadline)]);
+        }
+    }
+
+    pub(super) fn on_spawn_failed(&mut self, error: String, out: &mut Vec<Action>) {
+        if self.phase == Phase::Spawning {
+            self.settle(Verdict::Refused, error, out);
+        }
+    }
+
+    pub(super) fn on_hello(&mut self, peer: Peer, hello: &Hello, sender: Sender, out: &mut Vec<Action>) {
+        let expected = match peer {
+            Peer::Incumbent => self.incumbent.is_none(),
+            Peer::Successor => self.phase == Phase::AwaitHello,
+        };
+        if !expected {
+            return self.on_unexpected(peer, &Message::Hello(hello.clone()), out);
+        }
+        if let Err((code, text)) = self.judge(peer, hello, sender) {
+            out.push(Action::Send(peer, Message::Reject(Reject { code, text: text.clone() })));
+            return match peer {
+                Peer::Incumbent => self.incumbent_lost = true,
+                Peer::Successor => self.reject(text, out),
+            };
+        }
+        out.push(Action::Disarm(Timer::Hello));
+        let linked = Linked { uid: sender.uid, capabilities: hello.capabilities, serving: false };
+        let version = hello.version_max.min(VERSION_MAX);
+        let mut ack = HelloAck { version, generation: self.generation, terms: None };
+        match (peer, &mut self.current) {
+            (Peer::Successor, Some(current)) => {
+                current.successor = Some(linked);
+                ack.generation += 1;
+                ack.terms = Some(current.plan.terms);
+                self.enter(Phase::Warming, out);
+            }
+            _ => self.incumbent = Some(linked),
+        }
+        out.push(Action::Send(peer, Message::HelloAck(ack)));
+    }
+
+    /// Whether a process may take part, before anything is disturbed.
+    fn judge(&self, peer: Peer, hello: &Hello, sender: Sender) -> Result<(), (RejectCode, String)> {
+        let side = if peer == Peer::Successor { Side::Successor } else { Side::Incumbent };
+        let mode = self.current.as_ref().map_or(Mode::Exclusive, |current| current.plan.terms.mode);
+        let other_uid = self.incumbent.map(|incumbent| incumbent.uid).filter(|uid| *uid != sender.uid);
+        if hello.version_min > VERSION_MAX || hello.version_max < VERSION_MIN {
+            let (min, max) = (hello.version_min, hello.version_max);
+            let text =
+                format!("the daemon speaks protocol {min} to {max}, the supervisor {VERSION_MIN} to {VERSION_MAX}");
+            return Err((RejectCode::Version, text));
+        }
+        if hello.side != side {
+            let text = format!("the process says that it is the {:?}, but was started as {side:?}", hello.side);
+            return Err((RejectCode::Role, text));
+        }
+        if sender.pid != sender.spawned_pid || hello.pid != sender.pid {
+            let Sender { pid, spawned_pid, .. } = sender;
+            let text = format!(
+                "process {pid} said Hello (as {}), but {spawned_pid} was started: a wrapper must exec the daemon, not fork it",
+                hello.pid
+            );
+            return Err((RejectCode::Pid, text));
+        }
+        if let (Peer::Successor, Some(uid)) = (peer, other_uid) {
+            let text = format!(
+                "the successor runs as user {}, the incumbent as {uid}: it could not undo the handoff",
+                sender.uid
+            );
+            return Err((RejectCode::Uid, text));
+        }
+        if hello.time_namespace != 0 && sender.time_namespace != 0 && hello.time_namespace != sender.time_namespace {
+            let text = "the daemon is in another time namespace, where deadlines mean other times".into();
+            return Err((RejectCode::TimeNamespace, text));
+        }
+        if peer == Peer::Successor && hello.capabilities & needed(mode) == 0 {
+            return Err((RejectCode::Unable, format!("the successor does not offer the mode {mode:?}")));
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_hello_late(&mut self, out: &mut Vec<Action>) {
+        match self.phase {
+            // It may still say Hello; until then it is a daemon that does not link the library.
+            Phase::ColdStarting if self.incumbent.is_none() => self.cold_is_up(out),
+            Phase::AwaitHello => self.abort("the successor did not say Hello in time".into(), out),
+            _ => {}
+        }
+    }
+}
+
+fn needed(mode: Mode) -> u32 {
+    match mode {
+        Mode::Exclusive => capability::EXCLUSIVE,
+        Mode::Overlap => capability::OVERLAP,
+    }
+}
+
+impl Current {
+    fn new(plan: Plan) -> Self {
+        Self {
+            plan,
+            prepared: false,
+            begun: false,
+            rejected: false,
+            sealed: None,
+            incumbent_dead: false,
+            successor: None,
+            successor_dead: false,
+            resumed: false,
+            late: false,
+            undecided: false,
+            reason: String::new(),
+        }
+    }
+
+    pub(super) fn id(&self) -> HandoffId {
+        self.plan.terms.id
+    }
+}
