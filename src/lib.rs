@@ -1,4 +1,5 @@
 //! Replaces the binary of a running daemon.
+pub mod channel;
 pub mod error;
 pub mod limits;
 pub mod protocol;

@@ -1,0 +1,107 @@
+//! Protocol messages over a socket: the one place where `protocol` and `sys` meet.
+
+use crate::limits::FRAME_BYTES_MAX;
+use crate::protocol::codec::{CodecError, decode, encode};
+use crate::protocol::{Decide, Decision, Message};
+use crate::sys::clock::monotonic_ns;
+use crate::sys::page::{DecisionPage, Word};
+use crate::sys::seqpacket::{Credentials, Received, Seqpacket};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Why a channel can not be used any more.
+#[derive(Debug, thiserror::Error)]
+pub enum ChannelError {
+    /// The kernel says no.
+    #[error("{0}")]
+    Socket(#[from] io::Error),
+    /// What came, or should go, is no message.
+    #[error("{0}")]
+    Codec(#[from] CodecError),
+    /// More or fewer descriptors than the message needs.
+    #[error("{message} came with {came} descriptors, it needs {needed}")]
+    Attachments {
+        /// The message.
+        message: &'static str,
+        /// How many it needs.
+        needed: usize,
+        /// How many came.
+        came: usize,
+    },
+}
+
+/// What came.
+#[derive(Debug)]
+pub enum Incoming {
+    /// A message, with as many descriptors as [`Message::attachments`] names, in that order.
+    Message(Message, Vec<OwnedFd>, Option<Credentials>),
+    /// Nothing now.
+    Nothing,
+    /// The peer's end is closed, and everything that it sent was read.
+    End,
+}
+
+/// One session, or one transfer socket.
+#[derive(Debug)]
+pub struct Channel {
+    socket: Seqpacket,
+    frame: Vec<u8>,
+}
+
+impl Channel {
+    /// Takes over a connected socket.
+    pub fn new(socket: Seqpacket) -> Self {
+        Self { socket, frame: Vec::new() }
+    }
+
+    /// Sends a message with its descriptors.
+    ///
+    /// # Errors
+    /// `EPIPE` if the peer has closed, `EAGAIN` if its queue is full: a peer that does not read is treated as gone.
+    pub fn send(&mut self, message: &Message, fds: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
+        debug_assert_eq!(fds.len(), message.attachments().len());
+        encode(message, &mut self.frame)?;
+        Ok(self.socket.send(&self.frame, fds)?)
+    }
+
+    /// Receives the next message, without waiting.
+    ///
+    /// # Errors
+    /// What came is no message of this protocol; the session can not go on.
+    pub fn receive(&mut self) -> Result<Incoming, ChannelError> {
+        self.frame.resize(FRAME_BYTES_MAX, 0);
+        let packet = match self.socket.receive(&mut self.frame)? {
+            Received::Packet(packet) => packet,
+            Received::Nothing => return Ok(Incoming::Nothing),
+            Received::End => return Ok(Incoming::End),
+        };
+        let message = decode(&self.frame[..packet.len])?;
+        let (needed, came) = (message.attachments().len(), packet.fds.len());
+        if needed != came {
+            return Err(ChannelError::Attachments { message: message.name(), needed, came });
+        }
+        Ok(Incoming::Message(message, packet.fds, packet.sender))
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// Carries out what a machine asks of the decision word; the value that holds afterwards.
+pub fn decide(page: &DecisionPage, decide: Decide) -> Decision {
+    let word = match decide {
+        Decide::Commit { deadline_ns: Some(deadline_ns), .. } if monotonic_ns() > deadline_ns => Word::Revoked,
+        Decide::Commit { incompatible: true, .. } => Word::CommittedIncompatible,
+        Decide::Commit { .. } => Word::Committed,
+        Decide::Revoke => Word::Revoked,
+    };
+    match page.decide(word) {
+        Word::Open => Decision::Open,
+        Word::Committed => Decision::Committed,
+        Word::CommittedIncompatible => Decision::CommittedIncompatible,
+        Word::Revoked => Decision::Revoked,
+    }
+}
