@@ -16,6 +16,7 @@ mod proc;
 pub mod program;
 pub mod seqpacket;
 pub mod spawn;
+pub mod timers;
 
 #[cfg(test)]
 mod testing;
