@@ -12,6 +12,11 @@ pub fn monotonic_ns() -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
+/// The inode of this process's time namespace (time_namespaces(7)); 0 where the kernel has none.
+pub fn time_namespace() -> u64 {
+    std::fs::metadata("/proc/self/ns/time").map_or(0, |found| std::os::unix::fs::MetadataExt::ino(&found))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
