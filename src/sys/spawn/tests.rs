@@ -9,7 +9,6 @@ use nix::unistd::pipe2;
 
 use super::*;
 use crate::sys::pidfd::ExitStatus;
-use crate::sys::program::find_program;
 use crate::sys::testing::{read_all, wait_for};
 
 fn strings(args: &[&str]) -> Vec<OsString> {
