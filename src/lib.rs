@@ -2,5 +2,6 @@
 pub mod channel;
 pub mod error;
 pub mod limits;
+pub mod participant;
 pub mod protocol;
 pub mod sys;

@@ -94,7 +94,9 @@ impl Core {
                 self.fence.open();
                 return self.feed_successor(Input::Locked);
             }
-            Ok(false) if monotonic_ns() < until_ns => return self.tasks.push_front(Task::TakeLock { sealed, until_ns }),
+            Ok(false) if monotonic_ns() < until_ns => {
+                return self.tasks.push_front(Task::TakeLock { sealed, until_ns });
+            }
             Ok(false) => self.lock.as_ref().map_or(String::new(), |lock| lock.blame()),
             Err(error) => error.to_string(),
         };

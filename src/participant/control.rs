@@ -6,7 +6,7 @@ use crate::protocol::Message;
 use crate::protocol::message::{Hello, Reject, RejectCode};
 use crate::sys::control::{ControlListener, PreparedControl, living_owner};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// The control socket, and where it is on its way to its path.
 #[derive(Debug, Default)]
@@ -19,10 +19,6 @@ pub(super) struct Control {
 impl Control {
     pub(super) fn new(path: Option<PathBuf>) -> Self {
         Self { path, prepared: None, listener: None }
-    }
-
-    pub(super) fn path(&self) -> Option<&Path> {
-        self.path.as_deref()
     }
 
     /// Binds and listens under a temporary name.
@@ -76,7 +72,7 @@ impl Control {
                 let _ = channel.send(&Message::Hello(hello.clone()), &[]); // a peer that has gone harms nobody
                 Reject { code: RejectCode::Unable, text: "this daemon can not be adopted yet".into() }
             } else {
-                tracing::warn!(target: "handoff", peer.pid, peer.uid, "refused: another user connected to the control path");
+                tracing::warn!(target: "handoff", pid = peer.pid, uid = peer.uid, "refused: another user connected to the control path");
                 Reject { code: RejectCode::Uid, text: format!("user {} may not control this daemon", peer.uid) }
             };
             let _ = channel.send(&Message::Reject(refusal), &[]);
@@ -86,12 +82,5 @@ impl Control {
     /// In a forked child: the temporary name belongs to the parent.
     pub(super) fn forget(&mut self) {
         std::mem::forget(self.prepared.take());
-    }
-
-    /// The path is ours no more: a graceful end removes it.
-    pub(super) fn remove(&mut self) {
-        if let Some(listener) = self.listener.take() {
-            let _ = listener.unlink_if_ours(); // a stale socket file is replaced by the next start
-        }
     }
 }

@@ -8,7 +8,7 @@ use crate::channel::{Channel, Incoming};
 use crate::error::{Error, Result};
 use crate::limits::CONTROL_RETRY;
 use crate::protocol::incumbent::{self, Incumbent};
-use crate::protocol::message::{Hello, Message, Readiness, Sealed, Side, VERSION_MAX, VERSION_MIN, capability};
+use crate::protocol::message::{Hello, Message, Sealed, Side, VERSION_MAX, VERSION_MIN, capability};
 use crate::protocol::successor::{self, Successor};
 use crate::protocol::{Decide, HandoffId};
 use crate::sys::clock::monotonic_ns;
@@ -102,7 +102,10 @@ pub(super) struct Core {
     pub(super) end: Option<End>,
     /// The gate, which O sent and N has not used yet.
     pub(super) gate: Option<OwnedFd>,
-    pub(super) readiness: Readiness,
+    /// A cold start holds the lock.
+    pub(super) cold_begun: bool,
+    /// A cold start has announced that it is ready, and may serve.
+    pub(super) cold_ready: bool,
     /// When the word was won, and whether the control path is in its place.
     pub(super) committed_ns: u64,
     pub(super) published: std::result::Result<(), String>,
@@ -140,7 +143,8 @@ impl Core {
             tasks: VecDeque::new(),
             end: None,
             gate: None,
-            readiness: Readiness::default(),
+            cold_begun: false,
+            cold_ready: false,
             committed_ns: 0,
             published: Ok(()),
             served: false,
@@ -273,7 +277,9 @@ impl Core {
         loop {
             let Some(transfer) = self.link.as_mut().and_then(|link| link.transfer.as_mut()) else { return };
             match (transfer.receive(), &self.machine) {
-                (Ok(Incoming::Message(Message::Gate(gate), mut fds, _)), Machine::Successor(_)) if self.is_current(gate.id) => {
+                (Ok(Incoming::Message(Message::Gate(gate), mut fds, _)), Machine::Successor(_))
+                    if self.is_current(gate.id) =>
+                {
                     self.gate = fds.pop();
                 }
                 (Ok(Incoming::Message(Message::Serving(serving), ..)), Machine::Incumbent(_))
@@ -324,8 +330,8 @@ impl Core {
 
     /// Takes over what came with HelloAck or PrepareHandoff: page, the peer's pidfd, transfer socket.
     pub(super) fn open_link(&mut self, id: HandoffId, deadline_ns: u64, fds: Vec<OwnedFd>) -> Result<()> {
-        let [page, peer, transfer] =
-            <[OwnedFd; 3]>::try_from(fds).map_err(|fds| Error::Protocol(format!("{} descriptors came, not 3", fds.len())))?;
+        let [page, peer, transfer] = <[OwnedFd; 3]>::try_from(fds)
+            .map_err(|fds| Error::Protocol(format!("{} descriptors came, not 3", fds.len())))?;
         let page = DecisionPage::map(page).map_err(Error::system("map the decision page"))?;
         if page.id() != id.0 {
             return Err(Error::Protocol(format!("the decision page is of handoff {}, not {id}", page.id())));

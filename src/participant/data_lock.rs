@@ -115,7 +115,10 @@ impl DataDirLock {
             .collect();
         named.dedup();
         let who = if named.is_empty() { "a process that can not be seen from here".into() } else { named.join(", ") };
-        format!("{} is locked by {who}: it serves this data already; stop it, or choose another directory", path.display())
+        format!(
+            "{} is locked by {who}: it serves this data already; stop it, or choose another directory",
+            path.display()
+        )
     }
 }
 

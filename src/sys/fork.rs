@@ -9,6 +9,7 @@ use nix::fcntl::OFlag;
 use nix::poll::PollFlags;
 
 use super::fd::poll_now;
+use super::proc;
 
 /// Sockets at most that a forked child must not keep: sessions and control listeners of a few handles.
 const SOCKETS_MAX: usize = 32;
@@ -106,6 +107,25 @@ impl Witness {
     }
 }
 
+impl Witness {
+    /// The children that are left, for people: "process 12 (worker)"; best effort, from /proc.
+    pub fn living(&self) -> String {
+        let own = std::process::id() as i32;
+        let Ok(pipe) = std::fs::read_link(format!("/proc/self/fd/{}", self.read.as_raw_fd())) else {
+            return String::new();
+        };
+        let has_it = |pid: &i32| {
+            proc::descriptors(*pid)
+                .any(|fd| std::fs::read_link(format!("/proc/{pid}/fd/{fd}")).is_ok_and(|link| link == pipe))
+        };
+        let named = proc::pids()
+            .filter(|pid| *pid != own)
+            .filter(has_it)
+            .map(|pid| format!("process {pid} ({})", proc::command(pid)));
+        named.collect::<Vec<_>>().join(", ")
+    }
+}
+
 impl AsFd for Witness {
     /// The read end: `POLLHUP` when all are gone.
     fn as_fd(&self) -> BorrowedFd<'_> {
@@ -125,8 +145,10 @@ mod tests {
         assert!(!witness.all_gone(), "this process has the write end");
         witness.close_own_write_end();
         assert!(!witness.all_gone(), "the child has the write end");
+        assert!(witness.living().contains(&format!("process {} (", child.pid())));
         child.release();
         wait_for(witness.as_fd(), PollFlags::empty());
+        assert_eq!(witness.living(), "");
         assert!(witness.all_gone());
     }
 
