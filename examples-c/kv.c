@@ -37,17 +37,14 @@
 #endif
 
 enum {
-    LINE_BYTES_MAX = 4096,
-    BUCKETS = 1 << 16,
+    LINE_BYTES_MAX = 4096, BUCKETS = 1 << 16, BACKLOG = 4096,
     FIRST_REQUEST_MS = 20, /* whoever has just connected is about to ask */
     HANG_UP_MS = 1000,     /* for a client that was told to hang up */
     SEND_S = 5,            /* for a client to read its reply */
     MARGIN_MS = 50,        /* before the end of the grace: a late answer is none */
-    BACKLOG = 4096
 };
 
 /* ---- the store ---- */
-
 struct entry {
     struct entry *next;
     uint64_t revision;
@@ -87,9 +84,10 @@ static void put(const char *key, const char *value, uint64_t revision) {
     if (old && old->revision > revision)
         return;
     struct entry *e = malloc(sizeof *e + strlen(key) + strlen(value) + 2);
-    if (!e)
-        abort(); /* the log has everything, and whoever started us starts us again */
-    *e = (struct entry){old ? old->next : NULL, revision, strcpy(e->key, key) + strlen(key) + 1};
+    if (!e) abort(); /* the log has everything, and whoever started us starts us again */
+    e->next = old ? old->next : NULL;
+    e->revision = revision;
+    e->value = strcpy(e->key, key) + strlen(key) + 1;
     strcpy(e->value, value);
     store.keys += !old;
     *at = e;
@@ -97,7 +95,6 @@ static void put(const char *key, const char *value, uint64_t revision) {
 }
 
 /* ---- the log: a line for each SET, "<checksum> <revision> <key> <value>" ---- */
-
 /* False: damaged, or not the next line. */
 static bool replay(char *line, size_t size) {
     uint32_t sum;
@@ -121,14 +118,9 @@ static bool catch_up(int log) {
     size_t capacity = 0;
     ssize_t size;
     bool ok = in && fseeko(in, store.size, SEEK_SET) == 0;
-    while (ok && (size = getline(&line, &capacity, in)) > 0) {
-        bool whole = line[size - 1] == '\n';
-        if (whole && replay(line, (size_t)size))
-            continue;
-        fprintf(stderr, "kv: kv.log: %s at byte %jd\n", whole ? "damaged" : "cut off a torn line", (intmax_t)store.size);
-        ok = !whole && ftruncate(log, store.size) == 0;
-        break;
-    }
+    while (ok && (size = getline(&line, &capacity, in)) > 0) /* a torn last line was never acknowledged: cut it off */
+        ok = line[size - 1] == '\n' ? replay(line, (size_t)size) : ftruncate(log, store.size) == 0;
+    if (!ok) fprintf(stderr, "kv: kv.log: damaged at byte %jd\n", (intmax_t)store.size);
     free(line);
     return in && !ferror(in) && fclose(in) == 0 && ok;
 }
@@ -147,19 +139,18 @@ static bool open_log(void) {
     return ok;
 }
 
-static bool close_log(uint64_t *revision) {
+static bool close_log(void) {
     pthread_mutex_lock(&store.lock);
     while (store.syncing)
         pthread_cond_wait(&store.synced, &store.lock);
-    bool ok = !store.broken && fdatasync(store.log) == 0 && close(store.log) == 0;
-    if (ok) {
+    store.broken = store.broken || fdatasync(store.log) != 0 || close(store.log) != 0;
+    if (!store.broken) {
         store.log = -1;
-        *revision = store.durable = store.revision;
+        store.durable = store.revision;
     }
-    store.broken = !ok;
     pthread_cond_broadcast(&store.synced);
     pthread_mutex_unlock(&store.lock);
-    return ok;
+    return !store.broken;
 }
 
 /* Writes, and waits until it is on disk; 0: failed.  Whoever finds nobody in fdatasync syncs for all that wait. */
@@ -169,10 +160,8 @@ static uint64_t append(const char *key, const char *value) {
     snprintf(body, sizeof body, "%" PRIu64 " %s %s", revision, key, value);
     int size = snprintf(line, sizeof line, "%08" PRIx32 " %s\n", fnv1a(body), body);
     store.broken = store.broken || write(store.log, line, (size_t)size) != size;
-    if (!store.broken) {
-        store.revision = revision;
-        store.size += size;
-    }
+    store.revision = revision;
+    store.size += size;
     while (store.durable < revision && !store.broken) {
         if (store.syncing) {
             pthread_cond_wait(&store.synced, &store.lock);
@@ -188,14 +177,12 @@ static uint64_t append(const char *key, const char *value) {
         store.durable = ok ? written : store.durable;
         pthread_cond_broadcast(&store.synced);
     }
-    if (store.durable < revision)
-        return 0;
+    if (store.durable < revision) return 0;
     put(key, value, revision);
     return revision;
 }
 
 /* ---- requests ---- */
-
 static handoff *h;
 
 static struct {
@@ -209,39 +196,34 @@ static struct {
 
 /* Fills in the reply.  False: not executed, since the data is not ours any more. */
 static bool execute(char *line, char *reply, size_t size) {
-    char *rest, *verb = strtok_r(line, " \r", &rest), *key = strtok_r(NULL, " \r", &rest);
-    char *value = strtok_r(NULL, " \r", &rest), *extra = strtok_r(NULL, " \r", &rest);
-    uint64_t revision;
-    struct entry *e;
+    char *word[4], *rest, *next = strtok_r(line, " \r", &rest);
+    int words = 0;
+    for (; next && words < 4; next = strtok_r(NULL, " \r", &rest))
+        word[words++] = next;
     pthread_mutex_lock(&store.lock);
     bool ours = store.log >= 0;
-    if (!ours || !verb || extra)
-        snprintf(reply, size, "ERR not a request");
-    else if (strcmp(verb, "SET") == 0 && value && (revision = append(key, value)) > 0)
-        snprintf(reply, size, "OK %" PRIu64, revision);
-    else if (strcmp(verb, "SET") == 0 && value)
-        snprintf(reply, size, "ERR the log is broken");
-    else if (strcmp(verb, "GET") == 0 && key && !value && (e = *find(key)))
-        snprintf(reply, size, "VALUE %s", e->value);
-    else if (strcmp(verb, "GET") == 0 && key && !value)
-        snprintf(reply, size, "NONE");
-    else if (strcmp(verb, "COUNT") == 0 && !key)
+    if (ours && words == 3 && strcmp(word[0], "SET") == 0) {
+        uint64_t revision = append(word[1], word[2]);
+        snprintf(reply, size, revision ? "OK %" PRIu64 : "ERR the log is broken", revision);
+    } else if (ours && words == 2 && strcmp(word[0], "GET") == 0) {
+        struct entry *e = *find(word[1]);
+        snprintf(reply, size, "%s%s", e ? "VALUE " : "NONE", e ? e->value : "");
+    } else if (words == 1 && strcmp(word[0], "COUNT") == 0) {
         snprintf(reply, size, "COUNT %zu %" PRIu64, store.keys, store.durable);
-    else if (strcmp(verb, "PING") == 0 && !key)
+    } else if (words == 1 && strcmp(word[0], "PING") == 0) {
         snprintf(reply, size, "PONG %d " BUILD, (int)getpid());
-    else
+    } else {
         snprintf(reply, size, "ERR not a request");
+    }
     pthread_mutex_unlock(&store.lock);
     return ours;
 }
 
 /* ---- clients: a thread for each ---- */
-
 struct client {
     int fd;
-    bool asked;  /* it has had a reply */
-    bool told;   /* to hang up: nothing more is executed */
-    size_t size; /* of what it sent and we have not looked at */
+    bool asked, told; /* it has had a reply; it is to hang up, and nothing more is executed */
+    size_t size;      /* of what it sent and we have not looked at */
     char in[LINE_BYTES_MAX];
 };
 
@@ -250,12 +232,6 @@ static int wait_for(struct pollfd *p, nfds_t count, int timeout_ms) {
     int ready;
     while ((ready = poll(p, count, timeout_ms)) < 0 && errno == EINTR) {}
     return ready;
-}
-
-static bool receive(struct client *c) {
-    ssize_t got = recv(c->fd, c->in + c->size, sizeof c->in - c->size, 0);
-    c->size += got > 0 ? (size_t)got : 0;
-    return got > 0;
 }
 
 static bool say(const struct client *c, const char *line) {
@@ -272,9 +248,7 @@ static bool answer(struct client *c, char *line) {
     }
     c->asked = true;
     c->told = !executed || server.draining;
-    if (!executed)
-        return say(c, "CLOSE\n");
-    return say(c, strcat(reply, c->told ? " CLOSE\n" : "\n"));
+    return say(c, executed ? strcat(reply, c->told ? " CLOSE\n" : "\n") : "CLOSE\n");
 }
 
 /* False: the drain has begun, and this client has nothing to ask.  One that has just connected is about to. */
@@ -297,18 +271,18 @@ static void *serve_client(void *fd) {
         } else if (c.size == sizeof c.in) {
             connected = say(&c, "ERR the line is too long\n") && false;
         } else if (request_comes(&c)) {
-            connected = receive(&c);
+            ssize_t got = recv(c.fd, c.in + c.size, sizeof c.in - c.size, 0);
+            connected = got > 0;
+            c.size += connected ? (size_t)got : 0;
         } else {
             c.told = true;
             connected = say(&c, "CLOSE\n");
         }
     }
     struct pollfd hang_up = {.fd = c.fd, .events = POLLIN};
-    for (c.size = 0; connected && wait_for(&hang_up, 1, HANG_UP_MS) > 0; c.size = 0)
-        connected = receive(&c);
+    while (connected && wait_for(&hang_up, 1, HANG_UP_MS) > 0 && recv(c.fd, c.in, sizeof c.in, 0) > 0) {}
     close(c.fd);
-    if (--server.clients == 0)
-        eventfd_write(server.gone_fd, 1);
+    if (--server.clients == 0) eventfd_write(server.gone_fd, 1);
     return NULL;
 }
 
@@ -318,8 +292,7 @@ static void *accept_clients(void *unused) {
     while (wait_for(p, 2, -1) > 0 && !p[1].revents) {
         int fd = accept4(server.listener, NULL, NULL, SOCK_CLOEXEC);
         if (fd < 0) {
-            if (errno != EAGAIN && errno != ECONNABORTED)
-                wait_for(&p[1], 1, 10); /* no descriptor left: until a client hangs up */
+            if (errno == EMFILE || errno == ENFILE) wait_for(&p[1], 1, 10); /* until a client hangs up */
             continue;
         }
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
@@ -334,15 +307,13 @@ static void *accept_clients(void *unused) {
 }
 
 /* ---- start, stop, handoff ---- */
-
 /* The listener that was given, or, without a supervisor, one of our own. */
 static int take_listener(uint16_t port) {
     struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
     struct sockaddr *address = (struct sockaddr *)&at;
     socklen_t size = sizeof at;
     int fd = handoff_take_listener(h, "kv", 0);
-    if (fd != HANDOFF_ENOTGIVEN)
-        return fd;
+    if (fd != HANDOFF_ENOTGIVEN) return fd;
     fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &(int){1}, sizeof(int));
     if (bind(fd, address, size) != 0 || listen(fd, BACKLOG) != 0 || getsockname(fd, address, &size) != 0)
@@ -358,32 +329,26 @@ static bool start_accepting(void) {
 }
 
 /* Whoever knocks from here on waits in the backlog for the one that serves next.  No event: we are to exit. */
-static void stop_accepting(const handoff_event *e) {
+static void on_drain(handoff *handle, const handoff_event *e, void *user) {
     struct pollfd p[] = {{.fd = server.gone_fd, .events = POLLIN}, {.fd = e ? e->cancel_fd : -1, .events = POLLIN}};
+    (void)user;
     server.draining = true;
     eventfd_write(server.drain_fd, 1);
     pthread_join(server.acceptor, NULL);
     close(server.listener);
     server.listener = -1;
     while (server.clients > 0) {
-        int left_ms = e ? handoff_remaining_ms(h, e->id) - MARGIN_MS : HANG_UP_MS;
-        if (left_ms <= 0 || wait_for(p, 2, left_ms) <= 0 || p[1].revents)
-            break;
+        int left_ms = e ? handoff_remaining_ms(handle, e->id) - MARGIN_MS : HANG_UP_MS;
+        if (left_ms <= 0 || wait_for(p, 2, left_ms) <= 0 || p[1].revents) break;
         eventfd_read(server.gone_fd, &(eventfd_t){0});
     }
-}
-
-static void on_drain(handoff *handle, const handoff_event *e, void *user) {
-    (void)user;
-    stop_accepting(e);
-    handoff_done(handle, e->id);
+    if (e) handoff_done(handle, e->id);
 }
 
 static void on_seal(handoff *handle, const handoff_event *e, void *user) {
-    uint64_t revision;
     (void)user;
-    if (close_log(&revision))
-        handoff_sealed(handle, e->id, &revision, 1);
+    if (close_log())
+        handoff_sealed(handle, e->id, &store.revision, 1);
     else
         handoff_failed(handle, e->id, "the log is broken");
 }
@@ -407,41 +372,33 @@ static int fail(const char *what) {
 
 int main(int argc, char **argv) {
     char why[512];
-    uint64_t revision;
     const char *dir = argc > 1 ? argv[1] : getenv("HANDOFF_DATA_DIR");
-    if (!dir || (mkdir(dir, 0755) != 0 && errno != EEXIST) || (store.dir = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
-        return fail(dir ? dir : "kv [DATA_DIR [PORT]]");
+    if (!dir) return fprintf(stderr, "usage: kv [DATA_DIR [PORT]]\n"), 2;
+    if (mkdir(dir, 0755) != 0 && errno != EEXIST) return fail(dir);
+    if ((store.dir = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0) return fail(dir);
     server.drain_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     server.gone_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+
     handoff_config *config = handoff_config_new();
     handoff_config_set_str(config, HANDOFF_OPT_BUILD_ID, BUILD);
     handoff_config_set_str(config, HANDOFF_OPT_DATA_DIR, dir);
-    int role = handoff_detect_role(config, &h, why, sizeof why);
+    if (handoff_detect_role(config, &h, why, sizeof why) < 0) return fprintf(stderr, "kv: %s\n", why), 1;
     handoff_config_free(config);
-    if (role < 0)
-        return fprintf(stderr, "kv: %s\n", why), 1;
     signal(SIGTERM, on_sigterm);
     handoff_on_drain(h, on_drain, NULL, NULL);
     handoff_on_seal(h, on_seal, NULL, NULL);
     handoff_on_resume(h, on_resume, NULL, NULL);
-    if ((server.listener = take_listener(argc > 2 ? (uint16_t)atoi(argv[2]) : 0)) < 0)
-        return fail("no listener");
-    if (handoff_wait_for_begin(h, -1) != HANDOFF_OK)
-        return fail("cannot begin");
-    if (!open_log())
-        return fprintf(stderr, "kv: cannot open the log\n"), 1;
+
+    if ((server.listener = take_listener(argc > 2 ? (uint16_t)atoi(argv[2]) : 0)) < 0) return fail("no listener");
+    if (handoff_wait_for_begin(h, -1) != HANDOFF_OK) return fail("cannot begin");
+    if (!open_log()) return fprintf(stderr, "kv: cannot open the log\n"), 1;
     handoff_readiness ready = {.size = sizeof ready, .revisions = &store.revision, .revision_count = 1};
-    if (handoff_announce_ready(h, &ready, -1) != HANDOFF_OK)
-        return fail("not wanted");
-    if (!start_accepting())
-        return fail("cannot accept");
-    switch (handoff_serve(h)) {
-    case HANDOFF_REPLACED:
-        _exit(0); /* not exit(): the data is not ours, and nothing may be flushed into it */
-    case HANDOFF_STOPPED:
-        stop_accepting(NULL);
-        return close_log(&revision) ? 0 : 1;
-    default:
-        return fail("serve");
-    }
+    if (handoff_announce_ready(h, &ready, -1) != HANDOFF_OK) return fail("not wanted");
+    if (!start_accepting()) return fail("cannot accept");
+
+    int end = handoff_serve(h);
+    if (end == HANDOFF_REPLACED) _exit(0); /* not exit(): the data is not ours, nothing may be flushed into it */
+    if (end != HANDOFF_STOPPED) return fail("serve");
+    on_drain(h, NULL, NULL);
+    return close_log() ? 0 : fail("cannot close the log");
 }
