@@ -66,15 +66,13 @@ static struct {
 
 static uint32_t fnv1a(const char *text) {
     uint32_t hash = 2166136261u;
-    while (*text)
-        hash = (hash ^ (unsigned char)*text++) * 16777619u;
+    while (*text) hash = (hash ^ (unsigned char)*text++) * 16777619u;
     return hash;
 }
 
 static struct entry **find(const char *key) {
     struct entry **at = &store.table[fnv1a(key) % BUCKETS];
-    while (*at && strcmp((*at)->key, key) != 0)
-        at = &(*at)->next;
+    while (*at && strcmp((*at)->key, key) != 0) at = &(*at)->next;
     return at;
 }
 
@@ -141,8 +139,7 @@ static bool open_log(void) {
 
 static bool close_log(void) {
     pthread_mutex_lock(&store.lock);
-    while (store.syncing)
-        pthread_cond_wait(&store.synced, &store.lock);
+    while (store.syncing) pthread_cond_wait(&store.synced, &store.lock);
     store.broken = store.broken || fdatasync(store.log) != 0 || close(store.log) != 0;
     if (!store.broken) {
         store.log = -1;
@@ -198,8 +195,7 @@ static struct {
 static bool execute(char *line, char *reply, size_t size) {
     char *word[4], *rest, *next = strtok_r(line, " \r", &rest);
     int words = 0;
-    for (; next && words < 4; next = strtok_r(NULL, " \r", &rest))
-        word[words++] = next;
+    for (; next && words < 4; next = strtok_r(NULL, " \r", &rest)) word[words++] = next;
     pthread_mutex_lock(&store.lock);
     bool ours = store.log >= 0;
     if (ours && words == 3 && strcmp(word[0], "SET") == 0) {
@@ -291,10 +287,8 @@ static void *accept_clients(void *unused) {
     pthread_t thread;
     while (wait_for(p, 2, -1) > 0 && !p[1].revents) {
         int fd = accept4(server.listener, NULL, NULL, SOCK_CLOEXEC);
-        if (fd < 0) {
-            if (errno == EMFILE || errno == ENFILE) wait_for(&p[1], 1, 10); /* until a client hangs up */
-            continue;
-        }
+        if (fd < 0 && (errno == EMFILE || errno == ENFILE)) wait_for(&p[1], 1, 10); /* until a client hangs up */
+        if (fd < 0) continue;
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
         setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &(struct timeval){.tv_sec = SEND_S}, sizeof(struct timeval));
         server.clients++;
