@@ -35,7 +35,7 @@ pub enum Progress {
 /// In a forked child everything but dropping gives [`Error::Forked`].
 #[derive(Debug)]
 pub struct Participant {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     listeners: InheritedListeners,
     help: Mutex<Help>,
     /// Sees children that are about to exec or exit; none if they do not count.
@@ -60,13 +60,13 @@ impl Participant {
         if successor && inherited.session.is_none() {
             return Err(Error::Invalid("HANDOFF_ROLE=successor, but HANDOFF_SOCK_FD is not set".into()));
         }
-        let core = Core::new(inherited.session, successor, lock, Control::new(control), config.build_id.clone())?;
+        let core = Core::new(inherited.session, successor, lock, Control::new(control), config.build_id_or_default())?;
         let witness = match config.ignore_forks {
             true => None,
             false => Some(Witness::new().map_err(Error::system("pipe"))?),
         };
         let participant = Self {
-            shared: Arc::new(Shared::new(core)?),
+            shared: Arc::new(Shared::new(core, config.before_wait.clone())?),
             listeners: InheritedListeners(inherited.listeners),
             help: Mutex::new(Help::new(config.no_helper_thread)),
             witness: Mutex::new(witness),
@@ -206,6 +206,7 @@ impl Participant {
     /// As [`Participant::dispatch`].
     pub fn wait_event(&self) -> Result<Event> {
         let _owned = self.enter()?;
+        self.shared.with(|core| core.check_ready())??;
         let event = loop {
             match self.next_event() {
                 Ok(Some(event)) => break Ok(event),

@@ -1,8 +1,10 @@
 //! The driver as all threads see it: one mutex, and what may be touched without it.
 
+use super::config::BeforeWait;
 use super::core::{Core, Machine, Task};
 use super::event::{Event, EventKind};
 use super::fence::WriteFence;
+use super::handle::Participant;
 use super::helper::{Attention, Helper};
 use crate::error::{Error, Result};
 use crate::protocol::{incumbent, successor};
@@ -76,10 +78,11 @@ pub(super) struct Shared {
     owned: AtomicBool,
     fence: Arc<WriteFence>,
     epoch: u32,
+    before_wait: BeforeWait,
 }
 
 impl Shared {
-    pub(super) fn new(core: Core) -> Result<Self> {
+    pub(super) fn new(core: Core, before_wait: BeforeWait) -> Result<Self> {
         let system = |error: nix::Error| Error::system("epoll or eventfd")(error.into());
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let (outer, wake, stop_fd) = (
@@ -103,6 +106,7 @@ impl Shared {
             owned: AtomicBool::new(false),
             fence,
             epoch: fork::epoch(),
+            before_wait,
         })
     }
 
@@ -172,6 +176,9 @@ impl Shared {
 
     /// Sleeps until the owner's thread has something to do, or for at most `timeout`.
     pub(super) fn sleep(&self, timeout: Option<Duration>) -> Result<()> {
+        if let Some(before_wait) = &self.before_wait.0 {
+            before_wait();
+        }
         let timeout = match timeout {
             None => PollTimeout::NONE,
             // Rounded up, so that a loop around this does not spin for the last millisecond.
@@ -204,7 +211,25 @@ impl Drop for Owned<'_> {
     }
 }
 
+impl Participant {
+    /// Whether this is the process that made the handle, and not a forked child of it.
+    ///
+    /// # Errors
+    /// [`Error::Forked`].
+    pub fn check_fork(&self) -> Result<()> {
+        self.shared.check_fork()
+    }
+}
+
 impl Core {
+    /// Without this, waiting for an event would never end.
+    pub(super) fn check_ready(&self) -> Result<()> {
+        match self.served || self.cold_ready || self.has_won() || self.end.is_some() {
+            true => Ok(()),
+            false => Err(Error::State("serving needs announce_ready first".into())),
+        }
+    }
+
     /// Everything that is there, then what only the owner's thread may do.
     pub(super) fn turn(&mut self) {
         self.pump();
