@@ -105,6 +105,27 @@ impl Participant {
 
     // ---- starting (owner)
 
+    /// Waits until the supervisor has accepted this process. Without a predecessor there is nothing to wait for. (owner)
+    ///
+    /// # Errors
+    /// [`Error::Aborted`], with its reason: exit.
+    pub fn wait_for_ack(&self) -> Result<()> {
+        let _owned = self.enter()?;
+        let result = loop {
+            let (accepted, end) = self.shared.with(|core| {
+                core.pump();
+                (core.successor().is_none_or(|machine| machine.terms().is_some()), core.end.clone())
+            })?;
+            match end {
+                Some(End::Aborted(reason)) => break Err(Error::Aborted(reason)),
+                _ if accepted => break Ok(()),
+                _ => self.shared.sleep(None)?,
+            }
+        };
+        self.leave()?;
+        result
+    }
+
     /// Says that everything is loaded that does not need the data. Without a predecessor it does nothing. (owner)
     ///
     /// # Errors
@@ -187,6 +208,11 @@ impl Participant {
     /// Readable when [`Participant::dispatch`] has something to do, in every phase.
     pub fn poll_fd(&self) -> BorrowedFd<'_> {
         self.shared.poll_fd()
+    }
+
+    /// Readable when the answer to the open event is not wanted any more.
+    pub fn cancel_fd(&self) -> BorrowedFd<'_> {
+        self.shared.cancel_fd()
     }
 
     /// The next event, if there is one. The application answers it by its id. (owner)

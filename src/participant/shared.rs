@@ -75,6 +75,7 @@ pub(super) struct Shared {
     /// A call of the owner class is under way.
     owned: AtomicBool,
     fence: Arc<WriteFence>,
+    cancel: Arc<EventFd>,
     epoch: u32,
 }
 
@@ -91,7 +92,7 @@ impl Shared {
         outer.add(core.sources(), EpollEvent::new(EpollFlags::EPOLLIN, 0)).map_err(system)?;
         outer.add(&wake, EpollEvent::new(EpollFlags::EPOLLIN, 1)).map_err(system)?;
         let sources = core.sources().try_clone_to_owned().map_err(Error::system("dup"))?;
-        let (stop, fence) = (Arc::clone(&core.stop), Arc::clone(&core.fence));
+        let (stop, fence, cancel) = (Arc::clone(&core.stop), Arc::clone(&core.fence), core.events.cancellation());
         Ok(Self {
             core: Mutex::new(core),
             outer,
@@ -102,6 +103,7 @@ impl Shared {
             phase: AtomicU8::new(0),
             owned: AtomicBool::new(false),
             fence,
+            cancel,
             epoch: fork::epoch(),
         })
     }
@@ -129,6 +131,10 @@ impl Shared {
 
     pub(super) fn poll_fd(&self) -> BorrowedFd<'_> {
         self.outer.0.as_fd()
+    }
+
+    pub(super) fn cancel_fd(&self) -> BorrowedFd<'_> {
+        self.cancel.as_fd()
     }
 
     /// Async-signal-safe: one atomic store and one write(2).
