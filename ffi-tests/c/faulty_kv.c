@@ -45,7 +45,10 @@ static void hang(void) {
     for (;;) pause();
 }
 
+static char data_dir[4096] = ".";
+
 static int faulty_detect_role(const handoff_config *c, handoff **h, char *err, size_t size) {
+    if (getenv("HANDOFF_DATA_DIR")) snprintf(data_dir, sizeof data_dir, "%s", getenv("HANDOFF_DATA_DIR"));
     if (is_fault("exit-before-hello")) _exit(7);
     if (is_fault("hang-before-hello")) hang();
     if (is_fault("segv")) {
@@ -86,8 +89,8 @@ static int faulty_done(handoff *h, uint64_t id) {
     sleep_if("slow-drain=");
     result = handoff_done(h, id);
     if (strncmp(fault(), "slow-drain=", 11) == 0) {
-        char path[4096];
-        snprintf(path, sizeof path, "%s/drained", getenv("HANDOFF_DATA_DIR") ? getenv("HANDOFF_DATA_DIR") : ".");
+        char path[sizeof data_dir + 16];
+        snprintf(path, sizeof path, "%s/drained", data_dir);
         close(open(path, O_CREAT | O_WRONLY, 0600));
     }
     return result;
