@@ -2,7 +2,7 @@
 
 use super::Event;
 use super::attempt::nanoseconds;
-use super::engine::{Engine, Leaving, Processes};
+use super::engine::{Due, Engine, Leaving, Processes};
 use super::outcome::verdict_name;
 use super::trace;
 use crate::channel::{ChannelError, decide};
@@ -47,8 +47,8 @@ impl Engine {
             Action::Send(peer, message) => self.send(peer, &message),
             // Written while the successor started; closed by `Release`, with what holds then.
             Action::OpenJournal | Action::CloseJournal => {}
-            Action::Arm(timer) => self.timers.arm(timer, self.due(timer)),
-            Action::Disarm(timer) => self.timers.disarm(timer),
+            Action::Arm(timer) => self.timers.arm(Due::Machine(timer), self.due(timer)),
+            Action::Disarm(timer) => self.timers.disarm(Due::Machine(timer)),
             Action::Decide(what) => return self.decide(what).map(Input::Decided),
             Action::KillSuccessor => self.signal(Peer::Successor, Signal::SIGKILL),
             Action::KillIncumbent => self.signal(Peer::Incumbent, Signal::SIGKILL),
@@ -156,8 +156,8 @@ impl Engine {
     fn retire_incumbent(&mut self) {
         let Some(mut process) = self.processes.incumbent.take() else { return };
         process.close_session(&self.epoll);
-        let due_ns = monotonic_ns() + nanoseconds(RETIRE_GRACE);
-        self.processes.leaving.push(Leaving { process, signal: Signal::SIGTERM, due_ns });
+        self.timers.arm(Due::Leaving(process.key), monotonic_ns() + nanoseconds(RETIRE_GRACE));
+        self.processes.leaving.push(Leaving { process, signal: Signal::SIGTERM });
     }
 
     fn report(&mut self, verdict: Verdict, reason: String) {

@@ -11,14 +11,14 @@ use super::outcome::HandoffOutcome;
 use super::process::{Process, Token};
 use super::rendezvous::Rendezvous;
 use super::spec::SpawnSpec;
-use super::timers::Timers;
 use crate::channel::Incoming;
 use crate::error::{Error, Result};
 use crate::limits::{EVENTS_MAX, OUTPUT_LAST_READS_MAX, PAGE_POLL, RETIRE_GRACE};
 use crate::protocol::Message;
-use crate::protocol::supervisor::{Input, Peer, Phase, Sender, Supervisor as Machine};
+use crate::protocol::supervisor::{Input, Peer, Phase, Sender, Supervisor as Machine, Timer};
 use crate::sys::clock::monotonic_ns;
 use crate::sys::seqpacket::Credentials;
+use crate::sys::timers::Timers;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollTimeout};
 use nix::sys::inotify::Inotify;
@@ -35,7 +35,7 @@ const READY_MAX: usize = 16;
 pub(super) struct Engine {
     pub(super) machine: Machine,
     pub(super) epoll: Epoll,
-    pub(super) timers: Timers,
+    pub(super) timers: Timers<Due>,
     /// Made for the first process whose output is captured.
     pub(super) inotify: Option<Inotify>,
     pub(super) listeners: Listeners,
@@ -71,8 +71,20 @@ pub(super) struct Processes {
 #[derive(Debug)]
 pub(super) struct Leaving {
     pub(super) process: Process,
+    /// What it gets if it does not exit.
     pub(super) signal: Signal,
-    pub(super) due_ns: u64,
+}
+
+/// What comes with time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    Machine(Timer),
+    /// A process that should have exited: its key.
+    Leaving(u64),
+    /// Another look at the page.
+    Page,
+    /// More output than one turn reads.
+    Output,
 }
 
 /// What a process was when it died.
@@ -163,28 +175,25 @@ impl Engine {
             dead.into_iter().flatten().for_each(|key| self.bury(key));
         }
         if timer {
-            self.timers.fired();
             self.fire();
         }
         self.look_at_page();
         self.tell_ends();
-        if output || self.output_waits() {
+        if output || timer && self.output_waits() {
             self.read_output();
         }
-        self.set_timer()
+        self.come_again();
+        Ok(())
     }
 
-    /// Makes the descriptor readable when the next thing is due.
-    pub(super) fn set_timer(&mut self) -> Result<()> {
-        let (next, at_rest) = (self.next_due(), self.machine.phase() == Phase::Idle);
-        self.timers.sync(next, at_rest).map_err(Error::system("cannot set the supervisor's timer"))
-    }
-
-    pub(super) fn next_due(&self) -> Option<u64> {
-        let leaving = self.processes.leaving.iter().map(|leaving| leaving.due_ns);
-        let page = self.listens_to_page().then(|| monotonic_ns() + PAGE_POLL.as_nanos() as u64);
-        let output = self.output_waits().then_some(0);
-        leaving.chain(self.timers.next()).chain(page).chain(output).min()
+    /// What no descriptor will tell of.
+    fn come_again(&mut self) {
+        if self.listens_to_page() {
+            self.timers.arm(Due::Page, monotonic_ns() + PAGE_POLL.as_nanos() as u64);
+        }
+        if self.output_waits() {
+            self.timers.arm(Due::Output, monotonic_ns());
+        }
     }
 
     /// Reads what a process has said, to the end.
@@ -266,6 +275,7 @@ impl Engine {
     fn bury(&mut self, key: u64) {
         let Some((was, mut process)) = self.processes.take(key) else { return };
         process.unwatch(&self.epoll);
+        self.timers.disarm(Due::Leaving(key));
         self.read_last_output(&mut process);
         let (status, text) = process.reap();
         self.remove_output(&mut process);
@@ -280,17 +290,25 @@ impl Engine {
 
     /// Fires what is due.
     fn fire(&mut self) {
-        let now_ns = monotonic_ns();
         loop {
             self.drain_all(); // an answer in time is in time
-            let Some(timer) = self.timers.pop(now_ns) else { break };
-            self.feed(Input::Timer(timer));
+            match self.timers.next_due() {
+                Some(Due::Machine(timer)) => self.feed(Input::Timer(timer)),
+                Some(Due::Leaving(key)) => self.hasten(key),
+                Some(Due::Page | Due::Output) => {} // the turn looks in any case
+                None => return,
+            }
         }
-        for leaving in self.processes.leaving.iter_mut().filter(|leaving| leaving.due_ns <= now_ns) {
-            let _ = leaving.process.signal(leaving.signal);
-            leaving.signal = Signal::SIGKILL;
-            leaving.due_ns = now_ns + RETIRE_GRACE.as_nanos() as u64;
-        }
+    }
+
+    /// A process that will never serve again should have exited by now.
+    fn hasten(&mut self, key: u64) {
+        let Some(leaving) = self.processes.leaving.iter_mut().find(|leaving| leaving.process.key == key) else {
+            return;
+        };
+        let _ = leaving.process.signal(leaving.signal);
+        leaving.signal = Signal::SIGKILL;
+        self.timers.arm(Due::Leaving(key), monotonic_ns() + RETIRE_GRACE.as_nanos() as u64);
     }
 
     /// N has committed, perhaps, and its session is lost: only the page can say that it serves.

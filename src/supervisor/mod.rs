@@ -15,7 +15,6 @@ mod process;
 mod rendezvous;
 mod spec;
 mod start;
-mod timers;
 mod trace;
 
 pub use crate::protocol::supervisor::{OnIncumbentDeath, Verdict};
@@ -235,12 +234,8 @@ impl Supervisor {
 
     /// Gives up the handoff that is under way, if the successor has not won the decision word yet; its outcome tells.
     /// Without one it does nothing.
-    ///
-    /// # Errors
-    /// [`Error::System`](crate::Error::System): the timer could not be set.
-    pub fn cancel(&mut self, reason: &str) -> Result<()> {
+    pub fn cancel(&mut self, reason: &str) {
         self.engine.feed(Input::Cancel(reason.to_owned()));
-        self.engine.set_timer()
     }
 
     /// Waits until something happens, `timeout` at most (None: no limit), deals with it, and returns the events. They may
@@ -257,7 +252,7 @@ impl Supervisor {
     /// When [`Self::turn`] must be called at the latest, in absolute `CLOCK_MONOTONIC` nanoseconds. The descriptor becomes
     /// readable then, too.
     pub fn next_due(&self) -> Option<u64> {
-        self.engine.next_due()
+        self.engine.timers.earliest()
     }
 
     /// What the service is doing. Never waits.

@@ -43,7 +43,7 @@ impl Engine {
         let on_incumbent_death = attempt.spec.on_incumbent_death;
         self.attempt = Some(attempt);
         self.feed(Input::StartHandoff(Plan { terms, drain_grace_ns, on_incumbent_death }));
-        self.set_timer()
+        Ok(())
     }
 
     pub(super) fn begin_cold(&mut self, spec: Arc<SpawnSpec>) -> Result<()> {
@@ -52,7 +52,7 @@ impl Engine {
         }
         self.attempt = Some(Attempt::new(0, spec, monotonic_ns()));
         self.feed(Input::StartCold);
-        self.set_timer()
+        Ok(())
     }
 
     /// Later than every id before it.

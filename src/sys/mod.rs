@@ -13,9 +13,10 @@ pub mod lock;
 pub mod page;
 pub mod pidfd;
 mod proc;
-pub mod program;
+mod program;
 pub mod seqpacket;
 pub mod spawn;
+pub mod timers;
 
 #[cfg(test)]
 mod testing;

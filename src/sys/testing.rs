@@ -4,6 +4,7 @@
 //! others for a while. So a test that closes something waits until the kernel says that the
 //! close has come through, and a child is told to go on by a byte, never by an EOF.
 
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::process::{Command, Stdio};
 
@@ -22,10 +23,7 @@ pub fn wait_for(fd: BorrowedFd<'_>, events: PollFlags) {
         match poll(&mut entry, PollTimeout::from(20_000u16)) {
             Err(nix::errno::Errno::EINTR) => {}
             Ok(1) => return,
-            other => panic!(
-                "nothing happened on descriptor {}: {other:?}",
-                fd.as_raw_fd()
-            ),
+            other => panic!("nothing happened on descriptor {}: {other:?}", fd.as_raw_fd()),
         }
     }
 }
@@ -90,9 +88,7 @@ impl Forked {
 impl Drop for Forked {
     fn drop(&mut self) {
         // Not reaped yet, or this fails: nobody else gets the number before it is reaped.
-        if let Ok(WaitStatus::StillAlive) =
-            waitpid(self.pid, Some(nix::sys::wait::WaitPidFlag::WNOHANG))
-        {
+        if let Ok(WaitStatus::StillAlive) = waitpid(self.pid, Some(nix::sys::wait::WaitPidFlag::WNOHANG)) {
             let _ = nix::sys::signal::kill(self.pid, Signal::SIGKILL);
             let _ = waitpid(self.pid, None);
         }
@@ -104,11 +100,13 @@ pub struct Cat(std::process::Child);
 
 impl Cat {
     pub fn start() -> Self {
-        let child = Command::new("cat")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn();
-        Self(child.unwrap())
+        let mut command = Command::new("cat");
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let mut child = child.unwrap();
+        // The kernel says "exec'ed" a moment before the process has its new name.
+        child.stdin.as_mut().unwrap().write_all(b"x").unwrap();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+        Self(child)
     }
 
     pub fn pid(&self) -> i32 {
@@ -129,10 +127,7 @@ impl Drop for Cat {
 
 /// Reads until the end.
 pub fn read_all(fd: impl AsFd) -> String {
-    use std::io::Read as _;
     let mut text = String::new();
-    std::fs::File::from(fd.as_fd().try_clone_to_owned().unwrap())
-        .read_to_string(&mut text)
-        .unwrap();
+    std::fs::File::from(fd.as_fd().try_clone_to_owned().unwrap()).read_to_string(&mut text).unwrap();
     text
 }
