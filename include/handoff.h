@@ -1,4 +1,40 @@
-/* handoff.h - replace the binary of a running daemon.
+/* handoff.h - replace the binary of a running daemon, with nothing lost.
+ *
+ * Made from src/ffi by cbindgen: change it there.
+ *
+ * One main serves a cold start and a successor; without a supervisor the library behaves as if it were absent:
+ *
+ *     handoff_detect_role(NULL, &h, err, sizeof err);          who am I?
+ *     handoff_on_drain(h, drain, 0, 0);  and on_seal, on_resume
+ *     fd = handoff_take_listener(h, "http", 0);                ENOTGIVEN: bind your own
+ *     handoff_wait_for_begin(h, -1);                           the lock is held: open the data
+ *     handoff_announce_ready(h, NULL, -1);                     committed: accept
+ *     if (handoff_serve(h) == HANDOFF_REPLACED) _exit(0);      or handoff_pollfd and handoff_dispatch in a loop of yours
+ *
+ * Each call on a handle belongs to one class, given in brackets:
+ *
+ *   [owner]   one thread at a time per handle, any thread; overlap or a call from inside a hook gives HANDOFF_EBUSY.
+ *   [event]   while an event is open (inside its hook, or between dispatch and the answer); any thread, also while
+ *             serve blocks.
+ *   [any]     any thread, any time until handoff_free, also while handoff_serve blocks.
+ *   [signal]  [any], and async-signal-safe.
+ *
+ * Hooks run inside serve or dispatch, on the thread that called it. They return nothing and answer by a call with the
+ * event's id: silence is failure. While one runs, an abort shows as a readable cancel_fd, as remaining_ms 0, and as
+ * HANDOFF_ESTALE from progress; RESUME follows when the hook has returned, with pollfd at once.
+ *
+ * After fork, in the child: the control and transfer sockets are closed; every call but handoff_free gives
+ * HANDOFF_EFORKED. Listeners and lock are inherited as descriptors: a child that still writes keeps a new start out.
+ *
+ * After HANDOFF_REPLACED the data belongs to another process: _exit, no atexit handlers, no flush.
+ *
+ * Returns: negative = error code, see handoff_strerror and handoff_errmsg. Outputs are written only on success.
+ * Ownership: put copies or duplicates, take gives you something that is yours, get borrows until a named call. Strings
+ * in are bytes that end with NUL, and are copied. Every descriptor is close-on-exec. Nothing that is returned must be
+ * freed, except handles. A NULL handle gives HANDOFF_EINVAL. When memory runs out, the process is aborted.
+ *
+ * No thread outside a handoff; during one, a helper thread with all signals blocked, which never calls back. No signal
+ * handler, no SIGCHLD, no stdio. Link with -lhandoff.
  */
 
 #ifndef HANDOFF_H
@@ -231,7 +267,7 @@ typedef struct handoff_event {
     uint64_t id;
     // Absolute, CLOCK_MONOTONIC; UINT64_MAX: none.
     uint64_t deadline_ns;
-    // Borrowed: becomes readable (level) when the event is cancelled; -1 if none.
+    // Borrowed: becomes readable (level) when the event is cancelled or late; -1 if none.
     int32_t cancel_fd;
     // HANDOFF_EVENT_AFTER_COMMIT
     uint32_t flags;
@@ -328,17 +364,12 @@ void handoff_config_free(struct handoff_config *c);
 
 // Makes the handle; c may be NULL. HANDOFF_COLD_START or HANDOFF_SUCCESSOR; an error copies its detail to err, which may
 // be NULL. Consumes the environment that the supervisor made, so it comes first in main, before other threads are there.
-int handoff_detect_role(const struct handoff_config *c,
-                        struct handoff **h,
-                        char *err,
-                        size_t err_size);
+int handoff_detect_role(const struct handoff_config *c, struct handoff **h, char *err, size_t err_size);
 
 // [any] The descriptor of the index-th listener of this name: a new duplicate each time, close-on-exec, yours. name NULL
 // = of any name; "x" also finds systemd's "x.socket". HANDOFF_ENOTGIVEN: none at all was given, bind your own;
 // HANDOFF_ENONAME: others were.
-int handoff_take_listener(struct handoff *h,
-                          const char *name,
-                          uint32_t index);
+int handoff_take_listener(struct handoff *h, const char *name, uint32_t index);
 
 // [any] The name of the index-th listener as given (systemd's too), until handoff_free; NULL past the end.
 const char *handoff_listener_name(const struct handoff *h, uint32_t index);
@@ -358,10 +389,7 @@ int handoff_announce_ready(struct handoff *h, const struct handoff_readiness *r,
 
 // [owner] What drains. fn must not be NULL; a second one takes the place of the first. Destroy runs when fn is not needed
 // any more, also when this call fails.
-int handoff_on_drain(struct handoff *h,
-                     handoff_hook_fn fn,
-                     void *user,
-                     handoff_destroy_fn destroy);
+int handoff_on_drain(struct handoff *h, handoff_hook_fn fn, void *user, handoff_destroy_fn destroy);
 
 // [owner] What seals; as handoff_on_drain.
 int handoff_on_seal(struct handoff *h, handoff_hook_fn fn, void *user, handoff_destroy_fn destroy);
@@ -392,10 +420,7 @@ int handoff_done(struct handoff *h, uint64_t event_id);
 // between write_begin and write_end, and for forked children that have neither exec'ed nor exited (see
 // HANDOFF_OPT_FORKS), at most until the event's deadline; then the library unlocks. HANDOFF_ESTATE: some are left, which
 // handoff_errmsg names, and the seal has failed.
-int handoff_sealed(struct handoff *h,
-                   uint64_t event_id,
-                   const uint64_t *revisions,
-                   size_t count);
+int handoff_sealed(struct handoff *h, uint64_t event_id, const uint64_t *revisions, size_t count);
 
 // [event] The event could not be done; why is for people, and may be NULL. A hook that returns without an answer has
 // failed, too.
@@ -418,55 +443,48 @@ int handoff_write_begin(struct handoff *h);
 int handoff_write_end(struct handoff *h);
 
 // [event] Gives the successor a copy of a blob, in sealed memory. Not there yet: HANDOFF_ESTATE.
-int handoff_put_state(struct handoff *h, const char *_key, const void *_data, size_t _size);
+int handoff_put_state(struct handoff *h, const char *key, const void *data, size_t size);
 
 // [event] Gives the successor a memfd or a file, of any size, without a copy, and NOT sealed: keep it unchanged until
 // RESUME or REPLACED. Not there yet: HANDOFF_ESTATE.
-int handoff_put_state_fd(struct handoff *h, const char *_key, int _fd);
+int handoff_put_state_fd(struct handoff *h, const char *key, int fd);
 
 // [owner] After begin: a blob, borrowed, mapped until handoff_free. Not there yet: HANDOFF_ESTATE.
-int handoff_get_state(struct handoff *h, const char *_key, const void **_data, size_t *_size);
+int handoff_get_state(struct handoff *h, const char *key, const void **data, size_t *size);
 
 // [owner] After begin: a memfd or file, yours, writable once announce_ready returned. Not there yet: HANDOFF_ESTATE.
-int handoff_take_state_fd(struct handoff *h, const char *_key);
+int handoff_take_state_fd(struct handoff *h, const char *key);
 
 // [event] Sends a duplicate of a connection, with up to 60 KiB of state; keep yours, untouched, until RESUME or REPLACED.
 // Not there yet: HANDOFF_ESTATE.
-int handoff_put_connection(struct handoff *h,
-                           int _fd,
-                           const char *_name,
-                           const void *_state,
-                           size_t _size);
+int handoff_put_connection(struct handoff *h, int fd, const char *name, const void *state, size_t size);
 
 // [owner] After announce_ready returned 0: 1 = *c is filled, 0 = no more. Not there yet: HANDOFF_ESTATE.
-int handoff_next_connection(struct handoff *h, struct handoff_connection *_c, size_t _size);
+int handoff_next_connection(struct handoff *h, struct handoff_connection *c, size_t size);
 
 // Makes a supervisor. Not there yet: HANDOFF_ESTATE, as every function of a supervisor.
-int handoff_supervisor_new(const struct handoff_config *_c, struct handoff_supervisor **_s, char *err, size_t err_size);
+int handoff_supervisor_new(const struct handoff_config *c, struct handoff_supervisor **s, char *err, size_t err_size);
 
 // Duplicates fd; make it non-blocking before.
-int handoff_supervisor_add_listener(struct handoff_supervisor *_s, const char *_name, int _fd);
+int handoff_supervisor_add_listener(struct handoff_supervisor *s, const char *name, int fd);
 
 // Where the supervisor writes what a restarted one must know.
-int handoff_supervisor_set_journal(struct handoff_supervisor *_s, const char *_path);
+int handoff_supervisor_set_journal(struct handoff_supervisor *s, const char *path);
 
 // Blocks until the handoff has its outcome. The first call is a cold start.
-int handoff_supervisor_perform_handoff(struct handoff_supervisor *_s,
-                                       const struct handoff_config *_spawn,
-                                       struct handoff_outcome *_o,
-                                       size_t _size);
+int handoff_supervisor_perform_handoff(struct handoff_supervisor *s, const struct handoff_config *spawn, struct handoff_outcome *o, size_t size);
 
 // Adopts what runs.
-int handoff_supervisor_resume_from_journal(struct handoff_supervisor *_s, struct handoff_outcome *_o, size_t _size);
+int handoff_supervisor_resume_from_journal(struct handoff_supervisor *s, struct handoff_outcome *o, size_t size);
 
 // [signal] Aborts the handoff that is under way.
-int handoff_supervisor_cancel(struct handoff_supervisor *_s);
+int handoff_supervisor_cancel(struct handoff_supervisor *s);
 
 // The detail of the last call that failed, until the next one.
-const char *handoff_supervisor_errmsg(const struct handoff_supervisor *_s);
+const char *handoff_supervisor_errmsg(const struct handoff_supervisor *s);
 
 // The daemons live on. NULL is fine.
-void handoff_supervisor_free(struct handoff_supervisor *_s);
+void handoff_supervisor_free(struct handoff_supervisor *s);
 
 #ifdef __cplusplus
 }  // extern "C"

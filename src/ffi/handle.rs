@@ -131,7 +131,10 @@ impl Handoff {
     }
 
     fn fail(&self, error: &Error) -> c_int {
-        *self.detail.lock().unwrap_or_else(PoisonError::into_inner) = error.to_string();
+        // In a child another thread may have held the lock.
+        if !matches!(error, Error::Forked) {
+            *self.detail.lock().unwrap_or_else(PoisonError::into_inner) = error.to_string();
+        }
         error.code()
     }
 

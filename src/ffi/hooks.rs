@@ -1,5 +1,6 @@
 //! The application's hooks.
 
+use super::enums::handoff_events;
 use super::handle::Handoff;
 use super::log::{UserData, outside};
 use super::structs::{handoff_event, handoff_hook_fn};
@@ -65,9 +66,9 @@ impl Handoff {
     }
 
     pub(super) fn fail_event(&self, event: Event, why: &str) {
-        match self.participant.failed(event.id, why) {
-            Ok(()) => tracing::error!(target: "handoff", handoff_id = event.handoff_id, "{why}"),
-            Err(_) => {} // answered or over: as it should be
+        // An error: it was answered, or is over, as it should be.
+        if self.participant.failed(event.id, why).is_ok() {
+            tracing::error!(target: "handoff", handoff_id = event.handoff_id, "{why}");
         }
     }
 }
@@ -85,15 +86,15 @@ pub(super) fn name(kind: EventKind) -> &'static str {
 impl From<Event> for handoff_event {
     fn from(event: Event) -> Self {
         let kind = match event.kind {
-            EventKind::Drain => 1,
-            EventKind::Seal => 2,
-            EventKind::Resume => 3,
-            EventKind::Replaced => 5,
-            EventKind::Stopped => 6,
+            EventKind::Drain => handoff_events::HANDOFF_EVENT_DRAIN,
+            EventKind::Seal => handoff_events::HANDOFF_EVENT_SEAL,
+            EventKind::Resume => handoff_events::HANDOFF_EVENT_RESUME,
+            EventKind::Replaced => handoff_events::HANDOFF_EVENT_REPLACED,
+            EventKind::Stopped => handoff_events::HANDOFF_EVENT_STOPPED,
         };
         Self {
             size: size_of::<Self>() as u32,
-            kind,
+            kind: kind as u32,
             id: event.id,
             deadline_ns: event.deadline_ns,
             cancel_fd: event.cancel_fd,

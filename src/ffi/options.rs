@@ -1,5 +1,6 @@
 //! Configuration: opaque, with numbered, typed options.
 
+use super::enums::{handoff_forks, handoff_modes, handoff_options};
 use super::log::{Callback, UserData};
 use super::structs::{handoff_destroy_fn, handoff_log_fn};
 use super::text::{os, required};
@@ -8,6 +9,22 @@ use crate::participant::Config;
 use std::ffi::{c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+
+const CONTROL_PATH: i32 = handoff_options::HANDOFF_OPT_CONTROL_PATH as i32;
+const DATA_DIR: i32 = handoff_options::HANDOFF_OPT_DATA_DIR as i32;
+const BUILD_ID: i32 = handoff_options::HANDOFF_OPT_BUILD_ID as i32;
+const MODES: i32 = handoff_options::HANDOFF_OPT_MODES as i32;
+const FORKS: i32 = handoff_options::HANDOFF_OPT_FORKS as i32;
+const HELPER_THREAD: i32 = handoff_options::HANDOFF_OPT_HELPER_THREAD as i32;
+const NETWORK_DATA_DIR: i32 = handoff_options::HANDOFF_OPT_NETWORK_DATA_DIR as i32;
+const ARG: i32 = handoff_options::HANDOFF_OPT_ARG as i32;
+const BINARY: i32 = handoff_options::HANDOFF_OPT_BINARY as i32;
+const DEADLINE_MS: i32 = handoff_options::HANDOFF_OPT_DEADLINE_MS as i32;
+const READY_MS: i32 = handoff_options::HANDOFF_OPT_READY_MS as i32;
+const EXCLUSIVE: i64 = handoff_modes::HANDOFF_MODE_EXCLUSIVE as i64;
+const OVERLAP: i64 = handoff_modes::HANDOFF_MODE_OVERLAP as i64;
+const BOTH: i64 = EXCLUSIVE | OVERLAP;
+const IGNORE: i64 = handoff_forks::HANDOFF_FORKS_IGNORE as i64;
 
 /// Options; copied by whoever takes it.
 #[derive(Clone, Default)]
@@ -82,11 +99,11 @@ impl HandoffConfig {
     fn set_str(&mut self, option: i32, value: &[u8]) -> Result<()> {
         let config = self.config.clone();
         self.config = match option {
-            1 | 2 if value.is_empty() => return Err(Error::Invalid("an empty path".into())),
-            1 => config.control_path(os(value)),
-            2 => config.data_dir(os(value)),
-            3 => config.build_id(value)?,
-            20..=22 => return Err(no_supervisor()),
+            CONTROL_PATH | DATA_DIR if value.is_empty() => return Err(Error::Invalid("an empty path".into())),
+            CONTROL_PATH => config.control_path(os(value)),
+            DATA_DIR => config.data_dir(os(value)),
+            BUILD_ID => config.build_id(value)?,
+            ARG..=BINARY => return Err(no_supervisor()),
             _ => return Err(unknown()),
         };
         Ok(())
@@ -95,12 +112,12 @@ impl HandoffConfig {
     fn set_int(&mut self, option: i32, value: i64) -> Result<()> {
         let config = self.config.clone();
         self.config = match (option, value) {
-            (4, 1) => config,
-            (4, 2 | 3) => return Err(Error::State("overlap mode is not there yet".into())),
-            (5, 0 | 1) => config.ignore_forks(value == 1),
-            (6, 0 | 1) => config.helper_thread(value == 1),
-            (7, 0 | 1) => config.network_data_dir(value == 1),
-            (23..=28, _) => return Err(no_supervisor()),
+            (MODES, EXCLUSIVE) => config,
+            (MODES, OVERLAP | BOTH) => return Err(Error::State("overlap mode is not there yet".into())),
+            (FORKS, 0 | 1) => config.ignore_forks(value == IGNORE),
+            (HELPER_THREAD, 0 | 1) => config.helper_thread(value == 1),
+            (NETWORK_DATA_DIR, 0 | 1) => config.network_data_dir(value == 1),
+            (DEADLINE_MS..=READY_MS, _) => return Err(no_supervisor()),
             _ => return Err(unknown()),
         };
         Ok(())

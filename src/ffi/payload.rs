@@ -1,4 +1,5 @@
 //! State and connections that move. Declared, and not there yet: every call says so.
+#![allow(unused_variables)] // the names are the header's
 
 use super::handle::{Class, Handoff, call};
 use super::structs::handoff_connection;
@@ -21,9 +22,9 @@ unsafe fn not_yet(h: *const Handoff, class: Class, name: &str) -> c_int {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn handoff_put_state(
     h: *mut Handoff,
-    _key: *const c_char,
-    _data: *const c_void,
-    _size: usize,
+    key: *const c_char,
+    data: *const c_void,
+    size: usize,
 ) -> c_int {
     // SAFETY: by contract.
     unsafe { not_yet(h, Class::Any, "handoff_put_state") }
@@ -32,7 +33,7 @@ pub unsafe extern "C" fn handoff_put_state(
 /// [event] Gives the successor a memfd or a file, of any size, without a copy, and NOT sealed: keep it unchanged until
 /// RESUME or REPLACED. Not there yet: HANDOFF_ESTATE.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn handoff_put_state_fd(h: *mut Handoff, _key: *const c_char, _fd: c_int) -> c_int {
+pub unsafe extern "C" fn handoff_put_state_fd(h: *mut Handoff, key: *const c_char, fd: c_int) -> c_int {
     // SAFETY: by contract.
     unsafe { not_yet(h, Class::Any, "handoff_put_state_fd") }
 }
@@ -41,9 +42,9 @@ pub unsafe extern "C" fn handoff_put_state_fd(h: *mut Handoff, _key: *const c_ch
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn handoff_get_state(
     h: *mut Handoff,
-    _key: *const c_char,
-    _data: *mut *const c_void,
-    _size: *mut usize,
+    key: *const c_char,
+    data: *mut *const c_void,
+    size: *mut usize,
 ) -> c_int {
     // SAFETY: by contract.
     unsafe { not_yet(h, Class::Owner, "handoff_get_state") }
@@ -51,7 +52,7 @@ pub unsafe extern "C" fn handoff_get_state(
 
 /// [owner] After begin: a memfd or file, yours, writable once announce_ready returned. Not there yet: HANDOFF_ESTATE.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn handoff_take_state_fd(h: *mut Handoff, _key: *const c_char) -> c_int {
+pub unsafe extern "C" fn handoff_take_state_fd(h: *mut Handoff, key: *const c_char) -> c_int {
     // SAFETY: by contract.
     unsafe { not_yet(h, Class::Owner, "handoff_take_state_fd") }
 }
@@ -61,10 +62,10 @@ pub unsafe extern "C" fn handoff_take_state_fd(h: *mut Handoff, _key: *const c_c
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn handoff_put_connection(
     h: *mut Handoff,
-    _fd: c_int,
-    _name: *const c_char,
-    _state: *const c_void,
-    _size: usize,
+    fd: c_int,
+    name: *const c_char,
+    state: *const c_void,
+    size: usize,
 ) -> c_int {
     // SAFETY: by contract.
     unsafe { not_yet(h, Class::Any, "handoff_put_connection") }
@@ -72,7 +73,7 @@ pub unsafe extern "C" fn handoff_put_connection(
 
 /// [owner] After announce_ready returned 0: 1 = *c is filled, 0 = no more. Not there yet: HANDOFF_ESTATE.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn handoff_next_connection(h: *mut Handoff, _c: *mut handoff_connection, _size: usize) -> c_int {
+pub unsafe extern "C" fn handoff_next_connection(h: *mut Handoff, c: *mut handoff_connection, size: usize) -> c_int {
     // SAFETY: by contract.
     unsafe { not_yet(h, Class::Owner, "handoff_next_connection") }
 }

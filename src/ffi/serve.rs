@@ -1,5 +1,6 @@
 //! Serving: hooks, or events in the application's own loop.
 
+use super::enums::handoff_results;
 use super::handle::{Class, Handoff, call, peek};
 use super::hooks::{Hook, name};
 use super::log::UserData;
@@ -61,8 +62,8 @@ fn serve(h: &Handoff) -> Result<c_int> {
     loop {
         let event = h.participant.wait_event()?;
         match (event.kind, h.hooks.get(event.kind)) {
-            (EventKind::Replaced, _) => return Ok(3),
-            (EventKind::Stopped, _) => return Ok(4),
+            (EventKind::Replaced, _) => return Ok(handoff_results::HANDOFF_REPLACED as c_int),
+            (EventKind::Stopped, _) => return Ok(handoff_results::HANDOFF_STOPPED as c_int),
             (_, Some(hook)) => h.run_hook(&hook, event),
             (kind, None) => h.fail_event(event, &format!("no {} hook is registered", name(kind))),
         }

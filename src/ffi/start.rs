@@ -1,5 +1,6 @@
 //! The start: the same main for a cold start and a successor.
 
+use super::enums::{handoff_ready_flags, handoff_results};
 use super::handle::{Class, Handoff, call};
 use super::log::Log;
 use super::options::HandoffConfig;
@@ -7,8 +8,7 @@ use super::structs::handoff_readiness;
 use super::text::{copy_out, numbers, optional};
 use crate::error::{Error, Result};
 use crate::limits::REVISIONS_MAX;
-use crate::participant::{Participant, Progress};
-use crate::protocol::message::Readiness;
+use crate::participant::{Participant, Progress, Readiness};
 use std::ffi::{c_char, c_int};
 use std::os::fd::IntoRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -35,17 +35,20 @@ pub unsafe extern "C" fn handoff_detect_role(
         if h.is_null() {
             return Err(Error::Invalid("there is no place for the handle".into()));
         }
-        Participant::detect(&settings)
+        Ok(Handoff::new(Participant::detect(&settings)?, Arc::clone(&log), dispatch.clone()))
     };
     let detected = with_default(&dispatch, || catch_unwind(AssertUnwindSafe(detect)));
     log.deliver();
     match detected.unwrap_or(Err(Error::Panicked)) {
-        Ok(participant) => {
-            let successor = participant.is_successor();
-            let handle = Box::new(Handoff::new(participant, log, dispatch));
+        Ok(handle) => {
+            let successor = handle.participant.is_successor();
+            let handle = Box::new(handle);
             // SAFETY: not NULL, so room for a pointer, by contract.
             unsafe { h.write(Box::into_raw(handle)) };
-            if successor { 2 } else { 1 }
+            match successor {
+                true => handoff_results::HANDOFF_SUCCESSOR as c_int,
+                false => handoff_results::HANDOFF_COLD_START as c_int,
+            }
         }
         Err(error) => {
             // SAFETY: NULL or `err_size` bytes, by contract.
@@ -117,23 +120,32 @@ fn limit(timeout_ms: c_int) -> Option<Duration> {
 
 fn code(progress: Progress) -> c_int {
     match progress {
-        Progress::Done => 0,
-        Progress::Pending => 5,
+        Progress::Done => handoff_results::HANDOFF_OK as c_int,
+        Progress::Pending => handoff_results::HANDOFF_PENDING as c_int,
     }
 }
 
 /// # Safety
 /// As the header has it: `r` has as many bytes as it says, and its pointers are good.
 unsafe fn read(r: *const handoff_readiness) -> Result<Readiness> {
-    const FLAGS: u32 = 1 | 2;
+    const UNHEALTHY: u32 = handoff_ready_flags::HANDOFF_READY_UNHEALTHY as u32;
+    const FORMAT_CHANGES: u32 = handoff_ready_flags::HANDOFF_READY_FORMAT_CHANGES as u32;
+    const FLAGS: u32 = UNHEALTHY | FORMAT_CHANGES;
+    const KNOWN: usize = size_of::<handoff_readiness>();
+    /// More than any version will have: a forgotten size must not make us read on.
+    const SIZE_MAX: usize = 4096;
     if !r.is_aligned() {
         return Err(Error::Invalid("the readiness is not aligned".into()));
     }
     // SAFETY: the size is the first member of every version.
     let size = unsafe { (&raw const (*r).size).read() } as usize;
-    if size != size_of::<handoff_readiness>() {
-        let ours = size_of::<handoff_readiness>();
-        return Err(Error::Invalid(format!("readiness.size is {size}; this library knows {ours}: set size = sizeof")));
+    if !(KNOWN..=SIZE_MAX).contains(&size) {
+        return Err(Error::Invalid(format!("readiness.size is {size}: set it to sizeof(handoff_readiness), {KNOWN}")));
+    }
+    // SAFETY: it has that many bytes, by contract.
+    let newer = unsafe { std::slice::from_raw_parts(r.cast::<u8>().add(KNOWN), size - KNOWN) };
+    if newer.iter().any(|byte| *byte != 0) {
+        return Err(Error::Invalid("the readiness says what this library is too old for".into()));
     }
     // SAFETY: it has that many bytes, by contract.
     let r = unsafe { r.read() };
@@ -144,8 +156,8 @@ unsafe fn read(r: *const handoff_readiness) -> Result<Readiness> {
     let (revisions, detail) =
         unsafe { (numbers(r.revisions, r.revision_count, REVISIONS_MAX)?, optional(r.detail).unwrap_or_default()) };
     Ok(Readiness {
-        unhealthy: r.flags & 1 != 0,
-        format_changes: r.flags & 2 != 0,
+        unhealthy: r.flags & UNHEALTHY != 0,
+        format_changes: r.flags & FORMAT_CHANGES != 0,
         revisions: revisions.to_vec(),
         detail: String::from_utf8_lossy(detail).into_owned(),
     })

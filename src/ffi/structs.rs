@@ -16,7 +16,7 @@ pub struct handoff_event {
     pub id: u64,
     /// Absolute, CLOCK_MONOTONIC; UINT64_MAX: none.
     pub deadline_ns: u64,
-    /// Borrowed: becomes readable (level) when the event is cancelled; -1 if none.
+    /// Borrowed: becomes readable (level) when the event is cancelled or late; -1 if none.
     pub cancel_fd: i32,
     /// HANDOFF_EVENT_AFTER_COMMIT
     pub flags: u32,

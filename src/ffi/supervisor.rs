@@ -1,4 +1,5 @@
 //! A supervisor inside a program. Declared, and not there yet: every call says so.
+#![allow(unused_variables)] // the names are the header's
 
 use super::options::{HandoffConfig, no_supervisor};
 use super::structs::handoff_outcome;
@@ -13,8 +14,8 @@ pub struct HandoffSupervisor {
 /// Makes a supervisor. Not there yet: HANDOFF_ESTATE, as every function of a supervisor.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn handoff_supervisor_new(
-    _c: *const HandoffConfig,
-    _s: *mut *mut HandoffSupervisor,
+    c: *const HandoffConfig,
+    s: *mut *mut HandoffSupervisor,
     err: *mut c_char,
     err_size: usize,
 ) -> c_int {
@@ -25,27 +26,23 @@ pub unsafe extern "C" fn handoff_supervisor_new(
 
 /// Duplicates fd; make it non-blocking before.
 #[unsafe(no_mangle)]
-pub extern "C" fn handoff_supervisor_add_listener(
-    _s: *mut HandoffSupervisor,
-    _name: *const c_char,
-    _fd: c_int,
-) -> c_int {
+pub extern "C" fn handoff_supervisor_add_listener(s: *mut HandoffSupervisor, name: *const c_char, fd: c_int) -> c_int {
     no_supervisor().code()
 }
 
 /// Where the supervisor writes what a restarted one must know.
 #[unsafe(no_mangle)]
-pub extern "C" fn handoff_supervisor_set_journal(_s: *mut HandoffSupervisor, _path: *const c_char) -> c_int {
+pub extern "C" fn handoff_supervisor_set_journal(s: *mut HandoffSupervisor, path: *const c_char) -> c_int {
     no_supervisor().code()
 }
 
 /// Blocks until the handoff has its outcome. The first call is a cold start.
 #[unsafe(no_mangle)]
 pub extern "C" fn handoff_supervisor_perform_handoff(
-    _s: *mut HandoffSupervisor,
-    _spawn: *const HandoffConfig,
-    _o: *mut handoff_outcome,
-    _size: usize,
+    s: *mut HandoffSupervisor,
+    spawn: *const HandoffConfig,
+    o: *mut handoff_outcome,
+    size: usize,
 ) -> c_int {
     no_supervisor().code()
 }
@@ -53,25 +50,25 @@ pub extern "C" fn handoff_supervisor_perform_handoff(
 /// Adopts what runs.
 #[unsafe(no_mangle)]
 pub extern "C" fn handoff_supervisor_resume_from_journal(
-    _s: *mut HandoffSupervisor,
-    _o: *mut handoff_outcome,
-    _size: usize,
+    s: *mut HandoffSupervisor,
+    o: *mut handoff_outcome,
+    size: usize,
 ) -> c_int {
     no_supervisor().code()
 }
 
 /// [signal] Aborts the handoff that is under way.
 #[unsafe(no_mangle)]
-pub extern "C" fn handoff_supervisor_cancel(_s: *mut HandoffSupervisor) -> c_int {
+pub extern "C" fn handoff_supervisor_cancel(s: *mut HandoffSupervisor) -> c_int {
     -5 // HANDOFF_ESTATE, without an allocation
 }
 
 /// The detail of the last call that failed, until the next one.
 #[unsafe(no_mangle)]
-pub extern "C" fn handoff_supervisor_errmsg(_s: *const HandoffSupervisor) -> *const c_char {
+pub extern "C" fn handoff_supervisor_errmsg(s: *const HandoffSupervisor) -> *const c_char {
     c"a supervisor inside a program is not there yet: this version of the library has none".as_ptr()
 }
 
 /// The daemons live on. NULL is fine.
 #[unsafe(no_mangle)]
-pub extern "C" fn handoff_supervisor_free(_s: *mut HandoffSupervisor) {}
+pub extern "C" fn handoff_supervisor_free(s: *mut HandoffSupervisor) {}

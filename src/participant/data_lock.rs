@@ -32,13 +32,25 @@ pub struct DataDirLock {
 }
 
 impl DataDirLock {
+    /// Takes gate and lock of a data directory: for a tool that must not run beside the daemon. Dropped, it frees both.
+    ///
+    /// # Errors
+    /// [`Error::Locked`], with the holder; the directory is missing, no directory, on a network, or can not be written.
+    pub fn acquire(data_dir: &Path) -> Result<Self> {
+        let mut lock = Self::at(data_dir, false)?;
+        if lock.try_take()? { Ok(lock) } else { Err(Error::Locked(lock.blame())) }
+    }
+
+    fn at(dir: &Path, network: bool) -> Result<Self> {
+        check_directory(dir, network)?;
+        let paths = Paths { dir: dir.into(), lock: dir.join(".handoff.lock"), gate: dir.join(".handoff.gate") };
+        Ok(Self { paths, gate: None, lock: None, held: false })
+    }
+
     /// Looks for the place of the lock; none without a data directory and a control path.
     pub(super) fn locate(data_dir: Option<&Path>, control: Option<&Path>, network: bool) -> Result<Option<Self>> {
         let paths = match (data_dir, control) {
-            (Some(dir), _) => {
-                check_directory(dir, network)?;
-                Paths { dir: dir.into(), lock: dir.join(".handoff.lock"), gate: dir.join(".handoff.gate") }
-            }
+            (Some(dir), _) => return Self::at(dir, network).map(Some),
             (None, Some(control)) => {
                 let dir = control.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
                 Paths { dir: dir.into(), lock: suffixed(control, ".lock"), gate: suffixed(control, ".gate") }

@@ -6,6 +6,7 @@ use crate::sys::clock::monotonic_ns;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::sync::Arc;
 
 /// What the application is asked to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,13 +57,20 @@ pub(super) struct EventSlot {
     disturbed: bool,
     /// When the application heard of the drain.
     pub(super) drain_began_ns: u64,
-    cancel: EventFd,
+    cancel: Arc<EventFd>,
 }
 
 impl EventSlot {
     pub(super) fn new() -> io::Result<Self> {
         let cancel = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        Ok(Self { last_id: 0, pending: None, open: None, disturbed: false, drain_began_ns: 0, cancel })
+        Ok(Self {
+            last_id: 0,
+            pending: None,
+            open: None,
+            disturbed: false,
+            drain_began_ns: 0,
+            cancel: Arc::new(cancel),
+        })
     }
 
     pub(super) fn ask(&mut self, kind: EventKind, deadline_ns: u64, handoff: HandoffId) {
@@ -78,6 +86,11 @@ impl EventSlot {
         if self.open.take().is_some() {
             let _ = self.cancel.write(1);
         }
+    }
+
+    /// For those who wait for it without the mutex.
+    pub(super) fn cancellation(&self) -> Arc<EventFd> {
+        Arc::clone(&self.cancel)
     }
 
     pub(super) fn is_pending(&self) -> bool {

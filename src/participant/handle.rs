@@ -105,6 +105,27 @@ impl Participant {
 
     // ---- starting (owner)
 
+    /// Waits until the supervisor has accepted this process. Without a predecessor there is nothing to wait for. (owner)
+    ///
+    /// # Errors
+    /// [`Error::Aborted`], with its reason: exit.
+    pub fn wait_for_ack(&self) -> Result<()> {
+        let _owned = self.enter()?;
+        let result = loop {
+            let (accepted, end) = self.shared.with(|core| {
+                core.pump();
+                (core.successor().is_none_or(|machine| machine.terms().is_some()), core.end.clone())
+            })?;
+            match end {
+                Some(End::Aborted(reason)) => break Err(Error::Aborted(reason)),
+                _ if accepted => break Ok(()),
+                _ => self.shared.sleep(None)?,
+            }
+        };
+        self.leave()?;
+        result
+    }
+
     /// Says that everything is loaded that does not need the data. Without a predecessor it does nothing. (owner)
     ///
     /// # Errors
@@ -125,8 +146,10 @@ impl Participant {
     pub fn wait_for_begin(&self, timeout: Option<Duration>) -> Result<Progress> {
         let _owned = self.enter()?;
         let until = timeout.map(|timeout| Instant::now() + timeout);
-        let patience = Instant::now() + LOCK_PATIENCE;
-        self.shared.with(|core| core.feed_successor(successor::Input::Warmed))?;
+        let patience = self.shared.with(|core| {
+            core.feed_successor(successor::Input::Warmed);
+            *core.patience.get_or_insert_with(|| Instant::now() + LOCK_PATIENCE)
+        })?;
         let result = loop {
             let (begun, retry) = self.shared.with(|core| {
                 core.turn();
@@ -187,6 +210,11 @@ impl Participant {
     /// Readable when [`Participant::dispatch`] has something to do, in every phase.
     pub fn poll_fd(&self) -> BorrowedFd<'_> {
         self.shared.poll_fd()
+    }
+
+    /// Readable when the answer to the open event is not wanted any more.
+    pub fn cancel_fd(&self) -> BorrowedFd<'_> {
+        self.shared.cancel_fd()
     }
 
     /// The next event, if there is one. The application answers it by its id. (owner)
@@ -484,16 +512,12 @@ impl Drop for Participant {
     fn drop(&mut self) {
         let forked = self.shared.is_forked();
         if forked {
-            // The helper thread and the temporary control path are the parent's.
-            std::mem::forget(std::mem::take(&mut *self.lock_help()));
+            // The helper thread is the parent's; a lock may be held by a thread that is not here.
+            std::mem::forget(self.help.get_mut().map(std::mem::take));
+            return self.shared.forget();
         }
-        let _ = self.shared.with(|core| match forked {
-            true => core.control.forget(),
-            // A successor that goes away must not be waited for.
-            false => core.feed_successor(successor::Input::Stop),
-        });
-        if !forked {
-            self.lock_help().adjust(&self.shared, false);
-        }
+        // A successor that goes away must not be waited for.
+        let _ = self.shared.with(|core| core.feed_successor(successor::Input::Stop));
+        self.lock_help().adjust(&self.shared, false);
     }
 }

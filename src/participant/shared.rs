@@ -77,6 +77,7 @@ pub(super) struct Shared {
     /// A call of the owner class is under way.
     owned: AtomicBool,
     fence: Arc<WriteFence>,
+    cancel: Arc<EventFd>,
     epoch: u32,
     before_wait: BeforeWait,
 }
@@ -94,7 +95,7 @@ impl Shared {
         outer.add(core.sources(), EpollEvent::new(EpollFlags::EPOLLIN, 0)).map_err(system)?;
         outer.add(&wake, EpollEvent::new(EpollFlags::EPOLLIN, 1)).map_err(system)?;
         let sources = core.sources().try_clone_to_owned().map_err(Error::system("dup"))?;
-        let (stop, fence) = (Arc::clone(&core.stop), Arc::clone(&core.fence));
+        let (stop, fence, cancel) = (Arc::clone(&core.stop), Arc::clone(&core.fence), core.events.cancellation());
         Ok(Self {
             core: Mutex::new(core),
             outer,
@@ -105,6 +106,7 @@ impl Shared {
             phase: AtomicU8::new(0),
             owned: AtomicBool::new(false),
             fence,
+            cancel,
             epoch: fork::epoch(),
             before_wait,
         })
@@ -133,6 +135,10 @@ impl Shared {
 
     pub(super) fn poll_fd(&self) -> BorrowedFd<'_> {
         self.outer.0.as_fd()
+    }
+
+    pub(super) fn cancel_fd(&self) -> BorrowedFd<'_> {
+        self.cancel.as_fd()
     }
 
     /// Async-signal-safe: one atomic store and one write(2).
@@ -166,6 +172,14 @@ impl Shared {
             let _ = self.wake.write(1);
         } else {
             let _ = self.wake.read();
+        }
+    }
+
+    /// In a forked child: the temporary control path is the parent's. A thread of the parent may hold the mutex for ever.
+    pub(super) fn forget(self: &Arc<Self>) {
+        match self.core.try_lock() {
+            Ok(mut core) => core.control.forget(),
+            Err(_) => std::mem::forget(Arc::clone(self)),
         }
     }
 

@@ -1,1 +1,2 @@
+//! The `handoff` program.
 fn main() {}
