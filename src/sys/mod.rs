@@ -1,1 +1,21 @@
-//! Thin safe wrappers over the kernel.
+//! Thin safe wrappers over the kernel. They know nothing of the protocol.
+//!
+//! Every descriptor made here is close-on-exec. Linux 5.10 is the floor.
+
+pub mod clock;
+pub mod control;
+pub mod env;
+pub mod fd;
+pub mod fork;
+pub mod limits;
+pub mod listener;
+pub mod lock;
+pub mod page;
+pub mod pidfd;
+mod proc;
+pub mod program;
+pub mod seqpacket;
+pub mod spawn;
+
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,412 @@
+//! The control path: a listening `SOCK_SEQPACKET` socket in the file system that only its
+//! owner can use, bound under a temporary name and renamed into place, so that the path never
+//! names a socket that does not listen.
+
+use std::ffi::OsString;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::{fs, io};
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, setsockopt, socket, sockopt,
+};
+use nix::sys::stat::{Mode, fchmod};
+use nix::unistd::geteuid;
+
+use super::seqpacket::{Credentials, Seqpacket};
+
+/// The longest path that fits into a socket address, in bytes (`sun_path` less its NUL).
+pub const PATH_BYTES_MAX: usize = 107;
+
+/// Connections that wait to be accepted. Few ever come; a supervisor tries again.
+const BACKLOG: i32 = 16;
+
+/// Why a control path cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// The path does not fit into a socket address.
+    #[error("control path {} is too long: its temporary name takes {len} bytes, the kernel allows {max}; choose a shorter directory", path.display())]
+    TooLong {
+        /// The control path.
+        path: PathBuf,
+        /// Bytes of the temporary name beside it, which is the longer one.
+        len: usize,
+        /// [`PATH_BYTES_MAX`].
+        max: usize,
+    },
+    /// Another user has something at the path.
+    #[error("control path {} belongs to user {uid}, not to the user of this process; remove it or choose another path", path.display())]
+    OwnedBy {
+        /// The control path.
+        path: PathBuf,
+        /// Its owner.
+        uid: u32,
+    },
+    /// The path exists and is not a socket (a symbolic link is none either).
+    #[error("control path {} exists and is not a socket; remove it or choose another path", path.display())]
+    NotASocket {
+        /// The control path.
+        path: PathBuf,
+    },
+    /// The directory of the path does not exist.
+    #[error("the directory of control path {} does not exist; create it", path.display())]
+    NoDirectory {
+        /// The control path.
+        path: PathBuf,
+    },
+    /// A system call failed.
+    #[error("control path {}: cannot {what}: {source}", path.display())]
+    Io {
+        /// The control path.
+        path: PathBuf,
+        /// What was tried.
+        what: &'static str,
+        /// The error of the system call.
+        source: io::Error,
+    },
+}
+
+/// A control socket that listens already, under a temporary name. Dropped, it removes that name.
+#[derive(Debug)]
+pub struct PreparedControl {
+    temporary: PathBuf,
+    /// None when it was published.
+    listener: Option<ControlListener>,
+}
+
+/// A listening control socket. Dropped, it leaves its path: that may belong to a successor.
+#[derive(Debug)]
+pub struct ControlListener {
+    fd: OwnedFd,
+    path: PathBuf,
+    /// Device and inode of the name; a rename keeps them. The socket pins the inode, so no other
+    /// file can get the same while this lives.
+    identity: (u64, u64),
+}
+
+impl ControlListener {
+    /// Binds a socket, mode 0600, beside `path` and listens (socket(2), bind(2), listen(2)).
+    pub fn prepare(path: &Path) -> Result<PreparedControl, ControlError> {
+        check_existing(path)?;
+        let (fd, temporary) = bind_beside(path)?;
+        match start_listening(&fd, &temporary) {
+            Ok(identity) => Ok(PreparedControl {
+                temporary,
+                listener: Some(Self {
+                    fd,
+                    path: path.to_owned(),
+                    identity,
+                }),
+            }),
+            Err(error) => {
+                let _ = fs::remove_file(&temporary);
+                Err(io_error(path, "listen", error))
+            }
+        }
+    }
+
+    /// The next connection and who made it (accept4(2), `SO_PEERCRED`); None if none waits. Who
+    /// may connect is for the caller to judge.
+    pub fn accept(&self) -> io::Result<Option<(Seqpacket, Credentials)>> {
+        let none = std::ptr::null_mut();
+        loop {
+            // SAFETY: null is allowed for an address that nobody wants.
+            let accepted = Errno::result(unsafe {
+                libc::accept4(self.fd.as_raw_fd(), none, none.cast(), libc::SOCK_CLOEXEC)
+            });
+            match accepted {
+                Ok(fd) => {
+                    // SAFETY: the kernel just made this descriptor, nobody else has it.
+                    let socket = Seqpacket::new(unsafe { OwnedFd::from_raw_fd(fd) })?;
+                    let peer = socket.peer_credentials()?;
+                    return Ok(Some((socket, peer)));
+                }
+                Err(Errno::EAGAIN) => return Ok(None),
+                Err(Errno::EINTR | Errno::ECONNABORTED) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+
+    /// The control path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Does the path still name this socket?
+    pub fn is_ours(&self) -> bool {
+        identity(&self.path).is_ok_and(|found| found == self.identity)
+    }
+
+    /// Removes the path if it still names this socket (unlink(2)); says whether it did. A
+    /// rename by somebody else in the same instant may be hit: only the one who serves, and who
+    /// gives up, should call this.
+    pub fn unlink_if_ours(&self) -> io::Result<bool> {
+        if !self.is_ours() {
+            return Ok(false);
+        }
+        fs::remove_file(&self.path).map(|()| true)
+    }
+}
+
+impl AsFd for ControlListener {
+    /// Readable when a connection waits.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl PreparedControl {
+    /// Moves the socket to its path, over whatever socket of this user is there (rename(2)).
+    /// After a failure this can be called again; after a success it cannot.
+    pub fn publish(&mut self) -> Result<ControlListener, ControlError> {
+        let Some(listener) = self.listener.take() else {
+            let again = io::Error::new(io::ErrorKind::InvalidInput, "it was published before");
+            return Err(io_error(&self.temporary, "publish", again));
+        };
+        let path = &listener.path;
+        let renamed = check_existing(path).and_then(|()| {
+            fs::rename(&self.temporary, path).map_err(|e| io_error(path, "rename into place", e))
+        });
+        match renamed {
+            Ok(()) => Ok(listener),
+            Err(error) => {
+                self.listener = Some(listener);
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Drop for PreparedControl {
+    fn drop(&mut self) {
+        if self.listener.is_some() {
+            let _ = fs::remove_file(&self.temporary);
+        }
+    }
+}
+
+/// Who listens at a control path: the process that called listen(2). None if nobody does or
+/// there is no such socket. An error says neither; `WouldBlock` means that somebody lives, with
+/// a full backlog. The listener sees a connection that closes at once.
+pub fn living_owner(path: &Path) -> io::Result<Option<Credentials>> {
+    match Seqpacket::connect(path) {
+        Ok(socket) => socket.peer_credentials().map(Some),
+        Err(error) => match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Ok(None),
+            _ => Err(error),
+        },
+    }
+}
+
+fn io_error(path: &Path, what: &'static str, source: impl Into<io::Error>) -> ControlError {
+    ControlError::Io {
+        path: path.to_owned(),
+        what,
+        source: source.into(),
+    }
+}
+
+/// Nothing that is not ours may be replaced.
+fn check_existing(path: &Path) -> Result<(), ControlError> {
+    let path = path.to_owned();
+    match fs::symlink_metadata(&path) {
+        Ok(found) if !found.file_type().is_socket() => Err(ControlError::NotASocket { path }),
+        Ok(found) if found.uid() != geteuid().as_raw() => {
+            let uid = found.uid();
+            Err(ControlError::OwnedBy { path, uid })
+        }
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(io_error(&path, "look at it", source)),
+    }
+}
+
+/// Binds a new socket to a name beside `path`.
+fn bind_beside(path: &Path) -> Result<(OwnedFd, PathBuf), ControlError> {
+    let at = |what, errno: Errno| io_error(path, what, errno);
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let fd = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)
+        .map_err(|e| at("make a socket", e))?;
+    // bind(2) gives the file the mode of the socket's own inode (less the umask), so there is no
+    // instant at which others can connect.
+    fchmod(&fd, Mode::S_IRUSR | Mode::S_IWUSR).map_err(|e| at("set its mode", e))?;
+    // A name may be left over from a dead process with our pid (always 1 in a container).
+    const ATTEMPTS: u32 = 32;
+    for _ in 0..ATTEMPTS {
+        let temporary = temporary_name(path)?;
+        let address = UnixAddr::new(&temporary).map_err(|e| at("name it", e))?;
+        match bind(fd.as_raw_fd(), &address) {
+            Ok(()) => return Ok((fd, temporary)),
+            Err(Errno::EADDRINUSE) => {
+                if let Ok(None) = living_owner(&temporary) {
+                    let _ = fs::remove_file(&temporary);
+                }
+            }
+            Err(Errno::ENOENT) => {
+                let path = path.to_owned();
+                return Err(ControlError::NoDirectory { path });
+            }
+            Err(errno) => return Err(at("bind", errno)),
+        }
+    }
+    Err(at("find a free temporary name", Errno::EADDRINUSE))
+}
+
+/// Gives the identity of the name.
+fn start_listening(fd: &OwnedFd, temporary: &Path) -> io::Result<(u64, u64)> {
+    setsockopt(fd, sockopt::PassCred, &true)?;
+    listen(fd, Backlog::new(BACKLOG)?)?;
+    identity(temporary)
+}
+
+fn temporary_name(path: &Path) -> Result<PathBuf, ControlError> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let mut name = OsString::from(path);
+    name.push(format!(".{}-{number}", std::process::id()));
+    let len = name.as_bytes().len();
+    if len > PATH_BYTES_MAX {
+        return Err(ControlError::TooLong {
+            path: path.to_owned(),
+            len,
+            max: PATH_BYTES_MAX,
+        });
+    }
+    Ok(name.into())
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let found = fs::symlink_metadata(path)?;
+    Ok((found.dev(), found.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::sys::seqpacket::Received;
+
+    fn names(dir: &Path) -> Vec<OsString> {
+        fs::read_dir(dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect()
+    }
+
+    #[test]
+    fn it_is_private_listens_before_it_is_seen_and_is_cleaned_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c");
+        let prepared = ControlListener::prepare(&path).unwrap();
+        assert!(!path.exists());
+        let mode = fs::metadata(&prepared.temporary)
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o7777, 0o600);
+        Seqpacket::connect(&prepared.temporary).unwrap();
+        drop(prepared);
+        assert!(names(dir.path()).is_empty());
+
+        let mut prepared = ControlListener::prepare(&path).unwrap();
+        let listener = prepared.publish().unwrap();
+        assert!(prepared.publish().is_err());
+        drop(prepared);
+        assert_eq!(names(dir.path()), ["c"]);
+        assert!(listener.is_ours());
+        assert!(listener.unlink_if_ours().unwrap());
+        assert!(!listener.unlink_if_ours().unwrap());
+    }
+
+    #[test]
+    fn accept_names_the_peer() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c");
+        let listener = ControlListener::prepare(&path).unwrap().publish().unwrap();
+        assert!(listener.accept().unwrap().is_none());
+        let client = Seqpacket::connect(&path).unwrap();
+        client.send(b"early", &[]).unwrap();
+        let (server, peer) = listener.accept().unwrap().unwrap();
+        assert_eq!(peer.pid, std::process::id() as i32);
+        let Received::Packet(packet) = server.receive(&mut [0; 8]).unwrap() else {
+            panic!("what was sent before accept is lost");
+        };
+        assert_eq!(packet.sender.unwrap(), peer);
+        assert_eq!(living_owner(&path).unwrap().unwrap(), peer);
+    }
+
+    #[test]
+    fn a_successor_takes_the_path_over_and_the_old_one_leaves_it_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c");
+        let old = ControlListener::prepare(&path).unwrap().publish().unwrap();
+        let new = ControlListener::prepare(&path).unwrap().publish().unwrap();
+        assert!(!old.is_ours());
+        assert!(new.is_ours());
+        assert!(!old.unlink_if_ours().unwrap());
+        drop(old);
+        Seqpacket::connect(&path).unwrap();
+        assert!(new.accept().unwrap().is_some());
+    }
+
+    #[test]
+    fn foreign_things_are_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c");
+        fs::write(&path, "precious").unwrap();
+        let error = ControlListener::prepare(&path).unwrap_err();
+        assert!(matches!(error, ControlError::NotASocket { .. }), "{error}");
+        fs::remove_file(&path).unwrap();
+
+        let mut prepared = ControlListener::prepare(&path).unwrap();
+        fs::write(&path, "precious").unwrap();
+        assert!(matches!(
+            prepared.publish().unwrap_err(),
+            ControlError::NotASocket { .. }
+        ));
+        fs::remove_file(&path).unwrap();
+        prepared.publish().expect("a failure can be tried again");
+
+        if geteuid().is_root() {
+            std::os::unix::fs::lchown(&path, Some(4711), None).unwrap();
+            let error = ControlListener::prepare(&path).unwrap_err();
+            assert!(
+                matches!(error, ControlError::OwnedBy { uid: 4711, .. }),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn bad_paths_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = ControlListener::prepare(&dir.path().join("no/c")).unwrap_err();
+        assert!(matches!(error, ControlError::NoDirectory { .. }), "{error}");
+        let error = ControlListener::prepare(&dir.path().join("x".repeat(100))).unwrap_err();
+        assert!(
+            matches!(error, ControlError::TooLong { max: 107, .. }),
+            "{error}"
+        );
+        assert_eq!(living_owner(&dir.path().join("c")).unwrap(), None);
+    }
+
+    #[test]
+    fn a_name_left_over_is_no_obstacle() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c");
+        let prepared = ControlListener::prepare(&path).unwrap();
+        let name = prepared.temporary.to_str().unwrap();
+        let (stem, number) = name.rsplit_once('-').unwrap();
+        let number: u32 = number.parse().unwrap();
+        for next in number + 1..number + 20 {
+            fs::write(format!("{stem}-{next}"), "").unwrap();
+        }
+        ControlListener::prepare(&path).unwrap();
+    }
+}

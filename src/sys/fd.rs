@@ -1,0 +1,83 @@
+//! Small things that can be asked of any descriptor.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+/// Sets `FD_CLOEXEC` (fcntl(2), `F_SETFD`). The flag belongs to this descriptor, not to the
+/// shared description.
+pub fn set_cloexec(fd: impl AsFd) -> io::Result<()> {
+    fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    Ok(())
+}
+
+/// Is `O_NONBLOCK` set? The flag belongs to the description: every process that shares it sees
+/// the same, which is why nothing here ever changes it.
+pub fn is_nonblocking(fd: impl AsFd) -> io::Result<bool> {
+    let flags = fcntl(fd, FcntlArg::F_GETFL)?;
+    Ok(OFlag::from_bits_retain(flags).contains(OFlag::O_NONBLOCK))
+}
+
+/// What poll(2) says of one descriptor now, without waiting. `POLLHUP` and `POLLERR` are
+/// reported although nobody asks for them.
+pub fn poll_now(fd: BorrowedFd<'_>, events: PollFlags) -> io::Result<PollFlags> {
+    let mut entry = [PollFd::new(fd, events)];
+    while let Err(errno) = poll(&mut entry, PollTimeout::ZERO) {
+        if errno != Errno::EINTR {
+            return Err(errno.into());
+        }
+    }
+    Ok(entry[0].revents().unwrap_or(PollFlags::empty()))
+}
+
+/// A socket option that is one int (getsockopt(2), level `SOL_SOCKET`). `ENOTSOCK` if `fd` is
+/// no socket.
+pub(super) fn socket_option(fd: BorrowedFd<'_>, option: libc::c_int) -> io::Result<libc::c_int> {
+    let mut value: libc::c_int = 0;
+    let mut size = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: `value` and `size` are live, and `size` says how large `value` is.
+    Errno::result(unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            option,
+            (&raw mut value).cast(),
+            &mut size,
+        )
+    })?;
+    Ok(value)
+}
+
+/// The same error with what was tried in front of it; its kind is kept.
+pub(super) fn context(error: impl Into<io::Error>, what: impl std::fmt::Display) -> io::Error {
+    let error = error.into();
+    io::Error::new(error.kind(), format!("{what}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_of_a_pipe() {
+        let (read, write) = nix::unistd::pipe2(OFlag::O_NONBLOCK).unwrap();
+        assert!(is_nonblocking(&read).unwrap());
+        set_cloexec(&read).unwrap();
+        let flags = fcntl(&read, FcntlArg::F_GETFD).unwrap();
+        assert_eq!(flags, libc::FD_CLOEXEC);
+        assert_eq!(
+            poll_now(read.as_fd(), PollFlags::POLLIN).unwrap(),
+            PollFlags::empty()
+        );
+        nix::unistd::write(&write, b"x").unwrap();
+        assert_eq!(
+            poll_now(read.as_fd(), PollFlags::POLLIN).unwrap(),
+            PollFlags::POLLIN
+        );
+        let error = socket_option(read.as_fd(), libc::SO_TYPE).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENOTSOCK));
+    }
+}

@@ -1,0 +1,51 @@
+//! Looking at other processes through /proc (proc(5)): for messages to people, best effort.
+//! What cannot be read is skipped.
+
+use std::fs;
+use std::path::PathBuf;
+
+/// The processes that can be seen, by pid.
+pub fn pids() -> impl Iterator<Item = i32> {
+    numbers(PathBuf::from("/proc"))
+}
+
+/// The numbers of the open descriptors of a process.
+pub fn descriptors(pid: i32) -> impl Iterator<Item = i32> {
+    numbers(PathBuf::from(format!("/proc/{pid}/fd")))
+}
+
+fn numbers(dir: PathBuf) -> impl Iterator<Item = i32> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// The command line of a process, its arguments joined by spaces, cut to a length for a
+/// message; empty if it is gone. A kernel thread or zombie gives its name in brackets.
+pub fn command(pid: i32) -> String {
+    const CHARS_MAX: usize = 120;
+    let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let line = String::from_utf8_lossy(&bytes).replace('\0', " ");
+    let line = line.trim();
+    if line.is_empty() {
+        return match fs::read_to_string(format!("/proc/{pid}/comm")) {
+            Ok(name) => format!("[{}]", name.trim_end()),
+            Err(_) => String::new(),
+        };
+    }
+    line.chars().take(CHARS_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::testing::Cat;
+
+    #[test]
+    fn sees_a_child() {
+        let cat = Cat::start();
+        assert!(pids().any(|pid| pid == cat.pid()));
+        assert!(descriptors(cat.pid()).any(|fd| fd == 0));
+        assert_eq!(command(cat.pid()), "cat");
+        assert_eq!(command(i32::MAX), "");
+    }
+}
