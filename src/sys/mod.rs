@@ -15,6 +15,7 @@ pub mod pidfd;
 mod proc;
 pub mod program;
 pub mod seqpacket;
+pub mod signals;
 pub mod spawn;
 
 #[cfg(test)]

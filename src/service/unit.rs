@@ -1,0 +1,504 @@
+//! One daemon: what it should be, what it is, and why.
+
+use std::collections::hash_map::RandomState;
+use std::ffi::OsString;
+use std::fs;
+use std::hash::{BuildHasher, Hasher};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use super::address::Listener;
+use super::paths::RuntimeDir;
+use super::restart::{End, Next, Policy, Restarts};
+use super::status::{ListenerStatus, ServiceStatus};
+use super::stop::Stop;
+use crate::error::{Error, Result};
+use crate::limits::START_PROBE;
+use crate::supervisor::{self, ExitStatus, HandoffOutcome, SpawnSpec, Supervisor, Verdict};
+use crate::sys::clock::monotonic_ns;
+
+/// How a service is run.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Its name, good for a file name ([`super::paths::check_name`]).
+    pub name: String,
+    /// The program and its arguments.
+    pub argv: Vec<OsString>,
+    /// Its data directory, if it has one.
+    pub data_dir: Option<PathBuf>,
+    /// When it is started again.
+    pub restart: Policy,
+    /// Of its start and its handoffs.
+    pub times: Times,
+}
+
+/// How long the steps of a start or a handoff may take; none: the default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Times {
+    /// All of it.
+    pub deadline: Option<Duration>,
+    /// The drain.
+    pub drain_grace: Option<Duration>,
+    /// From Begin to Ready.
+    pub ready: Option<Duration>,
+    /// From exec to Hello.
+    pub hello: Option<Duration>,
+}
+
+impl Times {
+    /// These, and `other` where there is none.
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            deadline: self.deadline.or(other.deadline),
+            drain_grace: self.drain_grace.or(other.drain_grace),
+            ready: self.ready.or(other.ready),
+            hello: self.hello.or(other.hello),
+        }
+    }
+
+    fn apply(self, mut spec: SpawnSpec) -> SpawnSpec {
+        if let Some(time) = self.deadline {
+            spec = spec.deadline(time);
+        }
+        if let Some(time) = self.drain_grace {
+            spec = spec.drain_grace(time);
+        }
+        if let Some(time) = self.ready {
+            spec = spec.ready_timeout(time);
+        }
+        if let Some(time) = self.hello {
+            spec = spec.hello_timeout(time);
+        }
+        spec
+    }
+}
+
+/// What is asked of an upgrade.
+#[derive(Clone, Debug, Default)]
+pub struct Upgrade {
+    /// The program to execute, with the arguments of before; none: the same again, its path resolved anew.
+    pub binary: Option<PathBuf>,
+    /// Where they differ from the service's own.
+    pub times: Times,
+}
+
+/// What happened to a service.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A process was started.
+    Started {
+        /// Its pid.
+        pid: i32,
+        /// Which process of the service it is.
+        generation: u64,
+    },
+    /// A start or a handoff has come to this phase.
+    Phase(&'static str),
+    /// A step of a handoff progresses, in the application's own unit.
+    Progress {
+        /// How much of it is done.
+        done: u64,
+        /// Of how much.
+        total: u64,
+    },
+    /// How an upgrade ended. A second one of the same id corrects the first.
+    Outcome(Rc<HandoffOutcome>),
+    /// The daemon ended, or could not be started, and will be started again.
+    Restarting {
+        /// What happened.
+        text: String,
+        /// When.
+        after: Duration,
+    },
+    /// What the daemon wrote to its standard error.
+    Output(Vec<u8>),
+    /// The service ended for good.
+    Ended(Ended),
+}
+
+/// How a service ended for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// The status of its last process; none if it is unknown or there was none.
+    pub status: Option<ExitStatus>,
+    /// Why its program could not be started (errno(3)).
+    pub errno: Option<i32>,
+    /// For people.
+    pub text: String,
+}
+
+/// What a service is doing.
+#[derive(Debug)]
+pub(super) enum State {
+    New,
+    /// A cold start is under way.
+    Starting,
+    Running,
+    /// For its next start, in `CLOCK_MONOTONIC` nanoseconds.
+    Waiting(u64),
+    Stopping(Stop),
+    Ended(Ended),
+}
+
+/// The upgrade that is under way.
+#[derive(Debug)]
+struct Pending {
+    binary: Option<PathBuf>,
+    /// The program before it, if it committed.
+    before: Option<Option<PathBuf>>,
+}
+
+/// One daemon and its supervisor.
+#[derive(Debug)]
+pub struct Service {
+    settings: Settings,
+    runtime: RuntimeDir,
+    pub(super) supervisor: Supervisor,
+    listeners: Vec<ListenerStatus>,
+    /// What is executed instead of `argv[0]`.
+    program: Option<PathBuf>,
+    pub(super) state: State,
+    why: String,
+    restarts: Restarts,
+    pending: Option<Pending>,
+    last: Option<Rc<HandoffOutcome>>,
+    /// When the process that serves, or starts, was started.
+    started_ns: u64,
+    served: bool,
+    /// The pid that [`Event::Started`] named last.
+    announced: Option<i32>,
+    /// How the process that ended last did, until it is decided what follows.
+    pub(super) last_end: Option<(Option<ExitStatus>, String)>,
+    pub(super) events: Vec<Event>,
+}
+
+impl Service {
+    /// A service that does not run yet. Its files are in `runtime`, which exists.
+    ///
+    /// # Errors
+    /// [`Error::Locked`]: its daemon runs already, left alone by another supervisor.
+    pub fn new(settings: Settings, runtime: RuntimeDir, listeners: impl FnOnce() -> Result<Vec<Listener>>) -> Result<Self> {
+        let name = &settings.name;
+        let mut supervisor = Supervisor::new()?.with_name(name)?.with_journal(runtime.journal(name));
+        // Before the addresses: a daemon that lives holds them, and is the better explanation.
+        supervisor.resume_from_journal()?;
+        let mut named = Vec::new();
+        for listener in listeners()? {
+            named.push(ListenerStatus { name: listener.name.clone(), address: listener.address.clone() });
+            supervisor = supervisor.with_listener(&listener.name, listener.into_fd())?;
+        }
+        Ok(Self {
+            restarts: Restarts::new(settings.restart),
+            settings,
+            runtime,
+            supervisor,
+            listeners: named,
+            program: None,
+            state: State::New,
+            why: "started by an operator".to_owned(),
+            pending: None,
+            last: None,
+            started_ns: 0,
+            served: false,
+            announced: None,
+            last_end: None,
+            events: Vec::new(),
+        })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.settings.name
+    }
+
+    /// What would be executed.
+    fn spec(&self, binary: Option<&PathBuf>, times: Times) -> SpawnSpec {
+        let name = &self.settings.name;
+        let mut spec = SpawnSpec::new(&self.settings.argv)
+            .control_path(self.runtime.control(name))
+            .capture_stderr(self.runtime.path());
+        if let Some(binary) = binary.or(self.program.as_ref()) {
+            spec = spec.binary(binary);
+        }
+        if let Some(dir) = &self.settings.data_dir {
+            spec = spec.data_dir(dir);
+        }
+        times.or(self.settings.times).apply(spec)
+    }
+
+    /// Starts the daemon. What comes of it are events.
+    pub fn start(&mut self) {
+        self.start_cold(None, self.settings.times);
+    }
+
+    fn start_cold(&mut self, binary: Option<&PathBuf>, times: Times) {
+        let spec = self.spec(binary, times);
+        self.state = State::Starting;
+        self.started_ns = monotonic_ns();
+        self.served = false;
+        if let Err(error) = self.supervisor.start(&spec) {
+            self.on_end(None, None, error.to_string());
+        }
+    }
+
+    /// Begins to replace the daemon. If it waits for its next start, it is started now, with the new program.
+    ///
+    /// # Errors
+    /// The outcome of an upgrade that was refused at once; nothing was disturbed.
+    pub fn upgrade(&mut self, upgrade: Upgrade) -> std::result::Result<(), Rc<HandoffOutcome>> {
+        let status = self.supervisor.status();
+        let silent = !status.linked && self.age() >= START_PROBE;
+        match self.state {
+            State::Starting if silent => return Err(self.refused(NEVER_SAID_HELLO.to_owned())),
+            State::New | State::Starting => return Err(self.refused("busy: the service is starting".to_owned())),
+            State::Stopping(_) => return Err(self.refused("busy: the service is stopping".to_owned())),
+            State::Ended(_) => return Err(self.refused("the service has ended".to_owned())),
+            State::Running if self.pending.is_some() => {
+                return Err(self.refused(format!("busy: an upgrade is under way ({})", status.phase)));
+            }
+            State::Running => {
+                let spec = self.spec(upgrade.binary.as_ref(), upgrade.times);
+                self.supervisor.start(&spec).map_err(|error| self.refused(error.to_string()))?;
+            }
+            State::Waiting(_) => self.start_cold(upgrade.binary.as_ref(), upgrade.times),
+        }
+        self.pending = Some(Pending { binary: upgrade.binary, before: None });
+        Ok(())
+    }
+
+    fn refused(&self, reason: String) -> Rc<HandoffOutcome> {
+        let status = self.supervisor.status();
+        Rc::new(HandoffOutcome {
+            id: 0,
+            verdict: Verdict::Refused,
+            reason,
+            generation: status.generation,
+            pid: status.pid.unwrap_or(0),
+            pidfd: None,
+            warm_ns: 0,
+            drain_ns: 0,
+            seal_ns: 0,
+            ready_ns: 0,
+            pause_ns: 0,
+            total_ns: 0,
+            errno: None,
+        })
+    }
+
+    /// Passes a signal on to the daemon if it handles it; says whether it did. One whose default is death must not
+    /// kill a daemon that never asked for it.
+    pub fn forward(&self, signal: Signal) -> bool {
+        let pid = self.supervisor.status().pid;
+        pid.is_some_and(|pid| catches(pid, signal)) && self.supervisor.signal(signal as i32).is_ok()
+    }
+
+    /// Deals with what happened, without waiting.
+    ///
+    /// # Errors
+    /// [`Error::System`]: the supervisor can not poll.
+    pub fn turn(&mut self) -> Result<Vec<Event>> {
+        for event in self.supervisor.turn(Some(Duration::ZERO))? {
+            self.on_event(event);
+        }
+        self.announce();
+        match self.state {
+            State::Waiting(until) if monotonic_ns() >= until => self.start(),
+            State::Stopping(_) => self.advance_stop(),
+            _ => {}
+        }
+        self.announce();
+        Ok(std::mem::take(&mut self.events))
+    }
+
+    /// When [`Self::turn`] must be called at the latest, in `CLOCK_MONOTONIC` nanoseconds.
+    pub fn next_due(&self) -> Option<u64> {
+        let own = match &self.state {
+            _ if !self.events.is_empty() => Some(0),
+            State::Waiting(until) => Some(*until),
+            State::Stopping(stop) => Some(stop.until_ns()),
+            _ => None,
+        };
+        own.into_iter().chain(self.supervisor.next_due()).min()
+    }
+
+    /// A process that is new is reported once.
+    fn announce(&mut self) {
+        let status = self.supervisor.status();
+        if status.pid != self.announced {
+            self.announced = status.pid;
+            if let Some(pid) = status.pid {
+                self.events.push(Event::Started { pid, generation: status.generation });
+            }
+        }
+    }
+
+    fn on_event(&mut self, event: supervisor::Event) {
+        match event {
+            supervisor::Event::Phase(phase) => self.events.push(Event::Phase(phase)),
+            supervisor::Event::Progress { done, total } => self.events.push(Event::Progress { done, total }),
+            supervisor::Event::Stderr { bytes, .. } => self.events.push(Event::Output(bytes)),
+            supervisor::Event::Outcome(outcome) => self.on_outcome(outcome),
+            supervisor::Event::Exited { status, text, .. } => self.on_end(status, None, text),
+        }
+    }
+
+    fn on_outcome(&mut self, mut outcome: HandoffOutcome) {
+        outcome.pidfd = None;
+        let outcome = Rc::new(outcome);
+        self.settle(&outcome);
+        let known = self.last.as_ref().is_some_and(|last| last.id == outcome.id && last.id != 0);
+        if self.pending.is_some() || known {
+            if outcome.verdict != Verdict::Refused {
+                self.last = Some(outcome.clone());
+            }
+            self.events.push(Event::Outcome(outcome.clone()));
+        }
+        // After these, a second outcome of the same handoff may come.
+        if !matches!(outcome.verdict, Verdict::Undecided | Verdict::Committed) {
+            self.pending = None;
+        }
+        if outcome.verdict == Verdict::Failed {
+            // A process that died is an event of its own.
+            if let Some(errno) = outcome.errno {
+                self.on_end(None, Some(errno), outcome.reason.clone());
+            }
+        }
+    }
+
+    /// What an outcome means for the program and the state.
+    fn settle(&mut self, outcome: &HandoffOutcome) {
+        let up = matches!(outcome.verdict, Verdict::StartedCold | Verdict::Committed | Verdict::Reverted);
+        if let Some(pending) = &mut self.pending {
+            let cold = matches!(self.state, State::Starting) && outcome.verdict == Verdict::StartedCold;
+            if outcome.verdict == Verdict::Committed || cold {
+                if let Some(binary) = &pending.binary {
+                    pending.before = Some(self.program.replace(binary.clone()));
+                }
+            } else if let (Verdict::Reverted, Some(before)) = (outcome.verdict, pending.before.take()) {
+                self.program = before;
+            }
+        }
+        if up && matches!(self.state, State::Starting | State::Running) {
+            self.state = State::Running;
+            self.served = true;
+            self.why = match outcome.verdict {
+                Verdict::Committed => "upgraded".to_owned(),
+                _ if outcome.reason.is_empty() => self.why.clone(),
+                _ => outcome.reason.clone(),
+            };
+        }
+        if outcome.verdict == Verdict::Committed {
+            self.started_ns = monotonic_ns();
+        }
+    }
+
+    /// Nobody serves any more, or could not be started.
+    fn on_end(&mut self, status: Option<ExitStatus>, errno: Option<i32>, text: String) {
+        self.last_end = Some((status, text.clone()));
+        let end = End {
+            success: status.is_some_and(|status| status.code == Some(0)),
+            signalled: status.is_some_and(|status| status.signal.is_some()),
+            served: self.served,
+            age: self.age(),
+        };
+        let first_exec_failed = errno.is_some() && self.restarts.total() == 0 && !self.served;
+        match self.state {
+            State::Stopping(_) => return self.advance_stop(),
+            State::Ended(_) => return,
+            _ if first_exec_failed => return self.end(Ended { status, errno, text }),
+            _ => {}
+        }
+        let chance = RandomState::new().build_hasher().finish() as f64 / u64::MAX as f64;
+        match self.restarts.on_end(end, Duration::from_nanos(monotonic_ns()), chance) {
+            Next::Again(after) => {
+                self.state = State::Waiting(monotonic_ns() + after.as_nanos() as u64);
+                self.why = text.clone();
+                self.events.push(Event::Restarting { text, after });
+            }
+            Next::Ended => self.end(Ended { status, errno, text }),
+            Next::GivenUp => {
+                let text = format!("{text}; it failed too often to be started again");
+                self.end(Ended { status, errno, text });
+            }
+        }
+    }
+
+    /// For good.
+    pub(super) fn end(&mut self, ended: Ended) {
+        self.why = ended.text.clone();
+        self.state = State::Ended(ended.clone());
+        self.events.push(Event::Ended(ended));
+    }
+
+    fn age(&self) -> Duration {
+        Duration::from_nanos(monotonic_ns().saturating_sub(self.started_ns))
+    }
+
+    /// How it ended for good, if it did.
+    pub fn ended(&self) -> Option<&Ended> {
+        match &self.state {
+            State::Ended(ended) => Some(ended),
+            _ => None,
+        }
+    }
+
+    pub(super) fn set_why(&mut self, why: String) {
+        self.why = why;
+    }
+
+    /// What it is, what is wanted, and why. Never waits.
+    pub fn status(&self) -> ServiceStatus {
+        let status = self.supervisor.status();
+        let program = self.program.as_ref().map(|program| program.as_os_str());
+        let program = program.or(self.settings.argv.first().map(OsString::as_os_str)).unwrap_or_default();
+        let state = match &self.state {
+            State::New => "starting",
+            // A daemon that never says Hello runs once it was executed.
+            State::Starting if !status.linked && self.age() >= START_PROBE => "running",
+            State::Starting => "starting",
+            State::Running if status.handoff_id.is_some() => "upgrading",
+            State::Running => "running",
+            State::Waiting(_) => "waiting",
+            State::Stopping(_) => "stopping",
+            State::Ended(ended) if ended.status.is_some_and(|status| status.code == Some(0)) => "stopped",
+            State::Ended(_) => "failed",
+        };
+        let stopped = matches!(self.state, State::Stopping(_) | State::Ended(_));
+        ServiceStatus {
+            name: self.settings.name.clone(),
+            state,
+            want: if stopped { "stopped" } else { "running" },
+            why: self.why.clone(),
+            phase: status.phase,
+            pid: status.pid,
+            generation: status.generation,
+            program: program.to_string_lossy().into_owned(),
+            listeners: self.listeners.clone(),
+            linked: status.linked,
+            restarts: self.restarts.total(),
+            last_handoff: self.last.clone(),
+        }
+    }
+}
+
+const NEVER_SAID_HELLO: &str =
+    "the daemon never said Hello: it does not link libhandoff, so it can not be drained and sealed";
+
+/// Whether a process has a handler for a signal (`SigCgt`, proc_pid_status(5)).
+fn catches(pid: i32, signal: Signal) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    caught & (1 << (signal as u32 - 1)) != 0
+}
+
+impl AsFd for Service {
+    /// Readable when [`Service::turn`] has work.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.supervisor.as_fd()
+    }
+}
