@@ -28,9 +28,9 @@ const ALL: [&str; 7] = [
 
 /// The first descriptor of the convention (`SD_LISTEN_FDS_START`).
 const FIRST_FD: RawFd = 3;
-/// No descriptor is larger: the usual ceiling of `RLIMIT_NOFILE` (fs.nr_open is a million, its
-/// own ceiling a billion, which is too many names to make).
-const FD_MAX: RawFd = (1 << 24) - 1;
+/// No descriptor is larger: the kernel's default of fs.nr_open. A larger number is a mistake,
+/// and must not make us allocate as many names.
+const FD_MAX: RawFd = (1 << 20) - 1;
 /// The name of a listener when `LISTEN_FDNAMES` is absent, as systemd has it.
 const NO_NAME: &str = "unknown";
 

@@ -13,7 +13,7 @@ pub mod lock;
 pub mod page;
 pub mod pidfd;
 mod proc;
-pub mod program;
+mod program;
 pub mod seqpacket;
 pub mod signals;
 pub mod spawn;

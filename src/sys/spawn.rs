@@ -17,6 +17,7 @@ use nix::errno::Errno;
 
 use super::pidfd::Pidfd;
 use super::program::explain_exec;
+pub use super::program::find_program;
 
 /// The first descriptor after stdin, stdout and stderr.
 const FIRST_FD: RawFd = 3;
@@ -24,7 +25,7 @@ const FIRST_FD: RawFd = 3;
 /// What to start, and how.
 #[derive(Debug, Clone, Copy)]
 pub struct Spawn<'a> {
-    /// The file to execute; [`super::program::find_program`] searches `PATH`. If relative, it
+    /// The file to execute; [`find_program`] searches `PATH`. If relative, it
     /// is so to `dir`.
     pub program: &'a Path,
     /// All arguments, the program's name as the first.
@@ -69,8 +70,12 @@ pub struct SpawnError {
     explanation: String,
 }
 
-/// Starts a program and waits until it has exec'ed or failed to: then our memory is our own
-/// again and its descriptors are in place.
+/// Starts a program and waits until it has exec'ed or failed to; then our memory is our own
+/// again, and the child has no descriptors but those it was given.
+///
+/// The kernel says "exec'ed" when there is no way back: /proc/PID/cmdline and comm change a
+/// moment later, and a file that turns out broken after that ends by a signal, which the pidfd
+/// tells.
 ///
 /// In the child all signal dispositions are the default, and none is blocked; umask, nice,
 /// limits, process group and control group are ours. Handlers of pthread_atfork(3) do not run.

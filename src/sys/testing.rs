@@ -4,6 +4,7 @@
 //! others for a while. So a test that closes something waits until the kernel says that the
 //! close has come through, and a child is told to go on by a byte, never by an EOF.
 
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::process::{Command, Stdio};
 
@@ -104,11 +105,13 @@ pub struct Cat(std::process::Child);
 
 impl Cat {
     pub fn start() -> Self {
-        let child = Command::new("cat")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn();
-        Self(child.unwrap())
+        let mut command = Command::new("cat");
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let mut child = child.unwrap();
+        // The kernel says "exec'ed" a moment before the process has its new name.
+        child.stdin.as_mut().unwrap().write_all(b"x").unwrap();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+        Self(child)
     }
 
     pub fn pid(&self) -> i32 {
@@ -129,7 +132,6 @@ impl Drop for Cat {
 
 /// Reads until the end.
 pub fn read_all(fd: impl AsFd) -> String {
-    use std::io::Read as _;
     let mut text = String::new();
     std::fs::File::from(fd.as_fd().try_clone_to_owned().unwrap())
         .read_to_string(&mut text)
