@@ -3,6 +3,7 @@ pub mod channel;
 pub mod error;
 pub mod limits;
 pub mod protocol;
+pub mod service;
 pub mod supervisor;
 pub mod sys;
 

@@ -44,14 +44,8 @@ pub struct Listener {
     pub name: String,
     /// The address that it got, also where port 0 was asked for: `127.0.0.1:4711`, `udp:127.0.0.1:53`, `unix:/path`.
     pub address: String,
-    fd: OwnedFd,
-}
-
-impl Listener {
-    /// The socket alone.
-    pub fn into_fd(self) -> OwnedFd {
-        self.fd
-    }
+    /// The socket.
+    pub fd: OwnedFd,
 }
 
 impl AsFd for Listener {
@@ -202,8 +196,11 @@ fn inet(text: &str) -> std::result::Result<SocketAddr, String> {
     text.parse().map_err(|_| {
         let port = text.rsplit(':').next().unwrap_or_default();
         let hint = match port.parse::<u16>() {
-            Ok(port) => format!("; a host is given by its IP address, like 127.0.0.1:{port}, 0.0.0.0:{port}, [::1]:{port}"),
-            Err(_) => "; write 127.0.0.1:80, [::1]:80, udp:127.0.0.1:53 or unix:/path; port 0 lets the kernel choose".to_owned(),
+            Ok(port) => {
+                format!("; a host is given by its IP address, like 127.0.0.1:{port}, 0.0.0.0:{port}, [::1]:{port}")
+            }
+            Err(_) => "; write 127.0.0.1:80, [::1]:80, udp:127.0.0.1:53 or unix:/path; port 0 lets the kernel choose"
+                .to_owned(),
         };
         format!("'{text}' is no address{hint}")
     })

@@ -1,7 +1,7 @@
 //! Running daemons: their addresses, their files, their restarts.
 //!
 //! A [`Service`] is one daemon with its [`crate::supervisor::Supervisor`]: what it should be, what it is, and why. It owns
-//! no thread and never waits; a program polls its descriptor, calls [`Service::turn`] by [`Service::next_due`] at the
+//! no thread and never waits; a program polls its descriptor, calls [`Service::turn`] within [`Service::due_in`] at the
 //! latest, and may do so for any number of them in one loop.
 
 pub mod address;

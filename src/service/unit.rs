@@ -16,7 +16,7 @@ use super::paths::RuntimeDir;
 use super::restart::{End, Next, Policy, Restarts};
 use super::status::{ListenerStatus, ServiceStatus};
 use super::stop::Stop;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::limits::START_PROBE;
 use crate::supervisor::{self, ExitStatus, HandoffOutcome, SpawnSpec, Supervisor, Verdict};
 use crate::sys::clock::monotonic_ns;
@@ -144,9 +144,11 @@ pub(super) enum State {
     Ended(Ended),
 }
 
-/// The upgrade that is under way.
+/// The upgrade that is under way, or was the last.
 #[derive(Debug)]
 struct Pending {
+    /// Of its handoff; 0: it is a cold start.
+    id: u64,
     binary: Option<PathBuf>,
     /// The program before it, if it committed.
     before: Option<Option<PathBuf>>,
@@ -180,16 +182,21 @@ impl Service {
     /// A service that does not run yet. Its files are in `runtime`, which exists.
     ///
     /// # Errors
-    /// [`Error::Locked`]: its daemon runs already, left alone by another supervisor.
-    pub fn new(settings: Settings, runtime: RuntimeDir, listeners: impl FnOnce() -> Result<Vec<Listener>>) -> Result<Self> {
+    /// [`Error::Locked`](crate::Error::Locked): its daemon runs already, left alone by another supervisor.
+    pub fn new(
+        settings: Settings,
+        runtime: RuntimeDir,
+        listeners: impl FnOnce() -> Result<Vec<Listener>>,
+    ) -> Result<Self> {
         let name = &settings.name;
         let mut supervisor = Supervisor::new()?.with_name(name)?.with_journal(runtime.journal(name));
         // Before the addresses: a daemon that lives holds them, and is the better explanation.
         supervisor.resume_from_journal()?;
         let mut named = Vec::new();
         for listener in listeners()? {
-            named.push(ListenerStatus { name: listener.name.clone(), address: listener.address.clone() });
-            supervisor = supervisor.with_listener(&listener.name, listener.into_fd())?;
+            let Listener { name, address, fd } = listener;
+            supervisor = supervisor.with_listener(&name, fd)?;
+            named.push(ListenerStatus { name, address });
         }
         Ok(Self {
             restarts: Restarts::new(settings.restart),
@@ -208,6 +215,14 @@ impl Service {
             last_end: None,
             events: Vec::new(),
         })
+    }
+
+    /// The program that would be executed now, or why there is none.
+    ///
+    /// # Errors
+    /// [`Error::System`](crate::Error::System) of the kinds `NotFound`, `PermissionDenied`, `IsADirectory`.
+    pub fn check_program(settings: &Settings) -> Result<PathBuf> {
+        SpawnSpec::new(&settings.argv).check()
     }
 
     /// Its name.
@@ -232,17 +247,17 @@ impl Service {
 
     /// Starts the daemon. What comes of it are events.
     pub fn start(&mut self) {
-        self.start_cold(None, self.settings.times);
+        if let Err(error) = self.start_cold(None, Times::default()) {
+            self.on_end(None, None, error.to_string());
+        }
     }
 
-    fn start_cold(&mut self, binary: Option<&PathBuf>, times: Times) {
-        let spec = self.spec(binary, times);
+    fn start_cold(&mut self, binary: Option<&PathBuf>, times: Times) -> Result<()> {
+        self.supervisor.start(&self.spec(binary, times))?;
         self.state = State::Starting;
         self.started_ns = monotonic_ns();
         self.served = false;
-        if let Err(error) = self.supervisor.start(&spec) {
-            self.on_end(None, None, error.to_string());
-        }
+        Ok(())
     }
 
     /// Begins to replace the daemon. If it waits for its next start, it is started now, with the new program.
@@ -250,23 +265,19 @@ impl Service {
     /// # Errors
     /// The outcome of an upgrade that was refused at once; nothing was disturbed.
     pub fn upgrade(&mut self, upgrade: Upgrade) -> std::result::Result<(), Rc<HandoffOutcome>> {
-        let status = self.supervisor.status();
-        let silent = !status.linked && self.age() >= START_PROBE;
-        match self.state {
+        let silent = !self.supervisor.status().linked && self.age() >= START_PROBE;
+        let binary = upgrade.binary.as_ref();
+        let begun = match self.state {
             State::Starting if silent => return Err(self.refused(NEVER_SAID_HELLO.to_owned())),
             State::New | State::Starting => return Err(self.refused("busy: the service is starting".to_owned())),
             State::Stopping(_) => return Err(self.refused("busy: the service is stopping".to_owned())),
             State::Ended(_) => return Err(self.refused("the service has ended".to_owned())),
-            State::Running if self.pending.is_some() => {
-                return Err(self.refused(format!("busy: an upgrade is under way ({})", status.phase)));
-            }
-            State::Running => {
-                let spec = self.spec(upgrade.binary.as_ref(), upgrade.times);
-                self.supervisor.start(&spec).map_err(|error| self.refused(error.to_string()))?;
-            }
-            State::Waiting(_) => self.start_cold(upgrade.binary.as_ref(), upgrade.times),
-        }
-        self.pending = Some(Pending { binary: upgrade.binary, before: None });
+            State::Running => self.supervisor.start(&self.spec(binary, upgrade.times)),
+            State::Waiting(_) => self.start_cold(binary, upgrade.times),
+        };
+        begun.map_err(|error| self.refused(error.to_string()))?;
+        let id = self.supervisor.status().handoff_id.unwrap_or(0);
+        self.pending = Some(Pending { id, binary: upgrade.binary, before: None });
         Ok(())
     }
 
@@ -299,7 +310,7 @@ impl Service {
     /// Deals with what happened, without waiting.
     ///
     /// # Errors
-    /// [`Error::System`]: the supervisor can not poll.
+    /// [`Error::System`](crate::Error::System): the supervisor can not poll.
     pub fn turn(&mut self) -> Result<Vec<Event>> {
         for event in self.supervisor.turn(Some(Duration::ZERO))? {
             self.on_event(event);
@@ -314,15 +325,16 @@ impl Service {
         Ok(std::mem::take(&mut self.events))
     }
 
-    /// When [`Self::turn`] must be called at the latest, in `CLOCK_MONOTONIC` nanoseconds.
-    pub fn next_due(&self) -> Option<u64> {
+    /// In what time [`Self::turn`] must be called at the latest; none: when the descriptor is readable.
+    pub fn due_in(&self) -> Option<Duration> {
         let own = match &self.state {
             _ if !self.events.is_empty() => Some(0),
             State::Waiting(until) => Some(*until),
             State::Stopping(stop) => Some(stop.until_ns()),
             _ => None,
         };
-        own.into_iter().chain(self.supervisor.next_due()).min()
+        let due = own.into_iter().chain(self.supervisor.next_due()).min()?;
+        Some(Duration::from_nanos(due.saturating_sub(monotonic_ns())))
     }
 
     /// A process that is new is reported once.
@@ -349,30 +361,28 @@ impl Service {
     fn on_outcome(&mut self, mut outcome: HandoffOutcome) {
         outcome.pidfd = None;
         let outcome = Rc::new(outcome);
-        self.settle(&outcome);
-        let known = self.last.as_ref().is_some_and(|last| last.id == outcome.id && last.id != 0);
-        if self.pending.is_some() || known {
+        let asked_for = self.pending.as_ref().is_some_and(|pending| pending.id == outcome.id);
+        self.settle(&outcome, asked_for);
+        if asked_for {
             if outcome.verdict != Verdict::Refused {
                 self.last = Some(outcome.clone());
             }
             self.events.push(Event::Outcome(outcome.clone()));
-        }
-        // After these, a second outcome of the same handoff may come.
-        if !matches!(outcome.verdict, Verdict::Undecided | Verdict::Committed) {
-            self.pending = None;
-        }
-        if outcome.verdict == Verdict::Failed {
-            // A process that died is an event of its own.
-            if let Some(errno) = outcome.errno {
-                self.on_end(None, Some(errno), outcome.reason.clone());
+            // After these, a second outcome of the same handoff may come.
+            if !matches!(outcome.verdict, Verdict::Undecided | Verdict::Committed) {
+                self.pending = None;
             }
+        }
+        // A process that was started and died is an event of its own.
+        if let (Verdict::Failed, Some(errno)) = (outcome.verdict, outcome.errno) {
+            self.on_end(None, Some(errno), outcome.reason.clone());
         }
     }
 
     /// What an outcome means for the program and the state.
-    fn settle(&mut self, outcome: &HandoffOutcome) {
+    fn settle(&mut self, outcome: &HandoffOutcome, asked_for: bool) {
         let up = matches!(outcome.verdict, Verdict::StartedCold | Verdict::Committed | Verdict::Reverted);
-        if let Some(pending) = &mut self.pending {
+        if let Some(pending) = self.pending.as_mut().filter(|_| asked_for) {
             let cold = matches!(self.state, State::Starting) && outcome.verdict == Verdict::StartedCold;
             if outcome.verdict == Verdict::Committed || cold {
                 if let Some(binary) = &pending.binary {

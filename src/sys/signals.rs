@@ -31,7 +31,8 @@ impl Signals {
         let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
         // SAFETY: the default disposition runs no code of ours.
         unsafe { sigaction(Signal::SIGCHLD, &default) }?;
-        let set: SigSet = signals.iter().copied().collect();
+        // The kernel queues an ignored signal once it is blocked.
+        let set: SigSet = signals.iter().copied().filter(|signal| !is_ignored(*signal)).collect();
         set.thread_block()?;
         Ok(Self(SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?))
     }
@@ -46,6 +47,14 @@ impl Signals {
             pid: info.ssi_pid,
         }))
     }
+}
+
+fn is_ignored(signal: Signal) -> bool {
+    // SAFETY: all-zero is a valid sigaction.
+    let mut now: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: without a new disposition the call only fills in `now`.
+    let asked = unsafe { libc::sigaction(signal as i32, std::ptr::null(), &mut now) };
+    asked == 0 && now.sa_sigaction == libc::SIG_IGN
 }
 
 impl AsFd for Signals {
