@@ -5,7 +5,10 @@
 /// It is the same for every process of one boot and one time namespace, so an absolute
 /// deadline may travel between processes. It never goes backwards.
 pub fn monotonic_ns() -> u64 {
-    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     // SAFETY: `now` is a valid place for one timespec; this clock always exists.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
     // Both fields are never negative for this clock.

@@ -18,7 +18,9 @@ use super::fd::poll_now;
 /// it.
 pub fn on_fork_in_child(f: extern "C" fn()) -> io::Result<()> {
     static REGISTERED: Mutex<bool> = Mutex::new(false);
-    let mut registered = REGISTERED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let mut registered = REGISTERED
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
     if !*registered {
         // SAFETY: `f` is a function and lives as long as the program (the library is linked
         // with nodelete).
@@ -45,7 +47,10 @@ impl Witness {
     /// Watches the children forked from now on (pipe2(2)).
     pub fn new() -> io::Result<Self> {
         let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
-        Ok(Self { read, write: Some(write) })
+        Ok(Self {
+            read,
+            write: Some(write),
+        })
     }
 
     /// Closes this process's write end: from now on only children count, and later children
@@ -57,7 +62,8 @@ impl Witness {
     /// Have all children that were watched exec'ed or exited? Always false before
     /// [`close_own_write_end`](Self::close_own_write_end). An error of poll(2) counts as no.
     pub fn all_gone(&self) -> bool {
-        poll_now(self.read.as_fd(), PollFlags::empty()).is_ok_and(|events| events.contains(PollFlags::POLLHUP))
+        poll_now(self.read.as_fd(), PollFlags::empty())
+            .is_ok_and(|events| events.contains(PollFlags::POLLHUP))
     }
 }
 
