@@ -8,10 +8,12 @@ pub mod address;
 pub mod instance;
 pub mod paths;
 pub mod restart;
+mod settings;
 mod status;
 mod stop;
 mod unit;
 
 pub use crate::sys::signals;
+pub use settings::{Settings, Times, Upgrade};
 pub use status::{ListenerStatus, ServiceStatus};
-pub use unit::{Ended, Event, Service, Settings, Times, Upgrade};
+pub use unit::{Ended, Event, Service};

@@ -13,78 +13,14 @@ use nix::sys::signal::Signal;
 
 use super::address::Listener;
 use super::paths::RuntimeDir;
-use super::restart::{End, Next, Policy, Restarts};
+use super::restart::{End, Next, Restarts};
+use super::settings::{Settings, Times, Upgrade};
 use super::status::{ListenerStatus, ServiceStatus};
 use super::stop::Stop;
 use crate::error::Result;
 use crate::limits::START_PROBE;
 use crate::supervisor::{self, ExitStatus, HandoffOutcome, SpawnSpec, Supervisor, Verdict};
 use crate::sys::clock::monotonic_ns;
-
-/// How a service is run.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Its name, good for a file name ([`super::paths::check_name`]).
-    pub name: String,
-    /// The program and its arguments.
-    pub argv: Vec<OsString>,
-    /// Its data directory, if it has one.
-    pub data_dir: Option<PathBuf>,
-    /// When it is started again.
-    pub restart: Policy,
-    /// Of its start and its handoffs.
-    pub times: Times,
-}
-
-/// How long the steps of a start or a handoff may take; none: the default.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Times {
-    /// All of it.
-    pub deadline: Option<Duration>,
-    /// The drain.
-    pub drain_grace: Option<Duration>,
-    /// From Begin to Ready.
-    pub ready: Option<Duration>,
-    /// From exec to Hello.
-    pub hello: Option<Duration>,
-}
-
-impl Times {
-    /// These, and `other` where there is none.
-    pub fn or(self, other: Self) -> Self {
-        Self {
-            deadline: self.deadline.or(other.deadline),
-            drain_grace: self.drain_grace.or(other.drain_grace),
-            ready: self.ready.or(other.ready),
-            hello: self.hello.or(other.hello),
-        }
-    }
-
-    fn apply(self, mut spec: SpawnSpec) -> SpawnSpec {
-        if let Some(time) = self.deadline {
-            spec = spec.deadline(time);
-        }
-        if let Some(time) = self.drain_grace {
-            spec = spec.drain_grace(time);
-        }
-        if let Some(time) = self.ready {
-            spec = spec.ready_timeout(time);
-        }
-        if let Some(time) = self.hello {
-            spec = spec.hello_timeout(time);
-        }
-        spec
-    }
-}
-
-/// What is asked of an upgrade.
-#[derive(Clone, Debug, Default)]
-pub struct Upgrade {
-    /// The program to execute, with the arguments of before; none: the same again, its path resolved anew.
-    pub binary: Option<PathBuf>,
-    /// Where they differ from the service's own.
-    pub times: Times,
-}
 
 /// What happened to a service.
 #[derive(Clone, Debug)]
@@ -147,8 +83,8 @@ pub(super) enum State {
 /// The upgrade that is under way, or was the last.
 #[derive(Debug)]
 struct Pending {
-    /// Of its handoff; 0: it is a cold start.
-    id: u64,
+    /// Of its handoff; none: of the next outcome, because it is a cold start, or refused already.
+    id: Option<u64>,
     binary: Option<PathBuf>,
     /// The program before it, if it committed.
     before: Option<Option<PathBuf>>,
@@ -173,8 +109,12 @@ pub struct Service {
     served: bool,
     /// The pid that [`Event::Started`] named last.
     announced: Option<i32>,
-    /// How the process that ended last did, until it is decided what follows.
+    /// How the process that ended last did.
     pub(super) last_end: Option<(Option<ExitStatus>, String)>,
+    /// A start failed (with errno(3) if the program could not be executed), and nobody serves.
+    failed: Option<(Option<i32>, String)>,
+    /// The supervisor may have news that its descriptor does not tell of.
+    again: bool,
     pub(super) events: Vec<Event>,
 }
 
@@ -213,16 +153,10 @@ impl Service {
             served: false,
             announced: None,
             last_end: None,
+            failed: None,
+            again: true,
             events: Vec::new(),
         })
-    }
-
-    /// The program that would be executed now, or why there is none.
-    ///
-    /// # Errors
-    /// [`Error::System`](crate::Error::System) of the kinds `NotFound`, `PermissionDenied`, `IsADirectory`.
-    pub fn check_program(settings: &Settings) -> Result<PathBuf> {
-        SpawnSpec::new(&settings.argv).check()
     }
 
     /// Its name.
@@ -253,11 +187,16 @@ impl Service {
     }
 
     fn start_cold(&mut self, binary: Option<&PathBuf>, times: Times) -> Result<()> {
+        self.again = true;
         self.supervisor.start(&self.spec(binary, times))?;
+        self.enter_starting();
+        Ok(())
+    }
+
+    fn enter_starting(&mut self) {
         self.state = State::Starting;
         self.started_ns = monotonic_ns();
         self.served = false;
-        Ok(())
     }
 
     /// Begins to replace the daemon. If it waits for its next start, it is started now, with the new program.
@@ -265,6 +204,8 @@ impl Service {
     /// # Errors
     /// The outcome of an upgrade that was refused at once; nothing was disturbed.
     pub fn upgrade(&mut self, upgrade: Upgrade) -> std::result::Result<(), Rc<HandoffOutcome>> {
+        self.listen().map_err(|error| self.refused(error.to_string()))?;
+        self.again = true;
         let silent = !self.supervisor.status().linked && self.age() >= START_PROBE;
         let binary = upgrade.binary.as_ref();
         let begun = match self.state {
@@ -276,7 +217,12 @@ impl Service {
             State::Waiting(_) => self.start_cold(binary, upgrade.times),
         };
         begun.map_err(|error| self.refused(error.to_string()))?;
-        let id = self.supervisor.status().handoff_id.unwrap_or(0);
+        let status = self.supervisor.status();
+        if status.handoff_id.is_none() && status.phase == "starting" {
+            // The daemon died in this instant.
+            self.enter_starting();
+        }
+        let id = status.handoff_id;
         self.pending = Some(Pending { id, binary: upgrade.binary, before: None });
         Ok(())
     }
@@ -312,10 +258,8 @@ impl Service {
     /// # Errors
     /// [`Error::System`](crate::Error::System): the supervisor can not poll.
     pub fn turn(&mut self) -> Result<Vec<Event>> {
-        for event in self.supervisor.turn(Some(Duration::ZERO))? {
-            self.on_event(event);
-        }
-        self.announce();
+        self.again = false;
+        self.listen()?;
         match self.state {
             State::Waiting(until) if monotonic_ns() >= until => self.start(),
             State::Stopping(_) => self.advance_stop(),
@@ -325,10 +269,22 @@ impl Service {
         Ok(std::mem::take(&mut self.events))
     }
 
+    /// Takes what the supervisor has to say.
+    fn listen(&mut self) -> Result<()> {
+        for event in self.supervisor.turn(Some(Duration::ZERO))? {
+            self.on_event(event);
+        }
+        if let Some((errno, text)) = self.failed.take().filter(|_| self.supervisor.status().pid.is_none()) {
+            self.on_end(None, errno, text);
+        }
+        self.announce();
+        Ok(())
+    }
+
     /// In what time [`Self::turn`] must be called at the latest; none: when the descriptor is readable.
     pub fn due_in(&self) -> Option<Duration> {
         let own = match &self.state {
-            _ if !self.events.is_empty() => Some(0),
+            _ if self.again || !self.events.is_empty() => Some(0),
             State::Waiting(until) => Some(*until),
             State::Stopping(stop) => Some(stop.until_ns()),
             _ => None,
@@ -354,14 +310,14 @@ impl Service {
             supervisor::Event::Progress { done, total } => self.events.push(Event::Progress { done, total }),
             supervisor::Event::Stderr { bytes, .. } => self.events.push(Event::Output(bytes)),
             supervisor::Event::Outcome(outcome) => self.on_outcome(outcome),
-            supervisor::Event::Exited { status, text, .. } => self.on_end(status, None, text),
+            supervisor::Event::Exited { status, text, .. } => self.on_exit(status, text),
         }
     }
 
     fn on_outcome(&mut self, mut outcome: HandoffOutcome) {
         outcome.pidfd = None;
         let outcome = Rc::new(outcome);
-        let asked_for = self.pending.as_ref().is_some_and(|pending| pending.id == outcome.id);
+        let asked_for = self.pending.as_ref().is_some_and(|pending| pending.id.is_none_or(|id| id == outcome.id));
         self.settle(&outcome, asked_for);
         if asked_for {
             if outcome.verdict != Verdict::Refused {
@@ -373,9 +329,8 @@ impl Service {
                 self.pending = None;
             }
         }
-        // A process that was started and died is an event of its own.
-        if let (Verdict::Failed, Some(errno)) = (outcome.verdict, outcome.errno) {
-            self.on_end(None, Some(errno), outcome.reason.clone());
+        if outcome.verdict == Verdict::Failed {
+            self.failed = Some((outcome.errno, outcome.reason.clone()));
         }
     }
 
@@ -406,9 +361,17 @@ impl Service {
         }
     }
 
+    /// A process died, and nobody serves, unless another was started at once.
+    fn on_exit(&mut self, status: Option<ExitStatus>, text: String) {
+        self.failed = None;
+        self.last_end = Some((status, text.clone()));
+        if self.supervisor.status().pid.is_none() {
+            self.on_end(status, None, text);
+        }
+    }
+
     /// Nobody serves any more, or could not be started.
     fn on_end(&mut self, status: Option<ExitStatus>, errno: Option<i32>, text: String) {
-        self.last_end = Some((status, text.clone()));
         let end = End {
             success: status.is_some_and(|status| status.code == Some(0)),
             signalled: status.is_some_and(|status| status.signal.is_some()),

@@ -91,7 +91,7 @@ fn settings(args: &RunArgs) -> Result<Settings, Failure> {
         restart: Restart::policy(args.restart),
         times: args.times.into(),
     };
-    Service::check_program(&settings).map_err(|error| match &error {
+    settings.check_program().map_err(|error| match &error {
         Error::System { source, .. } if source.kind() == ErrorKind::NotFound => {
             Failure::new(NOT_FOUND, error.to_string())
         }
