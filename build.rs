@@ -1,1 +1,2 @@
+//! Passes what the linker must know.
 fn main() {}

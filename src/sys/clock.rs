@@ -5,14 +5,16 @@
 /// It is the same for every process of one boot and one time namespace, so an absolute
 /// deadline may travel between processes. It never goes backwards.
 pub fn monotonic_ns() -> u64 {
-    let mut now = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `now` is a valid place for one timespec; this clock always exists.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
     // Both fields are never negative for this clock.
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+/// The inode of this process's time namespace (time_namespaces(7)); 0 where the kernel has none.
+pub fn time_namespace() -> u64 {
+    std::fs::metadata("/proc/self/ns/time").map_or(0, |found| std::os::unix::fs::MetadataExt::ino(&found))
 }
 
 #[cfg(test)]

@@ -94,14 +94,9 @@ impl ControlListener {
         check_existing(path)?;
         let (fd, temporary) = bind_beside(path)?;
         match start_listening(&fd, &temporary) {
-            Ok(identity) => Ok(PreparedControl {
-                temporary,
-                listener: Some(Self {
-                    fd,
-                    path: path.to_owned(),
-                    identity,
-                }),
-            }),
+            Ok(identity) => {
+                Ok(PreparedControl { temporary, listener: Some(Self { fd, path: path.to_owned(), identity }) })
+            }
             Err(error) => {
                 let _ = fs::remove_file(&temporary);
                 Err(io_error(path, "listen", error))
@@ -115,9 +110,8 @@ impl ControlListener {
         let none = std::ptr::null_mut();
         loop {
             // SAFETY: null is allowed for an address that nobody wants.
-            let accepted = Errno::result(unsafe {
-                libc::accept4(self.fd.as_raw_fd(), none, none.cast(), libc::SOCK_CLOEXEC)
-            });
+            let accepted =
+                Errno::result(unsafe { libc::accept4(self.fd.as_raw_fd(), none, none.cast(), libc::SOCK_CLOEXEC) });
             match accepted {
                 Ok(fd) => {
                     // SAFETY: the kernel just made this descriptor, nobody else has it.
@@ -169,9 +163,8 @@ impl PreparedControl {
             return Err(io_error(&self.temporary, "publish", again));
         };
         let path = &listener.path;
-        let renamed = check_existing(path).and_then(|()| {
-            fs::rename(&self.temporary, path).map_err(|e| io_error(path, "rename into place", e))
-        });
+        let renamed = check_existing(path)
+            .and_then(|()| fs::rename(&self.temporary, path).map_err(|e| io_error(path, "rename into place", e)));
         match renamed {
             Ok(()) => Ok(listener),
             Err(error) => {
@@ -204,11 +197,7 @@ pub fn living_owner(path: &Path) -> io::Result<Option<Credentials>> {
 }
 
 fn io_error(path: &Path, what: &'static str, source: impl Into<io::Error>) -> ControlError {
-    ControlError::Io {
-        path: path.to_owned(),
-        what,
-        source: source.into(),
-    }
+    ControlError::Io { path: path.to_owned(), what, source: source.into() }
 }
 
 /// Nothing that is not ours may be replaced.
@@ -230,8 +219,7 @@ fn check_existing(path: &Path) -> Result<(), ControlError> {
 fn bind_beside(path: &Path) -> Result<(OwnedFd, PathBuf), ControlError> {
     let at = |what, errno: Errno| io_error(path, what, errno);
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let fd = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)
-        .map_err(|e| at("make a socket", e))?;
+    let fd = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).map_err(|e| at("make a socket", e))?;
     // bind(2) gives the file the mode of the socket's own inode (less the umask), so there is no
     // instant at which others can connect.
     fchmod(&fd, Mode::S_IRUSR | Mode::S_IWUSR).map_err(|e| at("set its mode", e))?;
@@ -271,11 +259,7 @@ fn temporary_name(path: &Path) -> Result<PathBuf, ControlError> {
     name.push(format!(".{}-{number}", std::process::id()));
     let len = name.as_bytes().len();
     if len > PATH_BYTES_MAX {
-        return Err(ControlError::TooLong {
-            path: path.to_owned(),
-            len,
-            max: PATH_BYTES_MAX,
-        });
+        return Err(ControlError::TooLong { path: path.to_owned(), len, max: PATH_BYTES_MAX });
     }
     Ok(name.into())
 }
@@ -293,10 +277,7 @@ mod tests {
     use crate::sys::seqpacket::Received;
 
     fn names(dir: &Path) -> Vec<OsString> {
-        fs::read_dir(dir)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name())
-            .collect()
+        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name()).collect()
     }
 
     #[test]
@@ -305,10 +286,7 @@ mod tests {
         let path = dir.path().join("c");
         let prepared = ControlListener::prepare(&path).unwrap();
         assert!(!path.exists());
-        let mode = fs::metadata(&prepared.temporary)
-            .unwrap()
-            .permissions()
-            .mode();
+        let mode = fs::metadata(&prepared.temporary).unwrap().permissions().mode();
         assert_eq!(mode & 0o7777, 0o600);
         Seqpacket::connect(&prepared.temporary).unwrap();
         drop(prepared);
@@ -366,20 +344,14 @@ mod tests {
 
         let mut prepared = ControlListener::prepare(&path).unwrap();
         fs::write(&path, "precious").unwrap();
-        assert!(matches!(
-            prepared.publish().unwrap_err(),
-            ControlError::NotASocket { .. }
-        ));
+        assert!(matches!(prepared.publish().unwrap_err(), ControlError::NotASocket { .. }));
         fs::remove_file(&path).unwrap();
         prepared.publish().expect("a failure can be tried again");
 
         if geteuid().is_root() {
             std::os::unix::fs::lchown(&path, Some(4711), None).unwrap();
             let error = ControlListener::prepare(&path).unwrap_err();
-            assert!(
-                matches!(error, ControlError::OwnedBy { uid: 4711, .. }),
-                "{error}"
-            );
+            assert!(matches!(error, ControlError::OwnedBy { uid: 4711, .. }), "{error}");
         }
     }
 
@@ -389,10 +361,7 @@ mod tests {
         let error = ControlListener::prepare(&dir.path().join("no/c")).unwrap_err();
         assert!(matches!(error, ControlError::NoDirectory { .. }), "{error}");
         let error = ControlListener::prepare(&dir.path().join("x".repeat(100))).unwrap_err();
-        assert!(
-            matches!(error, ControlError::TooLong { max: 107, .. }),
-            "{error}"
-        );
+        assert!(matches!(error, ControlError::TooLong { max: 107, .. }), "{error}");
         assert_eq!(living_owner(&dir.path().join("c")).unwrap(), None);
     }
 

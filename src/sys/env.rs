@@ -16,15 +16,7 @@ const CONTROL: &str = "HANDOFF_CONTROL";
 const DATA_DIR: &str = "HANDOFF_DATA_DIR";
 const SOCK_FD: &str = "HANDOFF_SOCK_FD";
 const ROLE: &str = "HANDOFF_ROLE";
-const ALL: [&str; 7] = [
-    LISTEN_FDS,
-    LISTEN_FDNAMES,
-    LISTEN_PID,
-    CONTROL,
-    DATA_DIR,
-    SOCK_FD,
-    ROLE,
-];
+const ALL: [&str; 7] = [LISTEN_FDS, LISTEN_FDNAMES, LISTEN_PID, CONTROL, DATA_DIR, SOCK_FD, ROLE];
 
 /// The first descriptor of the convention (`SD_LISTEN_FDS_START`).
 const FIRST_FD: RawFd = 3;
@@ -194,10 +186,7 @@ fn parse(vars: &dyn Fn(&str) -> Option<OsString>, own_pid: i32) -> Result<Plan, 
     let is_for_us = listen_pid == Some(own_pid);
     match listen_pid {
         Some(listen_pid) if from_supervisor && !is_for_us => {
-            return Err(EnvError::ForkingWrapper {
-                listen_pid,
-                our_pid: own_pid,
-            });
+            return Err(EnvError::ForkingWrapper { listen_pid, our_pid: own_pid });
         }
         None if from_supervisor && count.is_some() => return Err(EnvError::NoListenPid),
         _ => {}
@@ -207,11 +196,7 @@ fn parse(vars: &dyn Fn(&str) -> Option<OsString>, own_pid: i32) -> Result<Plan, 
     match session {
         Some(fd) if fd < FIRST_FD => {
             let (value, max) = (fd.into(), FD_MAX);
-            return Err(EnvError::OutOfRange {
-                name: SOCK_FD,
-                value,
-                max,
-            });
+            return Err(EnvError::OutOfRange { name: SOCK_FD, value, max });
         }
         Some(fd) if fd < FIRST_FD + count => return Err(EnvError::Overlap { fd }),
         _ => {}
@@ -226,17 +211,11 @@ fn parse(vars: &dyn Fn(&str) -> Option<OsString>, own_pid: i32) -> Result<Plan, 
 }
 
 /// A variable that is a number from 0 to `max`; None if absent.
-fn number(
-    var: &dyn Fn(&str) -> Option<OsString>,
-    name: &'static str,
-    max: i32,
-) -> Result<Option<i32>, EnvError> {
+fn number(var: &dyn Fn(&str) -> Option<OsString>, name: &'static str, max: i32) -> Result<Option<i32>, EnvError> {
     let Some(value) = var(name) else {
         return Ok(None);
     };
-    let digits = value
-        .to_str()
-        .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    let digits = value.to_str().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
     let Some(digits) = digits else {
         return Err(EnvError::NotANumber { name, value });
     };
@@ -253,11 +232,7 @@ fn names(value: Option<&OsStr>, count: usize) -> Result<Vec<String>, EnvError> {
     let value = value.to_string_lossy();
     let names: Vec<String> = value.split(':').map(str::to_owned).collect();
     if names.len() != count {
-        return Err(EnvError::NameCount {
-            names: names.len(),
-            fds: count,
-            value: value.into_owned(),
-        });
+        return Err(EnvError::NameCount { names: names.len(), fds: count, value: value.into_owned() });
     }
     Ok(names)
 }
@@ -278,22 +253,13 @@ unsafe fn adopt(plan: Plan) -> Result<Inherited, EnvError> {
     // SAFETY: each is open, and nobody else owns it; the caller promised it.
     let own = |fd: RawFd| unsafe { OwnedFd::from_raw_fd(fd) };
     let inherited = Inherited {
-        listeners: plan
-            .listeners
-            .into_iter()
-            .zip(fds.into_iter().map(own))
-            .collect(),
+        listeners: plan.listeners.into_iter().zip(fds.into_iter().map(own)).collect(),
         session: plan.session.map(own),
         control: plan.control,
         data_dir: plan.data_dir,
         role_is_successor: plan.role_is_successor,
     };
-    for fd in inherited
-        .listeners
-        .iter()
-        .map(|(_, fd)| fd)
-        .chain(&inherited.session)
-    {
+    for fd in inherited.listeners.iter().map(|(_, fd)| fd).chain(&inherited.session) {
         // It cannot fail on an open descriptor.
         let _ = set_cloexec(fd);
     }
@@ -312,10 +278,7 @@ fn check_listener(fd: RawFd) -> Result<(), EnvError> {
     check_open(LISTEN_FDS, fd)?;
     // SAFETY: it is open, and stays so: nobody else in this process knows it.
     let socket = unsafe { BorrowedFd::borrow_raw(fd) };
-    let not_a_socket = |_| EnvError::NotASocket {
-        name: LISTEN_FDS,
-        fd,
-    };
+    let not_a_socket = |_| EnvError::NotASocket { name: LISTEN_FDS, fd };
     let kind = socket_option(socket, libc::SO_TYPE).map_err(not_a_socket)?;
     let connects = matches!(kind, libc::SOCK_STREAM | libc::SOCK_SEQPACKET);
     if connects && socket_option(socket, libc::SO_ACCEPTCONN).map_err(not_a_socket)? == 0 {
@@ -328,10 +291,7 @@ fn check_session(fd: RawFd) -> Result<(), EnvError> {
     check_open(SOCK_FD, fd)?;
     // SAFETY: it is open, and stays so: nobody else in this process knows it.
     let socket = unsafe { BorrowedFd::borrow_raw(fd) };
-    Seqpacket::check(socket).map_err(|error| EnvError::NotASession {
-        fd,
-        reason: error.to_string(),
-    })
+    Seqpacket::check(socket).map_err(|error| EnvError::NotASession { fd, reason: error.to_string() })
 }
 
 #[cfg(test)]

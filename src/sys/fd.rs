@@ -40,13 +40,7 @@ pub(super) fn socket_option(fd: BorrowedFd<'_>, option: libc::c_int) -> io::Resu
     let mut size = size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY: `value` and `size` are live, and `size` says how large `value` is.
     Errno::result(unsafe {
-        libc::getsockopt(
-            fd.as_raw_fd(),
-            libc::SOL_SOCKET,
-            option,
-            (&raw mut value).cast(),
-            &mut size,
-        )
+        libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, option, (&raw mut value).cast(), &mut size)
     })?;
     Ok(value)
 }
@@ -68,15 +62,9 @@ mod tests {
         set_cloexec(&read).unwrap();
         let flags = fcntl(&read, FcntlArg::F_GETFD).unwrap();
         assert_eq!(flags, libc::FD_CLOEXEC);
-        assert_eq!(
-            poll_now(read.as_fd(), PollFlags::POLLIN).unwrap(),
-            PollFlags::empty()
-        );
+        assert_eq!(poll_now(read.as_fd(), PollFlags::POLLIN).unwrap(), PollFlags::empty());
         nix::unistd::write(&write, b"x").unwrap();
-        assert_eq!(
-            poll_now(read.as_fd(), PollFlags::POLLIN).unwrap(),
-            PollFlags::POLLIN
-        );
+        assert_eq!(poll_now(read.as_fd(), PollFlags::POLLIN).unwrap(), PollFlags::POLLIN);
         let error = socket_option(read.as_fd(), libc::SO_TYPE).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ENOTSOCK));
     }

@@ -1,36 +1,80 @@
 //! What a library must know of forks in the program that it lives in.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 use nix::fcntl::OFlag;
 use nix::poll::PollFlags;
 
 use super::fd::poll_now;
+use super::proc;
 
-/// Has `f` called in every child that fork(2) makes from now on, before fork returns there
-/// (pthread_atfork(3)).
-///
-/// Only the first call of a process registers; later ones do nothing, whatever their `f`,
-/// because there is no way to take a handler back. `f` runs in a child of a threaded process:
-/// it may do what is async-signal-safe and nothing else. [`super::spawn::spawn`] does not call
-/// it.
-pub fn on_fork_in_child(f: extern "C" fn()) -> io::Result<()> {
+/// Sockets at most that a forked child must not keep: sessions and control listeners of a few handles.
+const SOCKETS_MAX: usize = 32;
+const FREE: i32 = -1;
+
+static SOCKETS: [AtomicI32; SOCKETS_MAX] = [const { AtomicI32::new(FREE) }; SOCKETS_MAX];
+static EPOCH: AtomicU32 = AtomicU32::new(0);
+
+/// How many forks lie between this process and the one that called [`watch_forks`]. A handle that remembers the
+/// number of its making knows when it is used in a child.
+pub fn epoch() -> u32 {
+    EPOCH.load(Ordering::Relaxed)
+}
+
+/// From now on [`epoch`] changes in every child that fork(2) makes, and the sockets that are [withheld](withhold) are
+/// closed there, before fork returns (pthread_atfork(3)). [`super::spawn::spawn`] does not count.
+pub fn watch_forks() -> io::Result<()> {
     static REGISTERED: Mutex<bool> = Mutex::new(false);
-    let mut registered = REGISTERED
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    let mut registered = REGISTERED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     if !*registered {
-        // SAFETY: `f` is a function and lives as long as the program (the library is linked
-        // with nodelete).
-        let errno = unsafe { libc::pthread_atfork(None, None, Some(f)) };
+        // SAFETY: the handler is a function and lives as long as the program (the library is linked with nodelete).
+        let errno = unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
         if errno != 0 {
             return Err(io::Error::from_raw_os_error(errno));
         }
         *registered = true;
     }
     Ok(())
+}
+
+/// Keeps a socket from forked children, until [`release`]: its peer must see the end of this process, not of them.
+pub fn withhold(fd: BorrowedFd<'_>) {
+    for slot in &SOCKETS {
+        if slot.compare_exchange(FREE, fd.as_raw_fd(), Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+            return;
+        }
+    }
+}
+
+/// The socket is about to be closed.
+pub fn release(fd: BorrowedFd<'_>) {
+    for slot in &SOCKETS {
+        if slot.compare_exchange(fd.as_raw_fd(), FREE, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+            return;
+        }
+    }
+}
+
+/// Runs in the child of a threaded process: only async-signal-safe calls (signal-safety(7)).
+extern "C" fn in_child() {
+    EPOCH.fetch_add(1, Ordering::Relaxed);
+    // SAFETY: a literal path; dup3 onto a number that this process has open. The numbers stay open, so that the
+    // handles that own them can close them later without hitting somebody else's descriptor.
+    unsafe {
+        let null = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC);
+        for slot in &SOCKETS {
+            let fd = slot.load(Ordering::Relaxed);
+            if fd != FREE && null >= 0 {
+                libc::dup3(null, fd, libc::O_CLOEXEC);
+            }
+        }
+        if null >= 0 {
+            libc::close(null);
+        }
+    }
 }
 
 /// Tells whether children that were forked, and neither exec'ed nor exited, are left.
@@ -47,10 +91,7 @@ impl Witness {
     /// Watches the children forked from now on (pipe2(2)).
     pub fn new() -> io::Result<Self> {
         let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
-        Ok(Self {
-            read,
-            write: Some(write),
-        })
+        Ok(Self { read, write: Some(write) })
     }
 
     /// Closes this process's write end: from now on only children count, and later children
@@ -62,8 +103,26 @@ impl Witness {
     /// Have all children that were watched exec'ed or exited? Always false before
     /// [`close_own_write_end`](Self::close_own_write_end). An error of poll(2) counts as no.
     pub fn all_gone(&self) -> bool {
-        poll_now(self.read.as_fd(), PollFlags::empty())
-            .is_ok_and(|events| events.contains(PollFlags::POLLHUP))
+        poll_now(self.read.as_fd(), PollFlags::empty()).is_ok_and(|events| events.contains(PollFlags::POLLHUP))
+    }
+}
+
+impl Witness {
+    /// The children that are left, for people: "process 12 (worker)"; best effort, from /proc.
+    pub fn living(&self) -> String {
+        let own = std::process::id() as i32;
+        let Ok(pipe) = std::fs::read_link(format!("/proc/self/fd/{}", self.read.as_raw_fd())) else {
+            return String::new();
+        };
+        let has_it = |pid: &i32| {
+            proc::descriptors(*pid)
+                .any(|fd| std::fs::read_link(format!("/proc/{pid}/fd/{fd}")).is_ok_and(|link| link == pipe))
+        };
+        let named = proc::pids()
+            .filter(|pid| *pid != own)
+            .filter(has_it)
+            .map(|pid| format!("process {pid} ({})", proc::command(pid)));
+        named.collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -76,8 +135,6 @@ impl AsFd for Witness {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU32, Ordering};
-
     use super::*;
     use crate::sys::testing::{Forked, wait_for};
 
@@ -88,8 +145,10 @@ mod tests {
         assert!(!witness.all_gone(), "this process has the write end");
         witness.close_own_write_end();
         assert!(!witness.all_gone(), "the child has the write end");
+        assert!(witness.living().contains(&format!("process {} (", child.pid())));
         child.release();
         wait_for(witness.as_fd(), PollFlags::empty());
+        assert_eq!(witness.living(), "");
         assert!(witness.all_gone());
     }
 
@@ -103,21 +162,23 @@ mod tests {
         assert!(cat.is_running());
     }
 
-    static CALLS: AtomicU32 = AtomicU32::new(0);
-    extern "C" fn count() {
-        CALLS.fetch_add(1, Ordering::Relaxed);
-    }
-    extern "C" fn never() {
-        CALLS.fetch_add(1000, Ordering::Relaxed);
-    }
-
     #[test]
-    fn handler_runs_in_the_child_only_and_once() {
-        on_fork_in_child(count).unwrap();
-        on_fork_in_child(never).unwrap();
-        let before = CALLS.load(Ordering::Relaxed);
-        let child = Forked::that_runs(|| CALLS.load(Ordering::Relaxed) as u8);
-        assert_eq!(child.exit_code(), before as i32 + 1);
-        assert_eq!(CALLS.load(Ordering::Relaxed), before);
+    fn a_child_counts_the_fork_and_loses_withheld_sockets_but_no_number() {
+        watch_forks().unwrap();
+        watch_forks().unwrap();
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        withhold(ours.as_fd());
+        let before = epoch();
+        let kept = ours.as_fd().as_raw_fd();
+        let child = Forked::that_runs(move || {
+            let link = std::fs::read_link(format!("/proc/self/fd/{kept}"));
+            let closed = link.is_ok_and(|target| target == std::path::Path::new("/dev/null"));
+            (epoch() - before) as u8 + 10 * u8::from(closed)
+        });
+        assert_eq!(child.exit_code(), 11);
+        assert_eq!(epoch(), before);
+        release(ours.as_fd());
+        drop(ours);
+        wait_for(theirs.as_fd(), PollFlags::POLLIN);
     }
 }

@@ -41,9 +41,7 @@ mod tests {
     #[test]
     fn counts_open_descriptors() {
         // Other tests open and close theirs meanwhile: hold so many that they cannot matter.
-        let held: Vec<_> = (0..500)
-            .map(|_| fs::File::open("/dev/null").unwrap())
-            .collect();
+        let held: Vec<_> = (0..500).map(|_| fs::File::open("/dev/null").unwrap()).collect();
         assert!(open_descriptors().unwrap() >= held.len());
     }
 }

@@ -9,8 +9,8 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrLike, SockaddrStorage, UnixAddr, bind, connect,
-    getsockname, setsockopt, socket, sockopt,
+    AddressFamily, SockFlag, SockType, SockaddrLike, SockaddrStorage, UnixAddr, bind, connect, getsockname, setsockopt,
+    socket, sockopt,
 };
 use nix::sys::stat::{Mode, fchmod};
 
@@ -24,8 +24,7 @@ use super::proc;
 /// to the description, so choose it here once. `AddrInUse` names who listens, if it can be seen.
 pub fn bind_tcp(addr: SocketAddr, backlog: u32, blocking: bool) -> io::Result<OwnedFd> {
     let fd = bind_inet(addr, SockType::Stream, blocking)?;
-    listen_again(fd.as_fd(), backlog)
-        .map_err(|e| context(e, format_args!("cannot listen on {addr}")))?;
+    listen_again(fd.as_fd(), backlog).map_err(|e| context(e, format_args!("cannot listen on {addr}")))?;
     Ok(fd)
 }
 
@@ -40,12 +39,7 @@ pub fn bind_udp(addr: SocketAddr, blocking: bool) -> io::Result<OwnedFd> {
 ///
 /// A socket file that nobody listens on is replaced. `AddrInUse`: somebody does.
 /// `AlreadyExists`: the path is something else.
-pub fn bind_unix(
-    path: &Path,
-    backlog: u32,
-    mode: Option<u32>,
-    blocking: bool,
-) -> io::Result<OwnedFd> {
+pub fn bind_unix(path: &Path, backlog: u32, mode: Option<u32>, blocking: bool) -> io::Result<OwnedFd> {
     let what = |tried: &str| format!("cannot {tried} unix:{}", path.display());
     let address = UnixAddr::new(path).map_err(|e| context(e, what("name")))?;
     let fd = socket(AddressFamily::Unix, SockType::Stream, flags(blocking), None)?;
@@ -60,8 +54,7 @@ pub fn bind_unix(
     }
     bound.map_err(|e| context(e, what("bind")))?;
     if let Some(mode) = mode {
-        fs::set_permissions(path, fs::Permissions::from_mode(mode))
-            .map_err(|e| context(e, what("set mode of")))?;
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(|e| context(e, what("set mode of")))?;
     }
     listen_again(fd.as_fd(), backlog).map_err(|e| context(e, what("listen on")))?;
     Ok(fd)
@@ -105,12 +98,7 @@ pub fn local_address(fd: BorrowedFd<'_>) -> io::Result<String> {
 pub fn who_listens(addr: SocketAddr) -> Option<(i32, String)> {
     let inode = ["/proc/net/tcp", "/proc/net/tcp6"]
         .into_iter()
-        .find_map(|table| {
-            fs::read_to_string(table)
-                .ok()?
-                .lines()
-                .find_map(|line| listening_inode(line, addr))
-        })?;
+        .find_map(|table| fs::read_to_string(table).ok()?.lines().find_map(|line| listening_inode(line, addr)))?;
     let link = format!("socket:[{inode}]");
     let has = |pid: i32, fd: i32| {
         fs::read_link(format!("/proc/{pid}/fd/{fd}")).is_ok_and(|found| found.as_os_str() == &*link)
@@ -134,9 +122,7 @@ fn listening_inode(line: &str, addr: SocketAddr) -> Option<String> {
 /// An address as /proc/net/tcp writes it: words of 32 bits in native order.
 fn kernel_hex(ip: IpAddr) -> String {
     let hex = |bytes: &[u8]| {
-        let words = bytes
-            .chunks_exact(4)
-            .map(|w| u32::from_ne_bytes([w[0], w[1], w[2], w[3]]));
+        let words = bytes.chunks_exact(4).map(|w| u32::from_ne_bytes([w[0], w[1], w[2], w[3]]));
         words.map(|word| format!("{word:08X}")).collect()
     };
     match ip {
@@ -146,20 +132,12 @@ fn kernel_hex(ip: IpAddr) -> String {
 }
 
 fn flags(blocking: bool) -> SockFlag {
-    let nonblock = if blocking {
-        SockFlag::empty()
-    } else {
-        SockFlag::SOCK_NONBLOCK
-    };
+    let nonblock = if blocking { SockFlag::empty() } else { SockFlag::SOCK_NONBLOCK };
     SockFlag::SOCK_CLOEXEC | nonblock
 }
 
 fn bind_inet(addr: SocketAddr, kind: SockType, blocking: bool) -> io::Result<OwnedFd> {
-    let family = if addr.is_ipv4() {
-        AddressFamily::Inet
-    } else {
-        AddressFamily::Inet6
-    };
+    let family = if addr.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let fd = socket(family, kind, flags(blocking), None)
         .map_err(|e| context(e, format_args!("cannot make a socket for {addr}")))?;
     if kind == SockType::Stream {
@@ -184,27 +162,16 @@ fn bind_inet(addr: SocketAddr, kind: SockType, blocking: bool) -> io::Result<Own
 
 /// Removes a socket file that nobody listens on.
 fn remove_stale(path: &Path, address: &UnixAddr) -> io::Result<()> {
-    let refuse = |kind, what: &str| {
-        Err(io::Error::new(
-            kind,
-            format!("unix:{} {what}", path.display()),
-        ))
-    };
+    let refuse = |kind, what: &str| Err(io::Error::new(kind, format!("unix:{} {what}", path.display())));
     if !fs::symlink_metadata(path)?.file_type().is_socket() {
-        return refuse(
-            io::ErrorKind::AlreadyExists,
-            "exists and is not a socket; remove it",
-        );
+        return refuse(io::ErrorKind::AlreadyExists, "exists and is not a socket; remove it");
     }
     let probe = socket(AddressFamily::Unix, SockType::Stream, flags(false), None)?;
     match connect(probe.as_raw_fd(), address) {
         Err(Errno::ECONNREFUSED) => fs::remove_file(path),
         // Gone meanwhile.
         Err(Errno::ENOENT) => Ok(()),
-        _ => refuse(
-            io::ErrorKind::AddrInUse,
-            "is in use by a process that listens",
-        ),
+        _ => refuse(io::ErrorKind::AddrInUse, "is in use by a process that listens"),
     }
 }
 
@@ -249,10 +216,7 @@ mod tests {
         let fd = bind_udp(any(), false).unwrap();
         assert!(is_nonblocking(&fd).unwrap());
         let addr = address_of(&fd);
-        assert_eq!(
-            bind_udp(addr, false).unwrap_err().kind(),
-            io::ErrorKind::AddrInUse
-        );
+        assert_eq!(bind_udp(addr, false).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         UdpSocket::bind(any()).unwrap().send_to(b"x", addr).unwrap();
         assert_eq!(UdpSocket::from(fd).recv(&mut [0; 8]).unwrap(), 1);
         // Not every machine has IPv6.
@@ -288,17 +252,11 @@ mod tests {
         let fd = bind_unix(&path, 16, Some(0o666), false).unwrap();
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o666, "whatever the umask is");
-        assert_eq!(
-            local_address(fd.as_fd()).unwrap(),
-            format!("unix:{}", path.display())
-        );
+        assert_eq!(local_address(fd.as_fd()).unwrap(), format!("unix:{}", path.display()));
         UnixStream::connect(&path).unwrap();
         let error = bind_unix(&path, 16, None, false).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse, "{error}");
-        assert!(
-            UnixListener::from(fd).accept().is_ok(),
-            "the living one is untouched"
-        );
+        assert!(UnixListener::from(fd).accept().is_ok(), "the living one is untouched");
 
         let file = dir.path().join("file");
         fs::write(&file, "precious").unwrap();
@@ -306,12 +264,7 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::AlreadyExists, "{error}");
         assert_eq!(fs::read_to_string(&file).unwrap(), "precious");
         assert!(bind_unix(&dir.path().join("x".repeat(200)), 16, None, false).is_err());
-        let pair = nix::sys::socket::socketpair(
-            AddressFamily::Unix,
-            SockType::Stream,
-            None,
-            SockFlag::SOCK_CLOEXEC,
-        );
+        let pair = nix::sys::socket::socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC);
         assert_eq!(local_address(pair.unwrap().0.as_fd()).unwrap(), "unix:");
         assert!(socket_option(dead.as_fd(), libc::SO_ACCEPTCONN).unwrap() == 0);
     }

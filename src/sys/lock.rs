@@ -57,10 +57,7 @@ impl LockFile {
             .custom_flags(libc::O_NOFOLLOW)
             .open(path)
             .map_err(|e| context(e, format_args!("cannot open lock file {}", path.display())))?;
-        Ok(Self {
-            path: path.to_owned(),
-            file,
-        })
+        Ok(Self { path: path.to_owned(), file })
     }
 
     /// Takes over a description that another process locked. Sets `FD_CLOEXEC`.
@@ -69,12 +66,9 @@ impl LockFile {
     /// another description of the file is.
     pub fn from_locked(fd: OwnedFd, path: &Path) -> io::Result<Self> {
         set_cloexec(&fd)?;
-        let lock = Self {
-            path: path.to_owned(),
-            file: fd.into(),
-        };
-        let named = fs::symlink_metadata(path)
-            .map_err(|e| context(e, format_args!("cannot look at {}", path.display())))?;
+        let lock = Self { path: path.to_owned(), file: fd.into() };
+        let named =
+            fs::symlink_metadata(path).map_err(|e| context(e, format_args!("cannot look at {}", path.display())))?;
         if lock.identity()? != (named.dev(), named.ino()) {
             let what = format!("the locked description is not of {}", path.display());
             return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
@@ -93,17 +87,13 @@ impl LockFile {
         match self.flock(libc::LOCK_EX | libc::LOCK_NB) {
             Ok(()) => Ok(true),
             Err(Errno::EWOULDBLOCK) => Ok(false),
-            Err(errno) => Err(context(
-                errno,
-                format_args!("cannot lock {}", self.path.display()),
-            )),
+            Err(errno) => Err(context(errno, format_args!("cannot lock {}", self.path.display()))),
         }
     }
 
     /// Unlocks (`LOCK_UN`), whoever has duplicates.
     pub fn unlock(&self) -> io::Result<()> {
-        self.flock(libc::LOCK_UN)
-            .map_err(|e| context(e, format_args!("cannot unlock {}", self.path.display())))
+        self.flock(libc::LOCK_UN).map_err(|e| context(e, format_args!("cannot unlock {}", self.path.display())))
     }
 
     fn flock(&self, operation: libc::c_int) -> Result<(), Errno> {
@@ -144,11 +134,7 @@ impl AsFd for LockFile {
 
 impl std::fmt::Display for LockRecord {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self {
-            generation,
-            pid,
-            start_time,
-        } = self;
+        let Self { generation, pid, start_time } = self;
         writeln!(f, "generation={generation} pid={pid} start={start_time}")
     }
 }
@@ -181,13 +167,8 @@ pub fn holders(path: &Path) -> Vec<Holder> {
     let Ok(file) = fs::metadata(path) else {
         return Vec::new();
     };
-    let mut holders: Vec<_> = proc::pids()
-        .filter(|pid| holds(*pid, &file))
-        .map(|pid| Holder {
-            pid,
-            command: proc::command(pid),
-        })
-        .collect();
+    let mut holders: Vec<_> =
+        proc::pids().filter(|pid| holds(*pid, &file)).map(|pid| Holder { pid, command: proc::command(pid) }).collect();
     holders.sort_unstable_by_key(|holder| holder.pid);
     holders
 }
@@ -196,9 +177,7 @@ fn holds(pid: i32, file: &fs::Metadata) -> bool {
     let inode = format!(":{} ", file.ino());
     proc::descriptors(pid).any(|fd| {
         let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).unwrap_or_default();
-        let locked = |line: &str| {
-            line.starts_with("lock:") && line.contains(" FLOCK ") && line.contains(&inode)
-        };
+        let locked = |line: &str| line.starts_with("lock:") && line.contains(" FLOCK ") && line.contains(&inode);
         // The device in that line is not the one that stat(2) gives on btrfs and overlayfs.
         info.lines().any(locked)
             && fs::metadata(format!("/proc/{pid}/fd/{fd}"))
@@ -209,12 +188,8 @@ fn holds(pid: i32, file: &fs::Metadata) -> bool {
 /// The name of the network file system that `path` is on, where flock(2) may not mean what we
 /// need; None on a local one (statfs(2)).
 pub fn is_network_fs(path: &Path) -> io::Result<Option<&'static str>> {
-    let found = statfs(path).map_err(|e| {
-        context(
-            e,
-            format_args!("cannot find the file system of {}", path.display()),
-        )
-    })?;
+    let found =
+        statfs(path).map_err(|e| context(e, format_args!("cannot find the file system of {}", path.display())))?;
     // The kernel's magic numbers have 32 bits; the field is signed on some machines.
     Ok(network_name(found.filesystem_type().0 as u32))
 }
@@ -287,16 +262,10 @@ mod tests {
         let other = LockFile::open(&path).unwrap();
         assert!(!other.try_lock().unwrap());
         let holders = holders(&path);
-        let found = holders
-            .iter()
-            .find(|holder| holder.pid == child.pid())
-            .unwrap();
+        let found = holders.iter().find(|holder| holder.pid == child.pid()).unwrap();
         assert!(!found.command.is_empty());
         let own = std::process::id() as i32;
-        assert!(
-            holders.iter().all(|holder| holder.pid != own),
-            "open, but not locked"
-        );
+        assert!(holders.iter().all(|holder| holder.pid != own), "open, but not locked");
         child.release();
         child.exit_code();
     }
@@ -307,23 +276,12 @@ mod tests {
         let path = dir.path().join("lock");
         let lock = LockFile::open(&path).unwrap();
         assert_eq!(read_record(&path).unwrap(), None);
-        let long = LockRecord {
-            generation: u64::MAX,
-            pid: i32::MAX,
-            start_time: u64::MAX,
-        };
+        let long = LockRecord { generation: u64::MAX, pid: i32::MAX, start_time: u64::MAX };
         lock.write_record(&long).unwrap();
         assert_eq!(read_record(&path).unwrap(), Some(long));
-        let record = LockRecord {
-            generation: 3,
-            pid: 123,
-            start_time: 456,
-        };
+        let record = LockRecord { generation: 3, pid: 123, start_time: 456 };
         lock.write_record(&record).unwrap();
-        assert_eq!(
-            fs::read_to_string(&path).unwrap(),
-            "generation=3 pid=123 start=456\n"
-        );
+        assert_eq!(fs::read_to_string(&path).unwrap(), "generation=3 pid=123 start=456\n");
         assert_eq!(read_record(&path).unwrap(), Some(record));
         for garbage in ["", "x", "generation=-1 pid=1 start=1", "generation=1 pid=1"] {
             assert_eq!(parse_record(garbage), None, "{garbage}");

@@ -17,6 +17,7 @@ mod program;
 pub mod seqpacket;
 pub mod signals;
 pub mod spawn;
+pub mod timers;
 
 #[cfg(test)]
 mod testing;

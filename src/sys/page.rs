@@ -104,30 +104,21 @@ impl DecisionPage {
         let invalid = |what: String| Err(io::Error::new(io::ErrorKind::InvalidData, what));
         let stat = fstat(&fd)?;
         if stat.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFREG.bits() {
-            return invalid(format!(
-                "descriptor {} is no decision page: not a file",
-                fd.as_raw_fd()
-            ));
+            return invalid(format!("descriptor {} is no decision page: not a file", fd.as_raw_fd()));
         }
         if stat.st_size != PAGE_BYTES as libc::off_t {
             let size = stat.st_size;
-            return invalid(format!(
-                "a decision page has {PAGE_BYTES} bytes, this file has {size}"
-            ));
+            return invalid(format!("a decision page has {PAGE_BYTES} bytes, this file has {size}"));
         }
         set_cloexec(&fd)?;
         let mut page = Self::map_unchecked(fd, 0)?;
         let magic = page.long(0).load(Ordering::Acquire);
         if magic != MAGIC {
-            return invalid(format!(
-                "no decision page: its magic is {magic:#x}, not {MAGIC:#x}"
-            ));
+            return invalid(format!("no decision page: its magic is {magic:#x}, not {MAGIC:#x}"));
         }
         let version = page.word_at(8).load(Ordering::Relaxed);
         if version != LAYOUT_VERSION {
-            return invalid(format!(
-                "this decision page has layout {version}, this program knows {LAYOUT_VERSION}"
-            ));
+            return invalid(format!("this decision page has layout {version}, this program knows {LAYOUT_VERSION}"));
         }
         page.id = page.long(16).load(Ordering::Relaxed);
         Ok(page)
@@ -154,10 +145,7 @@ impl DecisionPage {
     pub fn decide(&self, to: Word) -> Word {
         let open = Word::Open as u32;
         let order = (Ordering::AcqRel, Ordering::Acquire);
-        match self
-            .word_at(24)
-            .compare_exchange(open, to as u32, order.0, order.1)
-        {
+        match self.word_at(24).compare_exchange(open, to as u32, order.0, order.1) {
             Ok(_) => to,
             Err(found) => Word::from_raw(found),
         }
@@ -192,25 +180,13 @@ impl DecisionPage {
         debug_assert!(offset.is_multiple_of(4) && offset + 4 <= PAGE_BYTES);
         // SAFETY: aligned, inside the mapping, which lives as long as self; every process
         // accesses it as an atomic.
-        unsafe {
-            self.memory
-                .cast::<u8>()
-                .add(offset)
-                .cast::<AtomicU32>()
-                .as_ref()
-        }
+        unsafe { self.memory.cast::<u8>().add(offset).cast::<AtomicU32>().as_ref() }
     }
 
     fn long(&self, offset: usize) -> &AtomicU64 {
         debug_assert!(offset.is_multiple_of(8) && offset + 8 <= PAGE_BYTES);
         // SAFETY: as above.
-        unsafe {
-            self.memory
-                .cast::<u8>()
-                .add(offset)
-                .cast::<AtomicU64>()
-                .as_ref()
-        }
+        unsafe { self.memory.cast::<u8>().add(offset).cast::<AtomicU64>().as_ref() }
     }
 }
 
@@ -229,19 +205,8 @@ impl Drop for DecisionPage {
 }
 
 fn create_file(path: &Path) -> io::Result<OwnedFd> {
-    let what = |e| {
-        context(
-            e,
-            format_args!("cannot create decision page {}", path.display()),
-        )
-    };
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(what)?;
+    let what = |e| context(e, format_args!("cannot create decision page {}", path.display()));
+    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path).map_err(what)?;
     if let Err(errno) = posix_fallocate(&file, 0, PAGE_BYTES as libc::off_t) {
         let _ = fs::remove_file(path);
         return Err(what(errno.into()));
@@ -250,10 +215,7 @@ fn create_file(path: &Path) -> io::Result<OwnedFd> {
 }
 
 fn create_memfd() -> io::Result<OwnedFd> {
-    let fd = memfd_create(
-        "handoff-decision",
-        MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING,
-    )?;
+    let fd = memfd_create("handoff-decision", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
     ftruncate(&fd, PAGE_BYTES as libc::off_t)?;
     let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
     fcntl(&fd, FcntlArg::F_ADD_SEALS(seals))?;
@@ -310,11 +272,7 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
         page.decide(Word::CommittedIncompatible);
         drop(page);
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(&path)
-            .unwrap();
+        let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
         let page = DecisionPage::map(file.into()).unwrap();
         assert_eq!((page.id(), page.word()), (9, Word::CommittedIncompatible));
     }
@@ -342,22 +300,14 @@ mod tests {
     fn what_is_no_page_is_refused() {
         let refused = |fd: OwnedFd| DecisionPage::map(fd).unwrap_err().kind();
         let file = tempfile::tempfile().unwrap();
-        assert_eq!(
-            refused(file.try_clone().unwrap().into()),
-            io::ErrorKind::InvalidData
-        );
+        assert_eq!(refused(file.try_clone().unwrap().into()), io::ErrorKind::InvalidData);
         file.set_len(PAGE_BYTES as u64).unwrap();
         assert_eq!(refused(file.into()), io::ErrorKind::InvalidData);
         let (read, _write) = nix::unistd::pipe().unwrap();
         assert_eq!(refused(read), io::ErrorKind::InvalidData);
         let page = DecisionPage::create(None, 1).unwrap();
         page.word_at(8).store(LAYOUT_VERSION + 1, Ordering::Relaxed);
-        assert!(
-            second_map(&page)
-                .unwrap_err()
-                .to_string()
-                .contains("layout 2")
-        );
+        assert!(second_map(&page).unwrap_err().to_string().contains("layout 2"));
     }
 
     #[test]

@@ -44,10 +44,7 @@ impl Pidfd {
     /// The pid, read from /proc/self/fdinfo. None if the process is dead and reaped, not in
     /// this pid namespace, or /proc cannot be read.
     pub fn pid(&self) -> Option<i32> {
-        fdinfo_pid(self.0.as_fd())
-            .ok()
-            .flatten()
-            .filter(|pid| *pid > 0)
+        fdinfo_pid(self.0.as_fd()).ok().flatten().filter(|pid| *pid > 0)
     }
 
     /// Is the process dead (a zombie is)? Its locks are free then. An error of poll(2) counts
@@ -121,8 +118,7 @@ impl From<Pidfd> for OwnedFd {
 /// The `Pid:` line of a descriptor's fdinfo: None if there is none, -1 if the process is reaped.
 fn fdinfo_pid(fd: BorrowedFd<'_>) -> io::Result<Option<i32>> {
     let path = format!("/proc/self/fdinfo/{}", fd.as_raw_fd());
-    let info =
-        fs::read_to_string(&path).map_err(|e| context(e, format_args!("cannot read {path}")))?;
+    let info = fs::read_to_string(&path).map_err(|e| context(e, format_args!("cannot read {path}")))?;
     let value = info.lines().find_map(|line| line.strip_prefix("Pid:"));
     Ok(value.and_then(|value| value.trim().parse().ok()))
 }
@@ -141,11 +137,7 @@ pub struct ExitStatus {
 impl ExitStatus {
     fn new(si_code: libc::c_int, status: libc::c_int) -> Self {
         let exited = si_code == libc::CLD_EXITED;
-        Self {
-            code: exited.then_some(status),
-            signal: (!exited).then_some(status),
-            core: si_code == libc::CLD_DUMPED,
-        }
+        Self { code: exited.then_some(status), signal: (!exited).then_some(status), core: si_code == libc::CLD_DUMPED }
     }
 }
 
@@ -183,10 +175,7 @@ fn parse_start_time(stat: &[u8]) -> Option<u64> {
     let name_end = stat.iter().rposition(|byte| *byte == b')')?;
     let rest = std::str::from_utf8(&stat[name_end + 1..]).ok()?;
     const FIRST_AFTER_NAME: usize = 3;
-    rest.split_ascii_whitespace()
-        .nth(22 - FIRST_AFTER_NAME)?
-        .parse()
-        .ok()
+    rest.split_ascii_whitespace().nth(22 - FIRST_AFTER_NAME)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -209,9 +198,7 @@ mod tests {
         assert_eq!(status.to_string(), "killed by signal 9 (SIGKILL)");
         assert_eq!(status.code, None);
         // Reaped.
-        pidfd
-            .kill(Signal::SIGTERM)
-            .expect("a process that is gone is fine");
+        pidfd.kill(Signal::SIGTERM).expect("a process that is gone is fine");
         assert!(pidfd.is_dead());
         assert_eq!(pidfd.pid(), None);
         assert_eq!(pidfd.wait().unwrap_err().raw_os_error(), Some(libc::ECHILD));
@@ -221,20 +208,9 @@ mod tests {
     fn exit_codes_are_told() {
         let child = Forked::that_runs(|| 3);
         let status = child.pidfd().wait_for_end().unwrap().unwrap();
-        assert_eq!(
-            status,
-            ExitStatus {
-                code: Some(3),
-                signal: None,
-                core: false
-            }
-        );
+        assert_eq!(status, ExitStatus { code: Some(3), signal: None, core: false });
         assert_eq!(status.to_string(), "exit status 3");
-        let realtime = ExitStatus {
-            code: None,
-            signal: Some(40),
-            core: true,
-        };
+        let realtime = ExitStatus { code: None, signal: Some(40), core: true };
         assert_eq!(realtime.to_string(), "killed by signal 40, core dumped");
     }
 
@@ -257,10 +233,7 @@ mod tests {
         assert!(!init.is_dead());
         assert_eq!(init.wait().unwrap_err().raw_os_error(), Some(libc::ECHILD));
         let none = Pidfd::open(i32::MAX).unwrap_err();
-        assert!(matches!(
-            none.raw_os_error(),
-            Some(libc::ESRCH | libc::EINVAL)
-        ));
+        assert!(matches!(none.raw_os_error(), Some(libc::ESRCH | libc::EINVAL)));
     }
 
     #[test]
@@ -268,10 +241,7 @@ mod tests {
         let own = start_time(std::process::id() as i32).unwrap();
         let cat = Cat::start();
         assert!(start_time(cat.pid()).unwrap() >= own);
-        assert_eq!(
-            start_time(i32::MAX).unwrap_err().kind(),
-            io::ErrorKind::NotFound
-        );
+        assert_eq!(start_time(i32::MAX).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

@@ -53,28 +53,16 @@ fn find_in(name: &OsStr, path: Option<OsString>) -> io::Result<PathBuf> {
 
 /// Can this process execute the file?
 fn check(program: &Path) -> io::Result<()> {
-    let error = |kind, what| {
-        Err(io::Error::new(
-            kind,
-            format!("{}: {what}", program.display()),
-        ))
-    };
+    let error = |kind, what| Err(io::Error::new(kind, format!("{}: {what}", program.display())));
     match fs::metadata(program) {
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => error(
-            e.kind(),
-            "a directory on the way to it may not be searched".to_owned(),
-        ),
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+            error(e.kind(), "a directory on the way to it may not be searched".to_owned())
+        }
         Err(e) => error(e.kind(), e.to_string()),
-        Ok(found) if found.is_dir() => error(
-            io::ErrorKind::IsADirectory,
-            "is a directory, not a program".to_owned(),
-        ),
+        Ok(found) if found.is_dir() => error(io::ErrorKind::IsADirectory, "is a directory, not a program".to_owned()),
         Ok(_) => match faccessat(AT_FDCWD, program, AccessFlags::X_OK, AtFlags::AT_EACCESS) {
             Ok(()) => Ok(()),
-            Err(e) => error(
-                io::ErrorKind::PermissionDenied,
-                format!("is not executable ({e}); chmod +x it"),
-            ),
+            Err(e) => error(io::ErrorKind::PermissionDenied, format!("is not executable ({e}); chmod +x it")),
         },
     }
 }
@@ -118,18 +106,9 @@ fn interpreter(program: &Path) -> Option<PathBuf> {
         return None;
     }
     let mut start = Vec::new();
-    File::open(program)
-        .ok()?
-        .take(LINE_BYTES_MAX)
-        .read_to_end(&mut start)
-        .ok()?;
-    let line = start
-        .strip_prefix(b"#!")?
-        .split(|byte| *byte == b'\n')
-        .next()?;
-    let mut words = line
-        .split(|byte| matches!(byte, b' ' | b'\t'))
-        .filter(|word| !word.is_empty());
+    File::open(program).ok()?.take(LINE_BYTES_MAX).read_to_end(&mut start).ok()?;
+    let line = start.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
+    let mut words = line.split(|byte| matches!(byte, b' ' | b'\t')).filter(|word| !word.is_empty());
     Some(OsString::from_vec(words.next()?.to_vec()).into())
 }
 
@@ -155,25 +134,13 @@ mod tests {
 
         // A directory and a file without the x bit are passed over.
         assert_eq!(find(&["a", "b", "missing", "c"]).unwrap(), at("c/tool"));
-        assert_eq!(
-            find(&["a", "b"]).unwrap_err().kind(),
-            io::ErrorKind::PermissionDenied
-        );
+        assert_eq!(find(&["a", "b"]).unwrap_err().kind(), io::ErrorKind::PermissionDenied);
         assert_eq!(find(&["a"]).unwrap_err().kind(), io::ErrorKind::NotFound);
         let with_slash = |sub: &str| find_in(at(sub).as_os_str(), None);
         assert_eq!(with_slash("c/tool").unwrap(), at("c/tool"));
-        assert_eq!(
-            with_slash("a/tool").unwrap_err().kind(),
-            io::ErrorKind::IsADirectory
-        );
-        assert_eq!(
-            with_slash("none").unwrap_err().kind(),
-            io::ErrorKind::NotFound
-        );
-        assert_eq!(
-            find_in("".as_ref(), None).unwrap_err().kind(),
-            io::ErrorKind::NotFound
-        );
+        assert_eq!(with_slash("a/tool").unwrap_err().kind(), io::ErrorKind::IsADirectory);
+        assert_eq!(with_slash("none").unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(find_in("".as_ref(), None).unwrap_err().kind(), io::ErrorKind::NotFound);
         assert!(find_program("sh".as_ref()).unwrap().is_absolute());
     }
 }

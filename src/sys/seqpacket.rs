@@ -8,8 +8,8 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, UnixAddr, connect, getpeername, getsockopt, setsockopt,
-    socket, socketpair, sockopt,
+    AddressFamily, SockFlag, SockType, UnixAddr, connect, getpeername, getsockopt, setsockopt, socket, socketpair,
+    sockopt,
 };
 
 use super::fd::{context, set_cloexec, socket_option};
@@ -58,12 +58,7 @@ pub enum Received {
 impl Seqpacket {
     /// Two sockets that are connected to each other (socketpair(2)).
     pub fn pair() -> io::Result<(Self, Self)> {
-        let (one, other) = socketpair(
-            AddressFamily::Unix,
-            SockType::SeqPacket,
-            None,
-            SockFlag::SOCK_CLOEXEC,
-        )?;
+        let (one, other) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         Ok((Self::new(one)?, Self::new(other)?))
     }
 
@@ -125,18 +120,11 @@ impl Seqpacket {
     /// `InvalidInput`: no bytes, because an empty message reads like an end.
     pub fn send(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         if bytes.is_empty() || fds.len() > DESCRIPTORS_MAX {
-            let what = format!(
-                "cannot send {} bytes, {} descriptors",
-                bytes.len(),
-                fds.len()
-            );
+            let what = format!("cannot send {} bytes, {} descriptors", bytes.len(), fds.len());
             return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
         }
         let mut control = Control::new();
-        let mut part = libc::iovec {
-            iov_base: bytes.as_ptr().cast_mut().cast(),
-            iov_len: bytes.len(),
-        };
+        let mut part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
         let mut header = control.header(&mut part);
         put_descriptors(&mut header, fds);
         let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
@@ -159,10 +147,7 @@ impl Seqpacket {
     /// reached); that message is gone, and those of its descriptors that came are closed.
     pub fn receive(&self, buf: &mut [u8]) -> io::Result<Received> {
         let mut control = Control::new();
-        let mut part = libc::iovec {
-            iov_base: buf.as_mut_ptr().cast(),
-            iov_len: buf.len(),
-        };
+        let mut part = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
         let mut header = control.header(&mut part);
         let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
         let len = loop {
@@ -187,11 +172,7 @@ impl Seqpacket {
             // With SO_PASSCRED every message carries credentials, and an end carries nothing.
             (0, None) => Ok(Received::End),
             (0, Some(_)) => invalid("a message is empty"),
-            (len, sender) => Ok(Received::Packet(Packet {
-                len,
-                fds,
-                sender: sender.filter(|sender| sender.pid != 0),
-            })),
+            (len, sender) => Ok(Received::Packet(Packet { len, fds, sender: sender.filter(|sender| sender.pid != 0) })),
         }
     }
 
@@ -199,11 +180,7 @@ impl Seqpacket {
     /// the maker of the pair, whoever has the other end now.
     pub fn peer_credentials(&self) -> io::Result<Credentials> {
         let peer = getsockopt(&self.0, sockopt::PeerCredentials)?;
-        Ok(Credentials {
-            pid: peer.pid(),
-            uid: peer.uid(),
-            gid: peer.gid(),
-        })
+        Ok(Credentials { pid: peer.pid(), uid: peer.uid(), gid: peer.gid() })
     }
 }
 
@@ -224,8 +201,7 @@ const fn space(bytes: usize) -> usize {
     unsafe { libc::CMSG_SPACE(bytes as libc::c_uint) as usize }
 }
 
-const CONTROL_BYTES: usize =
-    space(size_of::<libc::ucred>()) + space(DESCRIPTORS_MAX * size_of::<RawFd>());
+const CONTROL_BYTES: usize = space(size_of::<libc::ucred>()) + space(DESCRIPTORS_MAX * size_of::<RawFd>());
 
 /// Room for everything that can come beside the bytes, aligned for `cmsghdr`.
 #[repr(C, align(8))]
@@ -289,11 +265,7 @@ fn take_control(header: &libc::msghdr) -> (Vec<OwnedFd>, Option<Credentials>) {
                 }
                 (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) if bytes >= size_of::<libc::ucred>() => {
                     let ucred = data.cast::<libc::ucred>().read_unaligned();
-                    sender = Some(Credentials {
-                        pid: ucred.pid,
-                        uid: ucred.uid,
-                        gid: ucred.gid,
-                    });
+                    sender = Some(Credentials { pid: ucred.pid, uid: ucred.uid, gid: ucred.gid });
                 }
                 _ => {}
             }

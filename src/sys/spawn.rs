@@ -93,22 +93,9 @@ pub fn spawn(request: &Spawn<'_>) -> Result<Child, SpawnError> {
         // SAFETY: this thread stands still until the child has exec'ed or exited, so what
         // `shared` points to and the stack outlive it and nobody else uses them. With
         // CLONE_PIDFD the fifth argument is where the pidfd goes.
-        Errno::result(unsafe {
-            libc::clone(
-                child_main,
-                stack.top(),
-                flags,
-                shared.cast(),
-                &raw mut pidfd,
-            )
-        })
+        Errno::result(unsafe { libc::clone(child_main, stack.top(), flags, shared.cast(), &raw mut pidfd) })
     };
-    let pid = cloned.map_err(|errno| {
-        failed(Failure {
-            step: "clone",
-            errno,
-        })
-    })?;
+    let pid = cloned.map_err(|errno| failed(Failure { step: "clone", errno }))?;
     // SAFETY: clone succeeded, so this is a new descriptor that nobody else has.
     let pidfd = Pidfd::new(unsafe { OwnedFd::from_raw_fd(pidfd) });
     // SAFETY: the child does not use it any more.
@@ -139,12 +126,7 @@ impl Failure {
             ),
             _ => errno.desc().to_owned(),
         };
-        SpawnError {
-            step,
-            program: request.program.to_owned(),
-            errno: errno as i32,
-            explanation,
-        }
+        SpawnError { step, program: request.program.to_owned(), errno: errno as i32, explanation }
     }
 }
 
@@ -180,23 +162,14 @@ impl Pointers {
     fn new(strings: impl Iterator<Item = Vec<u8>>) -> Result<Self, Failure> {
         let strings: Vec<_> = strings.map(c_string).collect::<Result<_, _>>()?;
         let ends = [ptr::null()];
-        let pointers = strings
-            .iter()
-            .map(|string| string.as_ptr())
-            .chain(ends)
-            .collect();
-        Ok(Self {
-            _strings: strings,
-            pointers,
-        })
+        let pointers = strings.iter().map(|string| string.as_ptr()).chain(ends).collect();
+        Ok(Self { _strings: strings, pointers })
     }
 }
 
 fn c_string(bytes: impl Into<Vec<u8>>) -> Result<CString, Failure> {
-    CString::new(bytes).map_err(|_| Failure {
-        step: "an argument, variable or path holds a NUL byte",
-        errno: Errno::EINVAL,
-    })
+    CString::new(bytes)
+        .map_err(|_| Failure { step: "an argument, variable or path holds a NUL byte", errno: Errno::EINVAL })
 }
 
 const LISTEN_PID: &[u8] = b"LISTEN_PID=";
@@ -208,18 +181,10 @@ impl Prepared {
         let name_is_bad = |name: &OsStr| name.is_empty() || name.as_bytes().contains(&b'=');
         if request.env.iter().any(|(name, _)| name_is_bad(name)) {
             let step = "the name of a variable is empty or holds '='";
-            return Err(Failure {
-                step,
-                errno: Errno::EINVAL,
-            });
+            return Err(Failure { step, errno: Errno::EINVAL });
         }
-        let variables = request
-            .env
-            .iter()
-            .filter(|(name, _)| !request.listen_pid || name != "LISTEN_PID");
-        let mut env = Pointers::new(
-            variables.map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat()),
-        )?;
+        let variables = request.env.iter().filter(|(name, _)| !request.listen_pid || name != "LISTEN_PID");
+        let mut env = Pointers::new(variables.map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat()))?;
         let listen_pid = request.listen_pid.then(|| {
             let mut text = LISTEN_PID.to_vec();
             text.resize(LISTEN_PID.len() + PID_BYTES_MAX, 0);
@@ -233,10 +198,7 @@ impl Prepared {
             argv: Pointers::new(request.argv.iter().map(|arg| arg.as_bytes().to_vec()))?,
             env,
             listen_pid,
-            dir: request
-                .dir
-                .map(|dir| c_string(dir.as_os_str().as_bytes()))
-                .transpose()?,
+            dir: request.dir.map(|dir| c_string(dir.as_os_str().as_bytes())).transpose()?,
             stdin_null: request.stdin_null,
             new_session: request.new_session,
             sources: request.fds.iter().map(|fd| fd.as_raw_fd()).collect(),
@@ -274,16 +236,9 @@ unsafe fn become_program(prepared: &mut Prepared) -> Result<Infallible, Failure>
         }
         reset_signals()?;
         let argv = prepared.argv.pointers.as_ptr();
-        libc::execve(
-            prepared.program.as_ptr(),
-            argv,
-            prepared.env.pointers.as_ptr(),
-        );
+        libc::execve(prepared.program.as_ptr(), argv, prepared.env.pointers.as_ptr());
     }
-    Err(Failure {
-        step: EXEC,
-        errno: Errno::last(),
-    })
+    Err(Failure { step: EXEC, errno: Errno::last() })
 }
 
 fn attempt(step: &'static str, result: c_int) -> Result<c_int, Failure> {
@@ -329,10 +284,7 @@ unsafe fn place_descriptors(prepared: &mut Prepared) -> Result<(), Failure> {
             }
         }
         if prepared.stdin_null {
-            let null = attempt(
-                "open /dev/null",
-                libc::open(c"/dev/null".as_ptr(), libc::O_RDONLY),
-            )?;
+            let null = attempt("open /dev/null", libc::open(c"/dev/null".as_ptr(), libc::O_RDONLY))?;
             attempt("dup2 stdin", libc::dup2(null, 0))?;
         }
         let rest = (end as u32, u32::MAX, 0u32);
@@ -357,19 +309,10 @@ unsafe fn reset_signals() -> Result<(), Failure> {
         // SAFETY: the kernel reads less than `default` has.
         unsafe {
             let old = ptr::null_mut::<c_void>();
-            libc::syscall(
-                libc::SYS_rt_sigaction,
-                signal,
-                default.as_ptr(),
-                old,
-                SIGSET_BYTES,
-            )
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), old, SIGSET_BYTES)
         };
     }
-    set_signal_mask(0).map(drop).map_err(|errno| Failure {
-        step: "sigprocmask",
-        errno,
-    })
+    set_signal_mask(0).map(drop).map_err(|errno| Failure { step: "sigprocmask", errno })
 }
 
 const KERNEL_SIGNALS: usize = 64;
@@ -382,13 +325,7 @@ fn set_signal_mask(mask: u64) -> Result<u64, Errno> {
     // SAFETY: both sets have SIGSET_BYTES.
     Errno::result(unsafe {
         let (how, new) = (libc::SIG_SETMASK, &raw const mask);
-        libc::syscall(
-            libc::SYS_rt_sigprocmask,
-            how,
-            new,
-            &raw mut old,
-            SIGSET_BYTES,
-        )
+        libc::syscall(libc::SYS_rt_sigprocmask, how, new, &raw mut old, SIGSET_BYTES)
     })?;
     Ok(old)
 }
@@ -443,10 +380,7 @@ impl Stack {
     const GUARD_BYTES: usize = 64 * 1024;
 
     fn new() -> Result<Self, Failure> {
-        let failed = |errno| Failure {
-            step: "mmap a stack",
-            errno,
-        };
+        let failed = |errno| Failure { step: "mmap a stack", errno };
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK;
         // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing.
@@ -456,8 +390,7 @@ impl Stack {
         }
         let stack = Self(start);
         // SAFETY: the start of the mapping just made.
-        Errno::result(unsafe { libc::mprotect(start, Self::GUARD_BYTES, libc::PROT_NONE) })
-            .map_err(failed)?;
+        Errno::result(unsafe { libc::mprotect(start, Self::GUARD_BYTES, libc::PROT_NONE) }).map_err(failed)?;
         Ok(stack)
     }
 

@@ -23,10 +23,7 @@ pub fn wait_for(fd: BorrowedFd<'_>, events: PollFlags) {
         match poll(&mut entry, PollTimeout::from(20_000u16)) {
             Err(nix::errno::Errno::EINTR) => {}
             Ok(1) => return,
-            other => panic!(
-                "nothing happened on descriptor {}: {other:?}",
-                fd.as_raw_fd()
-            ),
+            other => panic!("nothing happened on descriptor {}: {other:?}", fd.as_raw_fd()),
         }
     }
 }
@@ -91,9 +88,7 @@ impl Forked {
 impl Drop for Forked {
     fn drop(&mut self) {
         // Not reaped yet, or this fails: nobody else gets the number before it is reaped.
-        if let Ok(WaitStatus::StillAlive) =
-            waitpid(self.pid, Some(nix::sys::wait::WaitPidFlag::WNOHANG))
-        {
+        if let Ok(WaitStatus::StillAlive) = waitpid(self.pid, Some(nix::sys::wait::WaitPidFlag::WNOHANG)) {
             let _ = nix::sys::signal::kill(self.pid, Signal::SIGKILL);
             let _ = waitpid(self.pid, None);
         }
@@ -133,8 +128,6 @@ impl Drop for Cat {
 /// Reads until the end.
 pub fn read_all(fd: impl AsFd) -> String {
     let mut text = String::new();
-    std::fs::File::from(fd.as_fd().try_clone_to_owned().unwrap())
-        .read_to_string(&mut text)
-        .unwrap();
+    std::fs::File::from(fd.as_fd().try_clone_to_owned().unwrap()).read_to_string(&mut text).unwrap();
     text
 }

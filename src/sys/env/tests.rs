@@ -10,11 +10,7 @@ use crate::sys::testing::read_all;
 const PID: i32 = 4711;
 
 fn parsed(vars: &[(&str, &str)]) -> Result<Plan, EnvError> {
-    let find = |name: &str| {
-        vars.iter()
-            .find(|var| var.0 == name)
-            .map(|var| var.1.into())
-    };
+    let find = |name: &str| vars.iter().find(|var| var.0 == name).map(|var| var.1.into());
     parse(&find, PID)
 }
 
@@ -55,41 +51,24 @@ fn a_successors_environment() {
 
 #[test]
 fn systemds_environment() {
-    let named = [
-        ("LISTEN_FDS", "1"),
-        ("LISTEN_PID", "4711"),
-        ("LISTEN_FDNAMES", "x.socket"),
-    ];
+    let named = [("LISTEN_FDS", "1"), ("LISTEN_PID", "4711"), ("LISTEN_FDNAMES", "x.socket")];
     assert_eq!(plan(&named).listeners, ["x.socket"]);
     assert_eq!(plan(&named[..2]).listeners, ["unknown"]);
     // For another process, or for nobody: not for us.
-    assert_eq!(
-        plan(&[("LISTEN_FDS", "1"), ("LISTEN_PID", "4712")]),
-        Plan::default()
-    );
+    assert_eq!(plan(&[("LISTEN_FDS", "1"), ("LISTEN_PID", "4712")]), Plan::default());
     assert_eq!(plan(&[("LISTEN_FDS", "1")]), Plan::default());
     // Names without descriptors mean nothing.
     assert_eq!(plan(&[("LISTEN_FDNAMES", "a:b")]), Plan::default());
-    let none = [
-        ("LISTEN_FDS", "0"),
-        ("LISTEN_FDNAMES", "a"),
-        ("LISTEN_PID", "4711"),
-    ];
+    let none = [("LISTEN_FDS", "0"), ("LISTEN_FDNAMES", "a"), ("LISTEN_PID", "4711")];
     assert_eq!(plan(&none), Plan::default());
 }
 
 #[test]
 fn a_forking_wrapper_is_named() {
-    let expected = EnvError::ForkingWrapper {
-        listen_pid: 4700,
-        our_pid: PID,
-    };
+    let expected = EnvError::ForkingWrapper { listen_pid: 4700, our_pid: PID };
     let foreign = ("LISTEN_PID", "4700");
     assert_eq!(error(&[foreign, ("HANDOFF_ROLE", "successor")]), expected);
-    assert_eq!(
-        error(&[foreign, ("LISTEN_FDS", "1"), ("HANDOFF_SOCK_FD", "4")]),
-        expected
-    );
+    assert_eq!(error(&[foreign, ("LISTEN_FDS", "1"), ("HANDOFF_SOCK_FD", "4")]), expected);
     assert!(expected.to_string().contains("4700") && expected.to_string().contains("4711"));
     let missing = [("LISTEN_FDS", "1"), ("HANDOFF_SOCK_FD", "4")];
     assert_eq!(error(&missing), EnvError::NoListenPid);
@@ -108,36 +87,18 @@ fn bad_values_are_named() {
     }
     for huge in ["2147483648", "99999999999999999999999"] {
         for name in ["LISTEN_FDS", "LISTEN_PID", "HANDOFF_SOCK_FD"] {
-            assert!(matches!(
-                error(&[(name, huge)]),
-                EnvError::OutOfRange { .. }
-            ));
+            assert!(matches!(error(&[(name, huge)]), EnvError::OutOfRange { .. }));
         }
     }
     for stdio in ["0", "1", "2"] {
-        assert!(matches!(
-            error(&[("HANDOFF_SOCK_FD", stdio)]),
-            EnvError::OutOfRange { .. }
-        ));
+        assert!(matches!(error(&[("HANDOFF_SOCK_FD", stdio)]), EnvError::OutOfRange { .. }));
     }
     let count = [ours, ("LISTEN_FDS", "2"), ("LISTEN_FDNAMES", "a:b:c")];
-    assert!(matches!(
-        error(&count),
-        EnvError::NameCount {
-            names: 3,
-            fds: 2,
-            ..
-        }
-    ));
+    assert!(matches!(error(&count), EnvError::NameCount { names: 3, fds: 2, .. }));
     let inside = [ours, ("LISTEN_FDS", "2"), ("HANDOFF_SOCK_FD", "4")];
     assert_eq!(error(&inside), EnvError::Overlap { fd: 4 });
     let role = error(&[("HANDOFF_ROLE", "boss")]);
-    assert_eq!(
-        role,
-        EnvError::UnknownRole {
-            value: "boss".into()
-        }
-    );
+    assert_eq!(role, EnvError::UnknownRole { value: "boss".into() });
 }
 
 #[test]
@@ -161,30 +122,12 @@ fn listeners_are_checked() {
     assert_eq!(check_listener(fd), Err(EnvError::NotListening { fd }));
     let file = std::fs::File::open("/dev/null").unwrap();
     let fd = file.as_raw_fd();
-    assert_eq!(
-        check_listener(fd),
-        Err(EnvError::NotASocket {
-            name: LISTEN_FDS,
-            fd
-        })
-    );
+    assert_eq!(check_listener(fd), Err(EnvError::NotASocket { name: LISTEN_FDS, fd }));
     let fd = FD_MAX;
-    assert_eq!(
-        check_listener(fd),
-        Err(EnvError::NotOpen {
-            name: LISTEN_FDS,
-            fd
-        })
-    );
-    assert_eq!(
-        check_session(fd),
-        Err(EnvError::NotOpen { name: SOCK_FD, fd })
-    );
+    assert_eq!(check_listener(fd), Err(EnvError::NotOpen { name: LISTEN_FDS, fd }));
+    assert_eq!(check_session(fd), Err(EnvError::NotOpen { name: SOCK_FD, fd }));
     let fd = listening.as_raw_fd();
-    assert!(matches!(
-        check_session(fd),
-        Err(EnvError::NotASession { .. })
-    ));
+    assert!(matches!(check_session(fd), Err(EnvError::NotASession { .. })));
     let (session, _peer) = Seqpacket::pair().unwrap();
     let session = OwnedFd::from(session);
     assert_eq!(check_session(session.as_raw_fd()), Ok(()));
@@ -204,10 +147,7 @@ fn a_spawned_process_takes_all_and_leaves_nothing() {
     let theirs = OwnedFd::from(theirs);
     let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
     let program = env::current_exe().unwrap();
-    let name = concat!(
-        module_path!(),
-        "::a_spawned_process_takes_all_and_leaves_nothing"
-    );
+    let name = concat!(module_path!(), "::a_spawned_process_takes_all_and_leaves_nothing");
     let name = name.split_once("::").unwrap().1;
     let argv = ["test", "--exact", "--nocapture", name].map(OsString::from);
     let vars = [
@@ -250,11 +190,7 @@ fn inner() {
     for name in ALL {
         assert_eq!(env::var_os(name), None, "{name}");
     }
-    let names: Vec<_> = inherited
-        .listeners
-        .iter()
-        .map(|(name, _)| name.as_str())
-        .collect();
+    let names: Vec<_> = inherited.listeners.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["web", "dns"]);
     assert!(inherited.role_is_successor);
     assert_eq!(inherited.control, Some("/run/control".into()));

@@ -69,11 +69,7 @@ fn the_most_descriptors_travel_and_are_cloexec() {
     let mut byte = [0; 2];
     assert_eq!(nix::unistd::read(&read, &mut byte).unwrap(), 1);
     wait_for(read.as_fd(), PollFlags::POLLHUP);
-    assert_eq!(
-        nix::unistd::read(&read, &mut byte).unwrap(),
-        0,
-        "no copy is left"
-    );
+    assert_eq!(nix::unistd::read(&read, &mut byte).unwrap(), 0, "no copy is left");
 
     let many = vec![read.as_fd(); DESCRIPTORS_MAX + 1];
     let error = a.send(b"x", &many).unwrap_err();
@@ -83,10 +79,7 @@ fn the_most_descriptors_travel_and_are_cloexec() {
 #[test]
 fn an_empty_message_is_an_error_and_not_the_end() {
     let (a, b) = Seqpacket::pair().unwrap();
-    assert_eq!(
-        a.send(b"", &[]).unwrap_err().kind(),
-        io::ErrorKind::InvalidInput
-    );
+    assert_eq!(a.send(b"", &[]).unwrap_err().kind(), io::ErrorKind::InvalidInput);
     send_empty(&a);
     a.send(b"x", &[]).unwrap();
     let error = b.receive(&mut [0; 8]).unwrap_err();
@@ -102,21 +95,13 @@ fn an_empty_message_is_an_error_and_not_the_end() {
 
 #[test]
 fn an_empty_message_from_before_passcred_is_no_end_either() {
-    let fds = socketpair(
-        AddressFamily::Unix,
-        SockType::SeqPacket,
-        None,
-        SockFlag::SOCK_CLOEXEC,
-    );
+    let fds = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC);
     let (a, b) = fds.unwrap();
     nix::unistd::write(&a, b"x").unwrap();
     send_empty(&a);
     let b = Seqpacket::from_fd(b).unwrap();
     assert_eq!(packet(&b, &mut [0; 8]).sender, None);
-    assert_eq!(
-        b.receive(&mut [0; 8]).unwrap_err().kind(),
-        io::ErrorKind::InvalidData
-    );
+    assert_eq!(b.receive(&mut [0; 8]).unwrap_err().kind(), io::ErrorKind::InvalidData);
 }
 
 #[test]
@@ -138,10 +123,7 @@ fn lost_descriptors_are_an_error() {
     // In a child, because the limit is one of the whole process. (An error allocates: glibc
     // allows that after a fork.)
     let child = Forked::that_runs(|| {
-        let none = libc::rlimit {
-            rlim_cur: 0,
-            rlim_max: 0,
-        };
+        let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
         // SAFETY: setrlimit(2) reads one rlimit.
         unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &none) };
         let received = b.receive(&mut [0; 8]);
@@ -200,10 +182,7 @@ fn other_descriptors_are_refused() {
 fn connect_says_when_the_backlog_is_full() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("socket");
-    assert_eq!(
-        Seqpacket::connect(&path).unwrap_err().kind(),
-        io::ErrorKind::NotFound
-    );
+    assert_eq!(Seqpacket::connect(&path).unwrap_err().kind(), io::ErrorKind::NotFound);
     let flags = SockFlag::SOCK_CLOEXEC;
     let fd = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).unwrap();
     bind(fd.as_raw_fd(), &UnixAddr::new(&path).unwrap()).unwrap();
@@ -219,8 +198,5 @@ fn connect_says_when_the_backlog_is_full() {
     };
     assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
     assert!(!connected.is_empty());
-    assert_eq!(
-        connected[0].peer_credentials().unwrap().pid,
-        std::process::id() as i32
-    );
+    assert_eq!(connected[0].peer_credentials().unwrap().pid, std::process::id() as i32);
 }

@@ -45,12 +45,7 @@ fn run(args: &[&str], with: Spawn<'_>) -> (i32, String) {
     let argv = strings(args);
     let program = find_program(&argv[0]).unwrap();
     let (read, write) = pipe2(OFlag::O_CLOEXEC).unwrap();
-    let child = spawn(&Spawn {
-        program: &program,
-        argv: &argv,
-        stdout: Some(write.as_fd()),
-        ..with
-    });
+    let child = spawn(&Spawn { program: &program, argv: &argv, stdout: Some(write.as_fd()), ..with });
     let child = child.unwrap();
     drop(write);
     let output = read_all(&read);
@@ -73,28 +68,15 @@ fn numbered(count: usize) -> Vec<OwnedFd> {
 fn the_environment_is_complete_and_has_the_childs_pid() {
     let env = [("A", "1"), ("LISTEN_PID", "1"), ("B", "two words")];
     let env = env.map(|(name, value)| (name.into(), value.into()));
-    let with = Spawn {
-        env: &env,
-        ..plain()
-    };
+    let with = Spawn { env: &env, ..plain() };
     assert_eq!(run(&["env"], with).1, "A=1\nLISTEN_PID=1\nB=two words\n");
-    let (pid, output) = run(
-        &["env"],
-        Spawn {
-            listen_pid: true,
-            ..with
-        },
-    );
+    let (pid, output) = run(&["env"], Spawn { listen_pid: true, ..with });
     assert_eq!(output, format!("LISTEN_PID={pid}\nA=1\nB=two words\n"));
 }
 
 #[test]
 fn directory_and_session() {
-    let with = Spawn {
-        dir: Some("/usr".as_ref()),
-        new_session: true,
-        ..plain()
-    };
+    let with = Spawn { dir: Some("/usr".as_ref()), new_session: true, ..plain() };
     assert_eq!(run(&["pwd"], with).1, "/usr\n");
     let (pid, stat) = run(&["cat", "/proc/self/stat"], with);
     let session = |stat: &str| stat.split(' ').nth(5).unwrap().to_owned();
@@ -110,10 +92,7 @@ fn descriptors_are_in_order_and_all_others_closed() {
     for step in [1, 7, 199] {
         let order: Vec<usize> = (0..250).map(|i| (i * step + 13) % files.len()).collect();
         let fds: Vec<_> = order.iter().map(|i| files[*i].as_fd()).collect();
-        let with = Spawn {
-            fds: &fds,
-            ..plain()
-        };
+        let with = Spawn { fds: &fds, ..plain() };
         let output = run(&["ls", "/proc/self/fd"], with).1;
         let mut open: Vec<i32> = output.lines().map(|line| line.parse().unwrap()).collect();
         open.sort_unstable();
@@ -131,19 +110,10 @@ fn descriptors_are_in_order_and_all_others_closed() {
 fn a_descriptor_that_is_in_its_place_already_loses_cloexec() {
     let files = numbered(3);
     let highest = files.iter().map(|fd| fd.as_raw_fd()).max().unwrap();
-    let index = files
-        .iter()
-        .position(|fd| fd.as_raw_fd() == highest)
-        .unwrap();
+    let index = files.iter().position(|fd| fd.as_raw_fd() == highest).unwrap();
     let mut fds: Vec<_> = (FIRST_FD..highest).map(|_| files[0].as_fd()).collect();
     fds.push(files[index].as_fd());
-    let output = run(
-        &["cat", &format!("/proc/self/fd/{highest}")],
-        Spawn {
-            fds: &fds,
-            ..plain()
-        },
-    );
+    let output = run(&["cat", &format!("/proc/self/fd/{highest}")], Spawn { fds: &fds, ..plain() });
     assert_eq!(output.1, index.to_string());
 }
 
@@ -152,16 +122,8 @@ fn signals_are_neither_blocked_nor_ignored() {
     // Rust's runtime ignores SIGPIPE in this process, so there is something to reset.
     let usr1 = 1 << (libc::SIGUSR1 - 1);
     let before = set_signal_mask(usr1).unwrap();
-    let output = run(
-        &["grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"],
-        plain(),
-    )
-    .1;
-    assert_eq!(
-        set_signal_mask(before).unwrap(),
-        usr1,
-        "the caller's mask is as before"
-    );
+    let output = run(&["grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"], plain()).1;
+    assert_eq!(set_signal_mask(before).unwrap(), usr1, "the caller's mask is as before");
     assert_eq!(output.lines().count(), 2);
     for line in output.lines() {
         assert!(line.ends_with("\t0000000000000000"), "{line}");
@@ -171,11 +133,7 @@ fn signals_are_neither_blocked_nor_ignored() {
 #[test]
 fn stdin_is_null_and_stderr_is_given() {
     let (read, write) = pipe2(OFlag::O_CLOEXEC).unwrap();
-    let with = Spawn {
-        stderr: Some(write.as_fd()),
-        fds: &[write.as_fd()],
-        ..plain()
-    };
+    let with = Spawn { stderr: Some(write.as_fd()), fds: &[write.as_fd()], ..plain() };
     let script = "readlink /proc/self/fd/0; echo oops >&2; echo three >&3";
     assert_eq!(run(&["sh", "-c", script], with).1, "/dev/null\n");
     drop(write);
@@ -186,11 +144,7 @@ fn stdin_is_null_and_stderr_is_given() {
 fn output_may_be_the_other_way_round() {
     // Our own 1 and 2, exchanged: in a child, whose 1 and 2 nobody else needs.
     let (read, write) = pipe2(OFlag::O_CLOEXEC).unwrap();
-    let prepared = Prepared::new(&Spawn {
-        stdout: Some(stderr().as_fd()),
-        stderr: Some(stdout().as_fd()),
-        ..plain()
-    });
+    let prepared = Prepared::new(&Spawn { stdout: Some(stderr().as_fd()), stderr: Some(stdout().as_fd()), ..plain() });
     let mut prepared = prepared.unwrap_or_else(|failure| panic!("{failure:?}"));
     let child = crate::sys::testing::Forked::that_runs(|| {
         // SAFETY: async-signal-safe calls in a child that ends at once.
@@ -218,10 +172,7 @@ fn every_failure_says_what_to_do_and_leaves_no_process() {
     let argv = strings(&["x"]);
     let error = |path: &Path| {
         let error = spawn(&request(path, &argv)).unwrap_err();
-        assert!(
-            error.to_string().contains(path.to_str().unwrap()),
-            "{error}"
-        );
+        assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
         (error.step, error.errno, error.to_string())
     };
     let (step, errno, text) = error(&dir.path().join("none"));
@@ -229,10 +180,7 @@ fn every_failure_says_what_to_do_and_leaves_no_process() {
     assert!(text.ends_with("no such file"), "{text}");
     let (_, errno, text) = error(&file("script", "#! /no/such/shell -e\n", 0o755));
     assert_eq!(errno, libc::ENOENT);
-    assert!(
-        text.contains("interpreter is missing: /no/such/shell"),
-        "{text}"
-    );
+    assert!(text.contains("interpreter is missing: /no/such/shell"), "{text}");
     let (_, errno, text) = error(&file("text", "echo hello\n", 0o755));
     assert_eq!(errno, libc::ENOEXEC);
     assert!(text.contains("wrong architecture"), "{text}");
@@ -247,10 +195,7 @@ fn every_failure_says_what_to_do_and_leaves_no_process() {
     let mut lost = request("/bin/sh".as_ref(), &argv);
     lost.dir = Some("/no/such/dir".as_ref());
     let error = spawn(&lost).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "cannot start /bin/sh: chdir: /no/such/dir: No such file or directory"
-    );
+    assert_eq!(error.to_string(), "cannot start /bin/sh: chdir: /no/such/dir: No such file or directory");
     let nul = [OsString::from("a\0b")];
     let error = spawn(&request("/bin/sh".as_ref(), &nul)).unwrap_err();
     assert_eq!(error.errno, libc::EINVAL);

@@ -1,0 +1,398 @@
+/* kv.c - a threaded key-value store with an append-only log that can be replaced while it runs.
+ *
+ *   kv [DATA_DIR [PORT]]   default: $HANDOFF_DATA_DIR; the listener "kv" that was given, else 127.0.0.1 and PORT or any
+ *
+ * One request per line, many per connection; keys and values are words without blanks.
+ *
+ *   SET key value  ->  OK <revision>, once it is on disk      COUNT  ->  COUNT <keys> <revision>
+ *   GET key        ->  VALUE <value>, or NONE                 PING   ->  PONG <pid> <build>
+ *   anything else  ->  ERR <why>
+ *
+ * How a connection ends when the store drains, so that no request is lost and none is executed twice: a reply that
+ * ends in " CLOSE" is the last one; a line that is only "CLOSE" comes instead of a reply.  No request without a
+ * reply was executed: the client hangs up, connects again, and asks again.  The store waits for the hang-up,
+ * because a close with a request on the wire would be a reset. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <handoff.h>
+#include <inttypes.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#ifndef BUILD
+#define BUILD "dev"
+#endif
+
+enum {
+    LINE_BYTES_MAX = 4096, BUCKETS = 1 << 16, BACKLOG = 4096,
+    FIRST_REQUEST_MS = 20, /* whoever has just connected is about to ask */
+    HANG_UP_MS = 1000,     /* for a client that was told to hang up */
+    SEND_S = 5,            /* for a client to read its reply */
+    MARGIN_MS = 50,        /* before the end of the grace: a late answer is none */
+};
+
+/* ---- the store ---- */
+struct entry {
+    struct entry *next;
+    uint64_t revision;
+    char *value, key[]; /* one piece of memory */
+};
+
+static struct {
+    pthread_mutex_t lock;
+    pthread_cond_t synced;
+    int dir, log;      /* log is -1 while it is not ours to write */
+    off_t size;        /* of the log, as far as we know it */
+    uint64_t revision; /* of its last line */
+    uint64_t durable;  /* of its last line that is on disk */
+    bool syncing;      /* one thread is in fdatasync, for all that wait */
+    bool broken;       /* a write or a sync failed: nobody knows what is on disk, so nothing more is accepted */
+    size_t keys;
+    struct entry *table[BUCKETS];
+} store = {.lock = PTHREAD_MUTEX_INITIALIZER, .synced = PTHREAD_COND_INITIALIZER, .log = -1};
+
+static uint32_t fnv1a(const char *text) {
+    uint32_t hash = 2166136261u;
+    while (*text) hash = (hash ^ (unsigned char)*text++) * 16777619u;
+    return hash;
+}
+
+static struct entry **find(const char *key) {
+    struct entry **at = &store.table[fnv1a(key) % BUCKETS];
+    while (*at && strcmp((*at)->key, key) != 0) at = &(*at)->next;
+    return at;
+}
+
+/* Requests that were synced together come here in any order: the highest revision wins. */
+static void put(const char *key, const char *value, uint64_t revision) {
+    struct entry **at = find(key), *old = *at;
+    if (old && old->revision > revision)
+        return;
+    struct entry *e = malloc(sizeof *e + strlen(key) + strlen(value) + 2);
+    if (!e) abort(); /* the log has everything, and whoever started us starts us again */
+    e->next = old ? old->next : NULL;
+    e->revision = revision;
+    e->value = strcpy(e->key, key) + strlen(key) + 1;
+    strcpy(e->value, value);
+    store.keys += !old;
+    *at = e;
+    free(old);
+}
+
+/* ---- the log: a line for each SET, "<checksum> <revision> <key> <value>" ---- */
+/* False: damaged, or not the next line. */
+static bool replay(char *line, size_t size) {
+    uint32_t sum;
+    uint64_t revision;
+    int body, key, value = 0;
+    line[size - 1] = '\0';
+    if (sscanf(line, "%8" SCNx32 " %n%" SCNu64 " %n%*s %n", &sum, &body, &revision, &key, &value) != 2 || value == 0 ||
+        sum != fnv1a(line + body) || revision != store.revision + 1)
+        return false;
+    line[value - 1] = '\0';
+    put(line + key, line + value, revision);
+    store.revision = revision;
+    store.size += (off_t)size;
+    return true;
+}
+
+/* Reads what we do not know yet: at a start all, after a resume what a successor wrote before it died. */
+static bool catch_up(int log) {
+    FILE *in = fdopen(dup(log), "r");
+    char *line = NULL;
+    size_t capacity = 0;
+    ssize_t size;
+    bool ok = in && fseeko(in, store.size, SEEK_SET) == 0;
+    while (ok && (size = getline(&line, &capacity, in)) > 0) /* a torn last line was never acknowledged: cut it off */
+        ok = line[size - 1] == '\n' ? replay(line, (size_t)size) : ftruncate(log, store.size) == 0;
+    if (!ok) fprintf(stderr, "kv: kv.log: damaged at byte %jd\n", (intmax_t)store.size);
+    free(line);
+    return in && !ferror(in) && fclose(in) == 0 && ok;
+}
+
+static bool open_log(void) {
+    bool ok = true;
+    pthread_mutex_lock(&store.lock);
+    if (store.log < 0) { /* else: the handoff was given up before the seal */
+        int log = openat(store.dir, "kv.log", O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
+        /* The last lines may be in memory only, if their writer was killed before its sync. */
+        ok = log >= 0 && catch_up(log) && fdatasync(log) == 0 && (store.size > 0 || fsync(store.dir) == 0);
+        store.durable = store.revision;
+        store.log = ok ? log : -1;
+    }
+    pthread_mutex_unlock(&store.lock);
+    return ok;
+}
+
+static bool close_log(void) {
+    pthread_mutex_lock(&store.lock);
+    while (store.syncing) pthread_cond_wait(&store.synced, &store.lock);
+    store.broken = store.broken || fdatasync(store.log) != 0 || close(store.log) != 0;
+    if (!store.broken) {
+        store.log = -1;
+        store.durable = store.revision;
+    }
+    pthread_cond_broadcast(&store.synced);
+    pthread_mutex_unlock(&store.lock);
+    return !store.broken;
+}
+
+/* Writes, and waits until it is on disk; 0: failed.  Whoever finds nobody in fdatasync syncs for all that wait. */
+static uint64_t append(const char *key, const char *value) {
+    char body[LINE_BYTES_MAX + 32], line[LINE_BYTES_MAX + 64];
+    uint64_t revision = store.revision + 1;
+    snprintf(body, sizeof body, "%" PRIu64 " %s %s", revision, key, value);
+    int size = snprintf(line, sizeof line, "%08" PRIx32 " %s\n", fnv1a(body), body);
+    store.broken = store.broken || write(store.log, line, (size_t)size) != size;
+    store.revision = revision;
+    store.size += size;
+    while (store.durable < revision && !store.broken) {
+        if (store.syncing) {
+            pthread_cond_wait(&store.synced, &store.lock);
+            continue;
+        }
+        uint64_t written = store.revision;
+        store.syncing = true;
+        pthread_mutex_unlock(&store.lock);
+        bool ok = fdatasync(store.log) == 0;
+        pthread_mutex_lock(&store.lock);
+        store.syncing = false;
+        store.broken |= !ok;
+        store.durable = ok ? written : store.durable;
+        pthread_cond_broadcast(&store.synced);
+    }
+    if (store.durable < revision) return 0;
+    put(key, value, revision);
+    return revision;
+}
+
+/* ---- requests ---- */
+static handoff *h;
+
+static struct {
+    int listener;
+    int drain_fd; /* eventfd, readable while we drain: wakes the acceptor and the idle clients */
+    int gone_fd;  /* eventfd: the last client has gone */
+    atomic_bool draining;
+    atomic_int clients;
+    pthread_t acceptor;
+} server = {.listener = -1};
+
+/* Fills in the reply.  False: not executed, since the data is not ours any more. */
+static bool execute(char *line, char *reply, size_t size) {
+    char *word[4], *rest, *next = strtok_r(line, " \r", &rest);
+    int words = 0;
+    for (; next && words < 4; next = strtok_r(NULL, " \r", &rest)) word[words++] = next;
+    pthread_mutex_lock(&store.lock);
+    bool ours = store.log >= 0;
+    if (ours && words == 3 && strcmp(word[0], "SET") == 0) {
+        uint64_t revision = append(word[1], word[2]);
+        snprintf(reply, size, revision ? "OK %" PRIu64 : "ERR the log is broken", revision);
+    } else if (ours && words == 2 && strcmp(word[0], "GET") == 0) {
+        struct entry *e = *find(word[1]);
+        snprintf(reply, size, "%s%s", e ? "VALUE " : "NONE", e ? e->value : "");
+    } else if (words == 1 && strcmp(word[0], "COUNT") == 0) {
+        snprintf(reply, size, "COUNT %zu %" PRIu64, store.keys, store.durable);
+    } else if (words == 1 && strcmp(word[0], "PING") == 0) {
+        snprintf(reply, size, "PONG %d " BUILD, (int)getpid());
+    } else {
+        snprintf(reply, size, "ERR not a request");
+    }
+    pthread_mutex_unlock(&store.lock);
+    return ours;
+}
+
+/* ---- clients: a thread for each ---- */
+struct client {
+    int fd;
+    bool asked, told; /* it has had a reply; it is to hang up, and nothing more is executed */
+    size_t size;      /* of what it sent and we have not looked at */
+    char in[LINE_BYTES_MAX];
+};
+
+/* poll() that goes on after a signal. */
+static int wait_for(struct pollfd *p, nfds_t count, int timeout_ms) {
+    int ready;
+    while ((ready = poll(p, count, timeout_ms)) < 0 && errno == EINTR) {}
+    return ready;
+}
+
+static bool say(const struct client *c, const char *line) {
+    return send(c->fd, line, strlen(line), MSG_NOSIGNAL) == (ssize_t)strlen(line);
+}
+
+static bool answer(struct client *c, char *line) {
+    char reply[LINE_BYTES_MAX + 32];
+    /* The fence: a seal waits for those inside it, and keeps out those that come after it. */
+    bool executed = handoff_write_begin(h) == HANDOFF_OK;
+    if (executed) {
+        executed = execute(line, reply, sizeof reply - sizeof " CLOSE\n");
+        handoff_write_end(h);
+    }
+    c->asked = true;
+    c->told = !executed || server.draining;
+    return say(c, executed ? strcat(reply, c->told ? " CLOSE\n" : "\n") : "CLOSE\n");
+}
+
+/* False: the drain has begun, and this client has nothing to ask.  One that has just connected is about to. */
+static bool request_comes(const struct client *c) {
+    struct pollfd p[] = {{.fd = c->fd, .events = POLLIN}, {.fd = server.drain_fd, .events = POLLIN}};
+    wait_for(p, 2, -1);
+    return p[0].revents || (!c->asked && wait_for(p, 1, FIRST_REQUEST_MS) > 0);
+}
+
+static void *serve_client(void *fd) {
+    struct client c = {.fd = (int)(intptr_t)fd};
+    bool connected = true;
+    while (connected && !c.told) {
+        char *end = memchr(c.in, '\n', c.size);
+        if (end) {
+            *end++ = '\0';
+            connected = answer(&c, c.in);
+            c.size -= (size_t)(end - c.in);
+            memmove(c.in, end, c.size);
+        } else if (c.size == sizeof c.in) {
+            connected = say(&c, "ERR the line is too long\n") && false;
+        } else if (request_comes(&c)) {
+            ssize_t got = recv(c.fd, c.in + c.size, sizeof c.in - c.size, 0);
+            connected = got > 0;
+            c.size += connected ? (size_t)got : 0;
+        } else {
+            c.told = true;
+            connected = say(&c, "CLOSE\n");
+        }
+    }
+    struct pollfd hang_up = {.fd = c.fd, .events = POLLIN};
+    while (connected && wait_for(&hang_up, 1, HANG_UP_MS) > 0 && recv(c.fd, c.in, sizeof c.in, 0) > 0) {}
+    close(c.fd);
+    if (--server.clients == 0) eventfd_write(server.gone_fd, 1);
+    return NULL;
+}
+
+static void *accept_clients(void *unused) {
+    struct pollfd p[] = {{.fd = server.listener, .events = POLLIN}, {.fd = server.drain_fd, .events = POLLIN}};
+    pthread_t thread;
+    while (wait_for(p, 2, -1) > 0 && !p[1].revents) {
+        int fd = accept4(server.listener, NULL, NULL, SOCK_CLOEXEC);
+        if (fd < 0 && (errno == EMFILE || errno == ENFILE)) wait_for(&p[1], 1, 10); /* until a client hangs up */
+        if (fd < 0) continue;
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
+        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &(struct timeval){.tv_sec = SEND_S}, sizeof(struct timeval));
+        server.clients++;
+        if (pthread_create(&thread, NULL, serve_client, (void *)(intptr_t)fd) == 0)
+            pthread_detach(thread);
+        else
+            serve_client((void *)(intptr_t)fd); /* no thread left: the next client waits in the backlog */
+    }
+    return unused;
+}
+
+/* ---- start, stop, handoff ---- */
+/* The listener that was given, or, without a supervisor, one of our own. */
+static int take_listener(uint16_t port) {
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    struct sockaddr *address = (struct sockaddr *)&at;
+    socklen_t size = sizeof at;
+    int fd = handoff_take_listener(h, "kv", 0);
+    if (fd != HANDOFF_ENOTGIVEN) return fd;
+    fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &(int){1}, sizeof(int));
+    if (bind(fd, address, size) != 0 || listen(fd, BACKLOG) != 0 || getsockname(fd, address, &size) != 0)
+        return perror("kv: bind"), -1;
+    fprintf(stderr, "kv: listening on 127.0.0.1:%d\n", ntohs(at.sin_port));
+    return fd;
+}
+
+static bool start_accepting(void) {
+    server.draining = false;
+    eventfd_read(server.drain_fd, &(eventfd_t){0});
+    return pthread_create(&server.acceptor, NULL, accept_clients, NULL) == 0;
+}
+
+/* Whoever knocks from here on waits in the backlog for the one that serves next.  No event: we are to exit. */
+static void on_drain(handoff *handle, const handoff_event *e, void *user) {
+    struct pollfd p[] = {{.fd = server.gone_fd, .events = POLLIN}, {.fd = e ? e->cancel_fd : -1, .events = POLLIN}};
+    (void)user;
+    server.draining = true;
+    eventfd_write(server.drain_fd, 1);
+    pthread_join(server.acceptor, NULL);
+    close(server.listener);
+    server.listener = -1;
+    while (server.clients > 0) {
+        int left_ms = e ? handoff_remaining_ms(handle, e->id) - MARGIN_MS : HANG_UP_MS;
+        if (left_ms <= 0 || wait_for(p, 2, left_ms) <= 0 || p[1].revents) break;
+        eventfd_read(server.gone_fd, &(eventfd_t){0});
+    }
+    if (e) handoff_done(handle, e->id);
+}
+
+static void on_seal(handoff *handle, const handoff_event *e, void *user) {
+    (void)user;
+    if (close_log())
+        handoff_sealed(handle, e->id, &store.revision, 1);
+    else
+        handoff_failed(handle, e->id, "the log is broken");
+}
+
+static void on_resume(handoff *handle, const handoff_event *e, void *user) {
+    (void)user;
+    if (!open_log())
+        handoff_failed(handle, e->id, "cannot open the log");
+    else if (server.listener < 0 && ((server.listener = take_listener(0)) < 0 || !start_accepting()))
+        handoff_failed(handle, e->id, "cannot accept");
+    else
+        handoff_done(handle, e->id);
+}
+
+static void on_sigterm(int signal) { (void)signal; handoff_stop(h); }
+
+static int fail(const char *what) {
+    char why[512];
+    return fprintf(stderr, "kv: %s: %s\n", what, h ? handoff_errmsg(h, why, sizeof why) : strerror(errno)), 1;
+}
+
+int main(int argc, char **argv) {
+    char why[512];
+    const char *dir = argc > 1 ? argv[1] : getenv("HANDOFF_DATA_DIR");
+    if (!dir) return fprintf(stderr, "usage: kv [DATA_DIR [PORT]]\n"), 2;
+    if (mkdir(dir, 0755) != 0 && errno != EEXIST) return fail(dir);
+    if ((store.dir = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0) return fail(dir);
+    server.drain_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    server.gone_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+
+    handoff_config *config = handoff_config_new();
+    handoff_config_set_str(config, HANDOFF_OPT_BUILD_ID, BUILD);
+    handoff_config_set_str(config, HANDOFF_OPT_DATA_DIR, dir);
+    if (handoff_detect_role(config, &h, why, sizeof why) < 0) return fprintf(stderr, "kv: %s\n", why), 1;
+    handoff_config_free(config);
+    signal(SIGTERM, on_sigterm);
+    handoff_on_drain(h, on_drain, NULL, NULL);
+    handoff_on_seal(h, on_seal, NULL, NULL);
+    handoff_on_resume(h, on_resume, NULL, NULL);
+
+    if ((server.listener = take_listener(argc > 2 ? (uint16_t)atoi(argv[2]) : 0)) < 0) return fail("no listener");
+    if (handoff_wait_for_begin(h, -1) != HANDOFF_OK) return fail("cannot begin");
+    if (!open_log()) return fprintf(stderr, "kv: cannot open the log\n"), 1;
+    handoff_readiness ready = {.size = sizeof ready, .revisions = &store.revision, .revision_count = 1};
+    if (handoff_announce_ready(h, &ready, -1) != HANDOFF_OK) return fail("not wanted");
+    if (!start_accepting()) return fail("cannot accept");
+
+    int end = handoff_serve(h);
+    if (end == HANDOFF_REPLACED) _exit(0); /* not exit(): the data is not ours, nothing may be flushed into it */
+    if (end != HANDOFF_STOPPED) return fail("serve");
+    on_drain(h, NULL, NULL);
+    return close_log() ? 0 : fail("cannot close the log");
+}

@@ -1,0 +1,102 @@
+/* faulty_kv.c - the key-value store of the examples, with one fault, for the tests of what a bad daemon does to a handoff.
+ *
+ * The store's own source stands as it is: the faults sit in the library calls, which are replaced below.
+ * KV_FAULT names one:
+ *
+ *   exit-before-hello   exits with 7 before the library is called at all
+ *   segv                the same, by SIGSEGV
+ *   hang-before-hello   never calls the library
+ *   slow-warm=MS        sleeps before it waits for begin
+ *   slow-open=MS        sleeps after begin, with the lock held
+ *   hang-open           never comes back from it
+ *   unhealthy           is ready, and says that it is not well
+ *   old-revision        says that it opened one revision less than it did
+ *   drain-fails         stops accepting, then answers the drain with a failure
+ *   drain-hangs         stops accepting, then answers nothing until the drain is cancelled or late
+ *   seal-fails          answers the seal with a failure
+ */
+#define _GNU_SOURCE
+#include <handoff.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+static const char *fault(void) {
+    const char *name = getenv("KV_FAULT");
+    return name ? name : "";
+}
+
+static int is_fault(const char *name) { return strcmp(fault(), name) == 0; }
+
+/* Sleeps for MS if the fault is "<name>MS". */
+static void sleep_if(const char *name) {
+    if (strncmp(fault(), name, strlen(name)) != 0) return;
+    long ms = atol(fault() + strlen(name));
+    nanosleep(&(struct timespec){ms / 1000, ms % 1000 * 1000000}, NULL);
+}
+
+static void hang(void) {
+    for (;;) pause();
+}
+
+static int faulty_detect_role(const handoff_config *c, handoff **h, char *err, size_t size) {
+    if (is_fault("exit-before-hello")) _exit(7);
+    if (is_fault("hang-before-hello")) hang();
+    if (is_fault("segv")) {
+        signal(SIGSEGV, SIG_DFL);
+        raise(SIGSEGV);
+    }
+    return handoff_detect_role(c, h, err, size);
+}
+
+static int faulty_wait_for_begin(handoff *h, int timeout_ms) {
+    sleep_if("slow-warm=");
+    int result = handoff_wait_for_begin(h, timeout_ms);
+    sleep_if("slow-open=");
+    if (is_fault("hang-open")) hang();
+    return result;
+}
+
+static int faulty_announce_ready(handoff *h, const handoff_readiness *r, int timeout_ms) {
+    handoff_readiness changed = *r;
+    uint64_t old = *r->revisions ? *r->revisions - 1 : 0;
+    if (is_fault("old-revision")) changed.revisions = &old;
+    if (is_fault("unhealthy")) {
+        changed.flags |= HANDOFF_READY_UNHEALTHY;
+        changed.detail = "told to be unhealthy";
+    }
+    return handoff_announce_ready(h, &changed, timeout_ms);
+}
+
+static int faulty_sealed(handoff *h, uint64_t id, const uint64_t *revisions, size_t count) {
+    if (is_fault("seal-fails")) return handoff_failed(h, id, "told to fail the seal");
+    return handoff_sealed(h, id, revisions, count);
+}
+
+static handoff_hook_fn store_drain;
+
+/* The store's drain without its answer: without an event it stops accepting and says nothing. */
+static void faulty_drain(handoff *h, const handoff_event *e, void *user) {
+    if (!is_fault("drain-fails") && !is_fault("drain-hangs")) {
+        store_drain(h, e, user);
+        return;
+    }
+    store_drain(h, NULL, user);
+    if (is_fault("drain-fails")) handoff_failed(h, e->id, "told to fail the drain");
+    else poll(&(struct pollfd){.fd = e->cancel_fd, .events = POLLIN}, 1, -1);
+}
+
+static int faulty_on_drain(handoff *h, handoff_hook_fn fn, void *user, handoff_destroy_fn destroy) {
+    store_drain = fn;
+    return handoff_on_drain(h, faulty_drain, user, destroy);
+}
+
+#define handoff_detect_role faulty_detect_role
+#define handoff_wait_for_begin faulty_wait_for_begin
+#define handoff_announce_ready faulty_announce_ready
+#define handoff_sealed faulty_sealed
+#define handoff_on_drain faulty_on_drain
+#include "../../examples-c/kv.c"

@@ -1,0 +1,580 @@
+//! Load on the key-value store of the examples, and a check that it keeps every write it acknowledged.
+//!
+//! Each client is a thread with a closed loop: it sets its own keys, one after the other, and now and then reads an
+//! earlier one back. What it was told is kept, so that [`verify`] can ask for all of it in the end. A client follows
+//! the store's rule for the end of a connection: after a reply that ends in ` CLOSE`, or a line `CLOSE` instead of
+//! one, it hangs up, connects again, and repeats what has no reply. Nothing else is forgiven.
+
+#![allow(
+    dead_code,
+    reason = "each program that includes this file uses a part of it"
+)]
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// For one request, with everything that it takes: to connect, and to ask again after a `CLOSE`.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// After a failure, so that a dead server is not asked a million times.
+const FAILURE_PAUSE: Duration = Duration::from_millis(10);
+/// Below this, waiting on the socket for the server's `CLOSE` is less exact than to sleep.
+const LISTENING_THINK_MIN: Duration = Duration::from_millis(20);
+const FAILURE_TEXTS_MAX: usize = 20;
+const SAMPLES_PER_CLIENT: usize = 1 << 16;
+const VERIFY_BATCH: usize = 64;
+
+/// What to do to whom.
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
+    /// The store.
+    pub address: SocketAddr,
+    /// Threads, each with one connection at a time.
+    pub clients: usize,
+    /// Many requests per connection; otherwise one, and the client closes first.
+    pub keep_alive: bool,
+    /// With `keep_alive`: hang up after so many; 0 means never.
+    pub requests_per_connection: u64,
+    /// Between two requests of one client.
+    pub think: Duration,
+    /// Every so many requests one is a GET; 0 means never.
+    pub read_every: u64,
+    /// Keys are `<name><client>-<n>`. Two loads on one store need two names, or the second cannot see a lost write.
+    pub name: String,
+}
+
+impl LoadOptions {
+    /// Eight clients that never pause, keep their connections, and read one request in four.
+    pub fn new(address: SocketAddr) -> Self {
+        LoadOptions {
+            address,
+            clients: 8,
+            keep_alive: true,
+            requests_per_connection: 0,
+            think: Duration::ZERO,
+            read_every: 4,
+            name: "c".to_owned(),
+        }
+    }
+}
+
+/// Counters of a load that runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    pub requests: u64,
+    pub failed_requests: u64,
+    pub closed_connections: u64,
+    pub acknowledged: u64,
+    /// The slowest request that ended since the last snapshot.
+    pub slowest_ns: u64,
+}
+
+/// What a load has seen.
+#[derive(Debug, Default)]
+pub struct Report {
+    pub requests: u64,
+    pub failed_requests: u64,
+    /// How many of each kind.
+    pub failures_by_kind: BTreeMap<&'static str, u64>,
+    /// The first few, in words.
+    pub failures: Vec<String>,
+    /// Connections that the server ended, in the agreed way or while nothing was asked on them.
+    pub closed_connections: u64,
+    /// Key and value of each SET that was answered with OK.
+    pub acknowledged: Vec<(String, String)>,
+    /// Start since the origin and latency of each request, failed or not, in nanoseconds, ordered by start.
+    pub samples: Vec<(u64, u64)>,
+}
+
+#[derive(Default)]
+struct Counters {
+    stop: AtomicBool,
+    requests: AtomicU64,
+    failed_requests: AtomicU64,
+    closed_connections: AtomicU64,
+    acknowledged: AtomicU64,
+    slowest_ns: AtomicU64,
+}
+
+/// A load that runs. Dropped without [`Load::stop`], it ends soon after.
+pub struct Load {
+    origin: Instant,
+    counters: Arc<Counters>,
+    clients: Vec<JoinHandle<Report>>,
+}
+
+impl Load {
+    /// Starts the clients.
+    pub fn start(options: LoadOptions) -> Load {
+        let origin = Instant::now();
+        let counters = Arc::new(Counters::default());
+        let clients = (0..options.clients)
+            .map(|number| {
+                let client = Client::new(number, options.clone(), origin, Arc::clone(&counters));
+                thread::spawn(move || client.run())
+            })
+            .collect();
+        Load {
+            origin,
+            counters,
+            clients,
+        }
+    }
+
+    /// Nanoseconds since the origin of the samples: to note when something began and ended.
+    pub fn now_ns(&self) -> u64 {
+        nanoseconds(self.origin.elapsed())
+    }
+
+    /// The counters now.
+    pub fn snapshot(&self) -> Snapshot {
+        let counters = &self.counters;
+        Snapshot {
+            requests: counters.requests.load(Relaxed),
+            failed_requests: counters.failed_requests.load(Relaxed),
+            closed_connections: counters.closed_connections.load(Relaxed),
+            acknowledged: counters.acknowledged.load(Relaxed),
+            slowest_ns: counters.slowest_ns.swap(0, Relaxed),
+        }
+    }
+
+    /// Lets each client end the request it is in, and adds up.
+    pub fn stop(mut self) -> Report {
+        self.counters.stop.store(true, Relaxed);
+        let mut total = Report::default();
+        for client in self.clients.drain(..) {
+            match client.join() {
+                Ok(report) => total.add(report),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        total.samples.sort_unstable();
+        total
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.counters.stop.store(true, Relaxed);
+    }
+}
+
+impl Report {
+    fn add(&mut self, other: Report) {
+        self.requests += other.requests;
+        self.failed_requests += other.failed_requests;
+        for (kind, count) in other.failures_by_kind {
+            *self.failures_by_kind.entry(kind).or_default() += count;
+        }
+        let room = FAILURE_TEXTS_MAX.saturating_sub(self.failures.len());
+        self.failures.extend(other.failures.into_iter().take(room));
+        self.closed_connections += other.closed_connections;
+        self.acknowledged.extend(other.acknowledged);
+        self.samples.extend(other.samples);
+    }
+}
+
+/// Asks for every acknowledged SET, on one connection, many at a time. Returns what is missing or wrong, in words.
+pub fn verify(address: SocketAddr, acknowledged: &[(String, String)]) -> io::Result<Vec<String>> {
+    let mut lost = Vec::new();
+    let mut rest = acknowledged;
+    let mut attempts = 0;
+    while !rest.is_empty() {
+        let answered = verify_connection(address, rest, &mut lost)?;
+        rest = &rest[answered..];
+        attempts = if answered > 0 { 0 } else { attempts + 1 };
+        if attempts > 100 {
+            return Err(io::Error::other(
+                "the store closes every connection before it answers",
+            ));
+        }
+    }
+    Ok(lost)
+}
+
+/// As far as one connection goes; returns how many were answered.
+fn verify_connection(
+    address: SocketAddr,
+    acknowledged: &[(String, String)],
+    lost: &mut Vec<String>,
+) -> io::Result<usize> {
+    let until = Instant::now() + REQUEST_TIMEOUT;
+    let mut connection = Connection::open(address, until)?;
+    let mut answered = 0;
+    for batch in acknowledged.chunks(VERIFY_BATCH) {
+        let until = Instant::now() + REQUEST_TIMEOUT;
+        let requests: String = batch
+            .iter()
+            .map(|(key, _)| format!("GET {key}\n"))
+            .collect();
+        connection.send(&requests)?;
+        for (key, value) in batch {
+            let (text, last) = match connection.reply(until)? {
+                Reply::Closed => return Ok(answered),
+                Reply::Line { text, last } => (text, last),
+            };
+            if text.strip_prefix("VALUE ") != Some(value) {
+                lost.push(format!("{key} was set to {value}, and is now: {text}"));
+            }
+            answered += 1;
+            if last {
+                return Ok(answered);
+            }
+        }
+    }
+    Ok(answered)
+}
+
+/// For each window, the latency in milliseconds of the slowest request that overlaps it; 0 if none does.
+/// The samples must be ordered by start, as those of a [`Report`] are; windows are `(start, end)` in nanoseconds.
+pub fn stall_ms(samples: &[(u64, u64)], windows: &[(u64, u64)]) -> Vec<f64> {
+    let longest = samples.iter().map(|sample| sample.1).max().unwrap_or(0);
+    let slowest = |&(start, end): &(u64, u64)| {
+        // What started earlier than this had ended before the window.
+        let first = samples.partition_point(|sample| sample.0 < start.saturating_sub(longest));
+        let worst = samples[first..]
+            .iter()
+            .take_while(|sample| sample.0 <= end)
+            .filter(|sample| sample.0 + sample.1 >= start)
+            .map(|sample| sample.1)
+            .max();
+        worst.unwrap_or(0) as f64 / 1e6
+    };
+    windows.iter().map(slowest).collect()
+}
+
+/// A request that did not get the reply it should have.
+#[derive(Debug)]
+struct Failure {
+    kind: &'static str,
+    text: String,
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        let kind = match error.kind() {
+            ErrorKind::ConnectionRefused => "refused",
+            ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted => {
+                "reset"
+            }
+            ErrorKind::UnexpectedEof => "no reply",
+            ErrorKind::TimedOut | ErrorKind::WouldBlock => "timeout",
+            _ => "other",
+        };
+        Failure {
+            kind,
+            text: error.to_string(),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.kind, self.text)
+    }
+}
+
+enum Reply {
+    /// `last`: the server waits for us to hang up.
+    Line { text: String, last: bool },
+    /// `CLOSE` instead of a reply: what was asked, was not executed.
+    Closed,
+}
+
+struct Connection {
+    stream: TcpStream,
+    input: Vec<u8>,
+    requests: u64,
+}
+
+impl Connection {
+    fn open(address: SocketAddr, until: Instant) -> io::Result<Connection> {
+        let stream = TcpStream::connect_timeout(&address, time_left(until)?)?;
+        stream.set_nodelay(true)?;
+        stream.set_write_timeout(Some(REQUEST_TIMEOUT))?;
+        Ok(Connection {
+            stream,
+            input: Vec::new(),
+            requests: 0,
+        })
+    }
+
+    fn send(&mut self, request: &str) -> io::Result<()> {
+        self.requests += 1;
+        match self.stream.write_all(request.as_bytes()) {
+            // The server may have told us to hang up, and have gone: its line is still there to be read.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::BrokenPipe | ErrorKind::ConnectionReset
+                ) =>
+            {
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    fn reply(&mut self, until: Instant) -> io::Result<Reply> {
+        let end = loop {
+            if let Some(end) = self.input.iter().position(|&byte| byte == b'\n') {
+                break end;
+            }
+            self.stream.set_read_timeout(Some(time_left(until)?))?;
+            let mut chunk = [0; 4096];
+            match self.stream.read(&mut chunk) {
+                Ok(0) => {
+                    return Err(io::Error::new(
+                        ErrorKind::UnexpectedEof,
+                        "closed without a reply",
+                    ));
+                }
+                Ok(size) => self.input.extend_from_slice(&chunk[..size]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        };
+        let line: Vec<u8> = self.input.drain(..=end).collect();
+        let line = String::from_utf8_lossy(&line[..end]);
+        Ok(match (line.as_ref(), line.strip_suffix(" CLOSE")) {
+            ("CLOSE", _) => Reply::Closed,
+            // A value may be the word itself: one word after VALUE is the value.
+            ("VALUE CLOSE", _) | (_, None) => Reply::Line {
+                text: line.into_owned(),
+                last: false,
+            },
+            (_, Some(text)) => Reply::Line {
+                text: text.to_owned(),
+                last: true,
+            },
+        })
+    }
+
+    /// Waits, and is false if the server spoke or hung up meanwhile: nobody asked, so it can only mean the end.
+    fn stays_open_for(&self, time: Duration) -> bool {
+        let waited = self
+            .stream
+            .set_read_timeout(Some(time))
+            .and_then(|()| self.stream.peek(&mut [0]));
+        matches!(waited, Err(error) if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock))
+    }
+}
+
+struct Client {
+    number: usize,
+    options: LoadOptions,
+    origin: Instant,
+    counters: Arc<Counters>,
+    connection: Option<Connection>,
+    report: Report,
+    /// The n of each SET that was acknowledged.
+    acknowledged: Vec<u64>,
+    last_revision: u64,
+    random: u64,
+}
+
+impl Client {
+    fn new(
+        number: usize,
+        options: LoadOptions,
+        origin: Instant,
+        counters: Arc<Counters>,
+    ) -> Client {
+        let report = Report {
+            samples: Vec::with_capacity(SAMPLES_PER_CLIENT),
+            ..Report::default()
+        };
+        let acknowledged = Vec::with_capacity(SAMPLES_PER_CLIENT);
+        let random = 0x9e37_79b9_7f4a_7c15 ^ (number as u64 + 1);
+        Client {
+            number,
+            options,
+            origin,
+            counters,
+            connection: None,
+            report,
+            acknowledged,
+            last_revision: 0,
+            random,
+        }
+    }
+
+    fn run(mut self) -> Report {
+        for n in 0.. {
+            if self.counters.stop.load(Relaxed) {
+                break;
+            }
+            self.one_request(n);
+            self.think();
+        }
+        let keys = std::mem::take(&mut self.acknowledged);
+        self.report.acknowledged = keys
+            .into_iter()
+            .map(|n| (self.key(n), n.to_string()))
+            .collect();
+        self.report
+    }
+
+    fn key(&self, n: u64) -> String {
+        format!("{}{}-{n}", self.options.name, self.number)
+    }
+
+    fn one_request(&mut self, n: u64) {
+        let reads = self.options.read_every;
+        let read = reads > 0 && n % reads == reads - 1 && !self.acknowledged.is_empty();
+        let start = Instant::now();
+        let result = if read { self.read_back() } else { self.set(n) };
+        let latency = nanoseconds(start.elapsed());
+        self.report
+            .samples
+            .push((nanoseconds(start - self.origin), latency));
+        self.report.requests += 1;
+        self.counters.requests.fetch_add(1, Relaxed);
+        self.counters.slowest_ns.fetch_max(latency, Relaxed);
+        if let Err(failure) = result {
+            self.failed(failure);
+        }
+    }
+
+    fn failed(&mut self, failure: Failure) {
+        self.connection = None;
+        self.report.failed_requests += 1;
+        self.counters.failed_requests.fetch_add(1, Relaxed);
+        *self
+            .report
+            .failures_by_kind
+            .entry(failure.kind)
+            .or_default() += 1;
+        if self.report.failures.len() < FAILURE_TEXTS_MAX {
+            let at = self.origin.elapsed().as_secs_f64();
+            self.report
+                .failures
+                .push(format!("client {} at {at:.3} s: {failure}", self.number));
+        }
+        thread::sleep(FAILURE_PAUSE);
+    }
+
+    fn set(&mut self, n: u64) -> Result<(), Failure> {
+        let request = format!("SET {} {n}\n", self.key(n));
+        let reply = self.ask(&request)?;
+        let revision: Option<u64> = reply.strip_prefix("OK ").and_then(|text| text.parse().ok());
+        let Some(revision) = revision else {
+            return Err(Failure {
+                kind: "error reply",
+                text: format!("{}: {reply}", request.trim_end()),
+            });
+        };
+        self.acknowledged.push(n);
+        self.counters.acknowledged.fetch_add(1, Relaxed);
+        let before = std::mem::replace(&mut self.last_revision, revision);
+        if revision <= before {
+            // A number that was given before: the store has forgotten what came under it.
+            let text = format!(
+                "{} got revision {revision} after {before}",
+                request.trim_end()
+            );
+            return Err(Failure {
+                kind: "lost write",
+                text,
+            });
+        }
+        Ok(())
+    }
+
+    fn read_back(&mut self) -> Result<(), Failure> {
+        self.random = self
+            .random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        let n = self.acknowledged[(self.random >> 33) as usize % self.acknowledged.len()];
+        let request = format!("GET {}\n", self.key(n));
+        let reply = self.ask(&request)?;
+        if reply
+            .strip_prefix("VALUE ")
+            .and_then(|value| value.parse().ok())
+            == Some(n)
+        {
+            return Ok(());
+        }
+        let kind = if reply.starts_with("ERR") {
+            "error reply"
+        } else {
+            "lost write"
+        };
+        Err(Failure {
+            kind,
+            text: format!("{} should be {n}: {reply}", request.trim_end()),
+        })
+    }
+
+    /// One reply to one request, on as many connections as it takes.
+    fn ask(&mut self, request: &str) -> Result<String, Failure> {
+        let until = Instant::now() + REQUEST_TIMEOUT;
+        loop {
+            let mut connection = match self.connection.take() {
+                Some(connection) => connection,
+                None => Connection::open(self.options.address, until)?,
+            };
+            connection.send(request)?;
+            let Reply::Line { text, last } = connection.reply(until)? else {
+                self.count_closed();
+                continue;
+            };
+            if last {
+                self.count_closed();
+            } else if self.keeps(&connection) {
+                self.connection = Some(connection);
+            }
+            return Ok(text);
+        }
+    }
+
+    fn keeps(&self, connection: &Connection) -> bool {
+        let most = self.options.requests_per_connection;
+        self.options.keep_alive && (most == 0 || connection.requests < most)
+    }
+
+    fn count_closed(&mut self) {
+        self.report.closed_connections += 1;
+        self.counters.closed_connections.fetch_add(1, Relaxed);
+    }
+
+    /// Hangs up at once if the server asks for it meanwhile, so that a drain need not wait for our next request.
+    fn think(&mut self) {
+        let until = Instant::now() + self.options.think;
+        if self.options.think >= LISTENING_THINK_MIN
+            && let Some(mut connection) = self.connection.take()
+        {
+            if connection.stays_open_for(self.options.think) {
+                self.connection = Some(connection);
+            } else {
+                // Read before the close: what is left unread would make it a reset.
+                let _end = connection.reply(Instant::now() + FAILURE_PAUSE);
+                self.count_closed();
+            }
+        }
+        thread::sleep(until.saturating_duration_since(Instant::now()));
+    }
+}
+
+fn time_left(until: Instant) -> io::Result<Duration> {
+    let left = until.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        Err(ErrorKind::TimedOut.into())
+    } else {
+        Ok(left)
+    }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+#[path = "load_tests.rs"]
+mod tests;

@@ -1,0 +1,172 @@
+//! What the driver does for O's machine.
+
+use super::core::{Core, End, Machine, Task, Timer, nanos};
+use super::event::EventKind;
+use crate::channel::decide;
+use crate::error::{Error, Result};
+use crate::limits::{HEARTBEAT, LOCK_RETRY, SLACK};
+use crate::protocol::incumbent::{Action, Hook, Incumbent, Input, Phase, Timer as IncumbentTimer};
+use crate::protocol::message::{Fingerprint, Gate, Message, PrepareHandoff};
+use crate::sys::clock::monotonic_ns;
+use nix::sys::signal::Signal;
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+
+impl Core {
+    pub(super) fn feed_incumbent(&mut self, input: Input) {
+        let Machine::Incumbent(machine) = &mut self.machine else { return };
+        let mut actions: VecDeque<Action> = machine.step(input).into();
+        while let Some(action) = actions.pop_front() {
+            if let (Some(answer), Machine::Incumbent(machine)) = (self.act_incumbent(action), &mut self.machine) {
+                actions.extend(machine.step(answer));
+            }
+        }
+    }
+
+    fn act_incumbent(&mut self, action: Action) -> Option<Input> {
+        match action {
+            Action::Send(message) => self.send(&message),
+            Action::Arm(timer) => self.timers.arm(Timer::Incumbent(timer), self.due(timer)),
+            Action::Disarm(timer) => self.timers.disarm(Timer::Incumbent(timer)),
+            Action::Run(hook) => return self.run(hook),
+            Action::Cancel => self.events.cancel(),
+            Action::ReleaseLock => {
+                return Some(match self.release_lock() {
+                    Ok(fingerprint) => Input::Unlocked(fingerprint),
+                    Err(error) => Input::UnlockFailed(error.to_string()),
+                });
+            }
+            Action::TakeLock => self.tasks.push_back(Task::RetakeLock),
+            Action::Decide(request) => {
+                return self.link.as_ref().map(|link| Input::Decided(decide(&link.page, request)));
+            }
+            Action::KillSuccessor => self.kill_successor(),
+            Action::Retire => {
+                if let Some(link) = &self.link {
+                    link.page.set_retired();
+                }
+            }
+            Action::Release => {
+                self.close_link();
+                self.rebind_control();
+            }
+            Action::Exit(reason) => {
+                self.fence.close();
+                self.end = Some(reason.map_or(End::Replaced, End::Lost));
+            }
+            Action::EndSession(violation) => {
+                tracing::error!(target: "handoff", %violation, "the supervisor broke the protocol");
+                self.close_session();
+            }
+        }
+        None
+    }
+
+    fn due(&self, timer: IncumbentTimer) -> u64 {
+        let now = monotonic_ns();
+        let link = self.link.as_ref();
+        match timer {
+            IncumbentTimer::Deadline => link.map_or(u64::MAX, |link| link.deadline_ns.saturating_add(nanos(SLACK))),
+            IncumbentTimer::Drain => self.drain_deadline(),
+            IncumbentTimer::Heartbeat => now + nanos(HEARTBEAT),
+            IncumbentTimer::Lock => now + nanos(LOCK_RETRY),
+        }
+    }
+
+    fn drain_deadline(&self) -> u64 {
+        let now = monotonic_ns();
+        self.link.as_ref().map_or(now, |link| now.saturating_add(link.drain_grace_ns).min(link.deadline_ns))
+    }
+
+    /// Asks the application; the answer comes by the event's id.
+    fn run(&mut self, hook: Hook) -> Option<Input> {
+        let id = self.handoff_id();
+        let (kind, deadline_ns) = match hook {
+            Hook::Drain => (EventKind::Drain, self.drain_deadline()),
+            Hook::Seal => (EventKind::Seal, self.link.as_ref().map_or(u64::MAX, |link| link.deadline_ns)),
+            Hook::Resume => (EventKind::Resume, u64::MAX),
+        };
+        match hook {
+            Hook::Drain => tracing::info!(target: "handoff", handoff_id = id.0, "prepare"),
+            Hook::Seal => tracing::info!(target: "handoff", handoff_id = id.0, "seal"),
+            Hook::Resume => {
+                tracing::info!(target: "handoff", handoff_id = id.0, "resume");
+                self.fence.open();
+            }
+        }
+        self.events.ask(kind, deadline_ns, id);
+        self.events.skip_resume().then_some(Input::Resumed)
+    }
+
+    /// The gate goes to N first, then the lock is released, explicitly.
+    fn release_lock(&mut self) -> Result<Fingerprint> {
+        let no_lock = || Error::State("there is no lock to release".into());
+        let lock = self.lock.as_mut().ok_or_else(no_lock)?;
+        let fingerprint = lock.fingerprint()?;
+        let (Some(gate), Some(link)) = (lock.gate(), &mut self.link) else { return Err(no_lock()) };
+        let transfer = link.transfer.as_mut().ok_or(Error::Aborted("the successor is gone".into()))?;
+        let sent = transfer.send(&Message::Gate(Gate { id: link.id }), &[gate]);
+        sent.map_err(|error| Error::Protocol(format!("the gate could not be handed over: {error}")))?;
+        lock.release()?;
+        tracing::info!(target: "handoff", handoff_id = link.id.0, "seal_complete");
+        Ok(fingerprint)
+    }
+
+    /// One attempt at the lock that was released; the machine asks again.
+    pub(super) fn retake_lock(&mut self) {
+        let taken = self.lock.as_mut().map_or(Ok(true), |lock| lock.try_take());
+        let refusal = match taken {
+            Ok(true) => return self.feed_incumbent(Input::Locked),
+            Ok(false) => self.lock.as_ref().map_or(String::new(), |lock| lock.blame()),
+            Err(error) => error.to_string(),
+        };
+        tracing::error!(target: "handoff", handoff_id = self.handoff_id().0, refusal, "the lock is not free; trying again");
+        self.feed_incumbent(Input::LockRefused(refusal));
+    }
+
+    fn kill_successor(&self) {
+        let Some(link) = &self.link else { return };
+        if let Err(error) = link.peer.kill(Signal::SIGKILL) {
+            tracing::error!(target: "handoff", handoff_id = link.id.0, %error, "the successor can not be killed");
+        }
+    }
+
+    pub(super) fn on_incumbent_message(&mut self, message: Message, fds: Vec<OwnedFd>) {
+        match &message {
+            Message::PrepareHandoff(prepare) if self.incumbent_phase() == Some(Phase::Serving) => {
+                if let Err(error) = self.accept_prepare(prepare, fds) {
+                    tracing::warn!(target: "handoff", handoff_id = prepare.id.0, %error, "a handoff is refused");
+                    return self.feed_incumbent(Input::Unable(prepare.id, error.to_string()));
+                }
+            }
+            Message::Reject(reject) => {
+                tracing::error!(target: "handoff", reason = reject.text, "the supervisor refuses this daemon");
+            }
+            _ => {}
+        }
+        self.feed_incumbent(Input::Message(message));
+    }
+
+    fn accept_prepare(&mut self, prepare: &PrepareHandoff, fds: Vec<OwnedFd>) -> Result<()> {
+        if !self.lock.as_ref().is_some_and(|lock| lock.is_held()) {
+            let text = "this daemon has neither a data directory nor a control path, so there is no lock to hand over";
+            return Err(Error::Refused(text.into()));
+        }
+        self.open_link(prepare.id, prepare.deadline_ns, fds)?;
+        if let Some(link) = &mut self.link {
+            link.drain_grace_ns = prepare.drain_grace_ns;
+        }
+        Ok(())
+    }
+
+    pub(super) fn incumbent(&self) -> Option<&Incumbent> {
+        match &self.machine {
+            Machine::Incumbent(machine) => Some(machine),
+            Machine::Successor(_) => None,
+        }
+    }
+
+    pub(super) fn incumbent_phase(&self) -> Option<Phase> {
+        self.incumbent().map(Incumbent::phase)
+    }
+}

@@ -1,0 +1,172 @@
+//! What the driver does for N's machine.
+
+use super::core::{Core, End, Machine, Task, Timer, nanos};
+use crate::channel::decide;
+use crate::error::Result;
+use crate::limits::{HEARTBEAT, HELLO_TIMEOUT, LOCK_PATIENCE};
+use crate::protocol::incumbent::Incumbent;
+use crate::protocol::message::{Message, Sealed};
+use crate::protocol::successor::{Action, Input, Phase, Successor, Timer as SuccessorTimer};
+use crate::protocol::{Decide, HandoffId};
+use crate::sys::clock::monotonic_ns;
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+
+impl Core {
+    pub(super) fn feed_successor(&mut self, input: Input) {
+        let Machine::Successor(machine) = &mut self.machine else { return };
+        let mut actions: VecDeque<Action> = machine.step(input).into();
+        while let Some(action) = actions.pop_front() {
+            if let (Some(answer), Machine::Successor(machine)) = (self.act_successor(action), &mut self.machine) {
+                actions.extend(machine.step(answer));
+            }
+        }
+    }
+
+    fn act_successor(&mut self, action: Action) -> Option<Input> {
+        match action {
+            Action::Send(message) => self.send(&message),
+            Action::Tell(message) => self.tell(&message),
+            Action::Arm(timer) => {
+                let now = monotonic_ns();
+                let due = match timer {
+                    SuccessorTimer::Ack => now + nanos(HELLO_TIMEOUT),
+                    SuccessorTimer::Heartbeat => now + nanos(HEARTBEAT),
+                    SuccessorTimer::Deadline => self.link.as_ref().map_or(u64::MAX, |link| link.deadline_ns),
+                };
+                self.timers.arm(Timer::Successor(timer), due);
+            }
+            Action::Disarm(timer) => self.timers.disarm(Timer::Successor(timer)),
+            Action::TakeLock(sealed) => {
+                let until_ns = monotonic_ns() + nanos(LOCK_PATIENCE);
+                self.tasks.push_back(Task::TakeLock { sealed, until_ns });
+            }
+            Action::Look => {
+                let alive = self.link.as_ref().is_some_and(|link| !link.peer.is_dead());
+                return Some(Input::IncumbentSeen { alive });
+            }
+            Action::Decide(decide @ Decide::Commit { .. }) => self.tasks.push_back(Task::Commit(decide)),
+            Action::Decide(Decide::Revoke) => {
+                return self.link.as_ref().map(|link| Input::Decided(decide(&link.page, Decide::Revoke)));
+            }
+            Action::Publish => self.tasks.push_back(Task::Publish),
+            Action::Abandon(reason) => {
+                tracing::warn!(target: "handoff", reason, handoff_id = self.handoff_id().0, "abort");
+                self.fence.close();
+                self.tasks.clear();
+                self.end = Some(End::Aborted(reason));
+            }
+            Action::EndSession(violation) => {
+                tracing::error!(target: "handoff", %violation, "the supervisor broke the protocol");
+                self.close_session();
+            }
+        }
+        None
+    }
+
+    /// Says something to O directly.
+    fn tell(&mut self, message: &Message) {
+        if let Some(transfer) = self.link.as_mut().and_then(|link| link.transfer.as_mut()) {
+            let _ = transfer.send(message, &[]); // O may be dead; the page says the same
+        }
+    }
+
+    pub(super) fn on_successor_message(&mut self, message: Message, fds: Vec<OwnedFd>) {
+        if let Message::HelloAck(ack) = &message
+            && let Some(terms) = ack.terms
+            && let Err(error) = self.open_link(terms.id, terms.deadline_ns, fds)
+        {
+            tracing::error!(target: "handoff", %error, "what came with HelloAck can not be used");
+            self.end = Some(End::Aborted(error.to_string()));
+            return self.close_session(); // nothing was disturbed; S sees the end
+        }
+        self.feed_successor(Input::Message(message));
+    }
+
+    /// One attempt at gate and lock. The task comes back if somebody holds them and patience is left.
+    pub(super) fn take_lock(&mut self, sealed: Sealed, until_ns: u64) {
+        let taken = match self.check_sealed(&sealed) {
+            Ok(()) => self.lock.as_mut().map_or(Ok(true), |lock| lock.try_take()),
+            Err(error) => Err(error),
+        };
+        let refusal = match taken {
+            Ok(true) => {
+                self.fence.open();
+                return self.feed_successor(Input::Locked);
+            }
+            Ok(false) if monotonic_ns() < until_ns => {
+                return self.tasks.push_front(Task::TakeLock { sealed, until_ns });
+            }
+            Ok(false) => self.lock.as_ref().map_or(String::new(), |lock| lock.blame()),
+            Err(error) => error.to_string(),
+        };
+        self.feed_successor(Input::LockRefused(refusal));
+    }
+
+    /// Whether what O sealed is what this process would open; and the gate, which must have come before Begin.
+    fn check_sealed(&mut self, sealed: &Sealed) -> Result<()> {
+        use crate::error::Error;
+        self.read_transfer();
+        let Some(lock) = &mut self.lock else { return Ok(()) };
+        if let Some(gate) = self.gate.take() {
+            lock.receive_gate(gate)?;
+        }
+        let Sealed::Complete { fingerprint, .. } = sealed else { return Ok(()) };
+        if lock.gate().is_none() {
+            return Err(Error::Protocol("the incumbent sealed, but did not hand over the gate".into()));
+        }
+        if lock.fingerprint()? != *fingerprint {
+            let shown = lock.path().display();
+            return Err(Error::Invalid(format!(
+                "{shown} is not the lock of what the incumbent sealed: both must use the same data directory"
+            )));
+        }
+        Ok(())
+    }
+
+    /// The commit itself. Runs on the owner's thread.
+    pub(super) fn commit(&mut self, request: Decide) {
+        let Some(link) = &self.link else { return };
+        let value = decide(&link.page, request);
+        self.committed_ns = monotonic_ns();
+        self.feed_successor(Input::Decided(value));
+    }
+
+    /// The word is won: everybody may see it.
+    pub(super) fn publish(&mut self) {
+        self.publish_control();
+        if let Some(link) = &self.link {
+            link.page.set_serving();
+        }
+        tracing::info!(target: "handoff", handoff_id = self.handoff_id().0, "commit");
+    }
+
+    /// The application serves: N tells everybody, and is O from here on.
+    pub(super) fn become_incumbent(&mut self) {
+        let (committed_ns, control) = (self.committed_ns, self.published.clone());
+        self.feed_successor(Input::Served { committed_ns, control });
+        let Machine::Successor(machine) = &self.machine else { return };
+        let (generation, id) = (machine.generation(), self.handoff_id());
+        self.machine = Machine::Incumbent(Incumbent::committed(generation, id));
+        self.close_link();
+        if let Some(lock) = &self.lock {
+            lock.record(generation);
+        }
+    }
+
+    pub(super) fn successor(&self) -> Option<&Successor> {
+        match &self.machine {
+            Machine::Successor(machine) => Some(machine),
+            Machine::Incumbent(_) => None,
+        }
+    }
+
+    /// Whether N has won the word, and may serve.
+    pub(super) fn has_won(&self) -> bool {
+        self.successor().is_some_and(|machine| matches!(machine.phase(), Phase::Won | Phase::Serving))
+    }
+
+    pub(super) fn handoff_id(&self) -> HandoffId {
+        self.link.as_ref().map_or(HandoffId::COLD, |link| link.id)
+    }
+}

@@ -1,0 +1,66 @@
+//! What a daemon may choose.
+
+use crate::error::{Error, Result};
+use crate::limits::BUILD_ID_BYTES_MAX;
+use std::path::PathBuf;
+
+/// What a daemon may choose before it asks for its role. Everything has a default.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    pub(super) control_path: Option<PathBuf>,
+    pub(super) data_dir: Option<PathBuf>,
+    pub(super) build_id: Vec<u8>,
+    pub(super) ignore_forks: bool,
+    pub(super) no_helper_thread: bool,
+    pub(super) network_data_dir: bool,
+}
+
+impl Config {
+    /// Everything by default.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Where supervisors find this daemon. Default: `$HANDOFF_CONTROL`; with neither, there is no control socket.
+    pub fn control_path(mut self, path: impl Into<PathBuf>) -> Self {
+        self.control_path = Some(path.into());
+        self
+    }
+
+    /// The directory whose lock says who may write. Default: `$HANDOFF_DATA_DIR`; with neither, the lock is beside the
+    /// control path, and without that, too, there is no lock and the daemon can not be replaced.
+    pub fn data_dir(mut self, path: impl Into<PathBuf>) -> Self {
+        self.data_dir = Some(path.into());
+        self
+    }
+
+    /// Which build this is, for people.
+    ///
+    /// # Errors
+    /// More than 256 bytes.
+    pub fn build_id(mut self, id: impl Into<Vec<u8>>) -> Result<Self> {
+        self.build_id = id.into();
+        if self.build_id.len() > BUILD_ID_BYTES_MAX {
+            return Err(Error::TooBig(format!("a build id has at most {BUILD_ID_BYTES_MAX} bytes")));
+        }
+        Ok(self)
+    }
+
+    /// The seal does not wait for forked children that have neither exec'ed nor exited.
+    pub fn ignore_forks(mut self, ignore: bool) -> Self {
+        self.ignore_forks = ignore;
+        self
+    }
+
+    /// No helper thread during a handoff: no heartbeats while the application is busy, and no abort is heard then.
+    pub fn helper_thread(mut self, helper: bool) -> Self {
+        self.no_helper_thread = !helper;
+        self
+    }
+
+    /// Accept a data directory on NFS and the like, whose locks may not hold across hosts.
+    pub fn network_data_dir(mut self, accept: bool) -> Self {
+        self.network_data_dir = accept;
+        self
+    }
+}

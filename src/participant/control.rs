@@ -1,0 +1,86 @@
+//! The control path: where a supervisor that has no session finds the daemon.
+
+use crate::channel::Channel;
+use crate::error::{Error, Result};
+use crate::protocol::Message;
+use crate::protocol::message::{Hello, Reject, RejectCode};
+use crate::sys::control::{ControlListener, PreparedControl, living_owner};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
+
+/// The control socket, and where it is on its way to its path.
+#[derive(Debug, Default)]
+pub(super) struct Control {
+    path: Option<PathBuf>,
+    prepared: Option<PreparedControl>,
+    listener: Option<ControlListener>,
+}
+
+impl Control {
+    pub(super) fn new(path: Option<PathBuf>) -> Self {
+        Self { path, prepared: None, listener: None }
+    }
+
+    /// Binds and listens under a temporary name.
+    pub(super) fn prepare(&mut self) -> Result<()> {
+        if let (Some(path), None) = (&self.path, &self.prepared) {
+            self.prepared = Some(ControlListener::prepare(path).map_err(|error| Error::Invalid(error.to_string()))?);
+        }
+        Ok(())
+    }
+
+    /// Refuses to take the path from a daemon that nobody is replacing.
+    pub(super) fn check_free(&self) -> Result<()> {
+        let Some(path) = &self.path else { return Ok(()) };
+        let shown = path.display();
+        match living_owner(path).map_err(Error::system(format!("look who listens on control path {shown}")))? {
+            None => Ok(()),
+            Some(owner) => Err(Error::Refused(format!(
+                "process {} listens on control path {shown}: that daemon runs already; stop it, or choose another path",
+                owner.pid
+            ))),
+        }
+    }
+
+    /// Moves the socket to its path. May be called again after a failure.
+    pub(super) fn publish(&mut self) -> Result<Option<BorrowedFd<'_>>> {
+        if let Some(prepared) = &mut self.prepared {
+            let listener = prepared.publish().map_err(|error| Error::Invalid(error.to_string()))?;
+            self.prepared = None;
+            self.listener = Some(listener);
+            return Ok(self.listener.as_ref().map(AsFd::as_fd));
+        }
+        Ok(None)
+    }
+
+    /// Whether another process has taken the path since, or somebody has removed it.
+    pub(super) fn is_lost(&self) -> bool {
+        self.listener.as_ref().is_some_and(|listener| !listener.is_ours())
+    }
+
+    pub(super) fn listener(&self) -> Option<BorrowedFd<'_>> {
+        self.listener.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Greets everybody who connects, and says that adoption is not offered.
+    pub(super) fn greet(&self, hello: &Hello) {
+        let Some(listener) = &self.listener else { return };
+        while let Ok(Some((socket, peer))) = listener.accept() {
+            let uid = nix::unistd::geteuid().as_raw();
+            let mut channel = Channel::new(socket);
+            let refusal = if peer.uid == uid || peer.uid == 0 {
+                let _ = channel.send(&Message::Hello(hello.clone()), &[]); // a peer that has gone harms nobody
+                Reject { code: RejectCode::Unable, text: "this daemon can not be adopted yet".into() }
+            } else {
+                tracing::warn!(target: "handoff", pid = peer.pid, uid = peer.uid, "refused: another user connected to the control path");
+                Reject { code: RejectCode::Uid, text: format!("user {} may not control this daemon", peer.uid) }
+            };
+            let _ = channel.send(&Message::Reject(refusal), &[]);
+        }
+    }
+
+    /// In a forked child: the temporary name belongs to the parent.
+    pub(super) fn forget(&mut self) {
+        std::mem::forget(self.prepared.take());
+    }
+}

@@ -1,0 +1,420 @@
+//! The one driver of a daemon's machine: everything in here happens under one mutex.
+
+use super::control::Control;
+use super::data_lock::DataDirLock;
+use super::event::EventSlot;
+use super::fence::WriteFence;
+use crate::channel::{Channel, Incoming};
+use crate::error::{Error, Result};
+use crate::limits::CONTROL_RETRY;
+use crate::protocol::incumbent::{self, Incumbent};
+use crate::protocol::message::{Hello, Message, Sealed, Side, VERSION_MAX, VERSION_MIN, capability};
+use crate::protocol::successor::{self, Successor};
+use crate::protocol::{Decide, HandoffId};
+use crate::sys::clock::monotonic_ns;
+use crate::sys::fork;
+use crate::sys::page::DecisionPage;
+use crate::sys::pidfd::Pidfd;
+use crate::sys::seqpacket::Seqpacket;
+use crate::sys::timers::Timers;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// The machine of this process: N until it serves, O from then on.
+#[derive(Debug)]
+pub(super) enum Machine {
+    Successor(Successor),
+    Incumbent(Incumbent),
+}
+
+/// The timers of either machine, and the driver's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Timer {
+    Successor(successor::Timer),
+    Incumbent(incumbent::Timer),
+    Control,
+}
+
+/// What only the owner's thread may do.
+#[derive(Clone, Debug)]
+pub(super) enum Task {
+    /// N: gate and lock; insists until then.
+    TakeLock { sealed: Sealed, until_ns: u64 },
+    /// O: the lock that it released.
+    RetakeLock,
+    /// N: the commit.
+    Commit(Decide),
+    /// N: the control path into its place.
+    Publish,
+}
+
+/// Why there is nothing more to do for this handle.
+#[derive(Clone, Debug)]
+pub(super) enum End {
+    /// N is not wanted.
+    Aborted(String),
+    /// N serves instead.
+    Replaced,
+    /// O can not take over again.
+    Lost(String),
+}
+
+/// What belongs to one handoff.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) id: HandoffId,
+    pub(super) page: DecisionPage,
+    pub(super) peer: Pidfd,
+    pub(super) transfer: Option<Channel>,
+    pub(super) deadline_ns: u64,
+    pub(super) drain_grace_ns: u64,
+    /// The peer's death was told to the machine.
+    pub(super) peer_dead: bool,
+}
+
+/// What an epoll event is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+enum Source {
+    Session,
+    Transfer,
+    Peer,
+    Timers,
+    Control,
+    Stop,
+}
+
+/// Everything under the mutex.
+#[derive(Debug)]
+pub(super) struct Core {
+    pub(super) machine: Machine,
+    pub(super) session: Option<Channel>,
+    pub(super) link: Option<Link>,
+    pub(super) lock: Option<DataDirLock>,
+    pub(super) control: Control,
+    pub(super) timers: Timers<Timer>,
+    pub(super) events: EventSlot,
+    pub(super) tasks: VecDeque<Task>,
+    pub(super) end: Option<End>,
+    /// The gate, which O sent and N has not used yet.
+    pub(super) gate: Option<OwnedFd>,
+    /// A cold start holds the lock.
+    pub(super) cold_begun: bool,
+    /// A cold start has announced that it is ready, and may serve.
+    pub(super) cold_ready: bool,
+    /// When the word was won, and whether the control path is in its place.
+    pub(super) committed_ns: u64,
+    pub(super) published: std::result::Result<(), String>,
+    /// The application has called `serve` or `dispatch` since it may serve.
+    pub(super) served: bool,
+    pub(super) stop_told: bool,
+    build_id: Vec<u8>,
+    /// Everything that the driver waits for, but the owner's own wake-up.
+    sources: Epoll,
+    pub(super) fence: Arc<WriteFence>,
+    pub(super) stop: Arc<AtomicBool>,
+}
+
+impl Core {
+    pub(super) fn new(
+        session: Option<OwnedFd>,
+        successor: bool,
+        lock: Option<DataDirLock>,
+        control: Control,
+        build_id: Vec<u8>,
+    ) -> Result<Self> {
+        let system = |error: nix::Error| Error::system("epoll")(error.into());
+        let machine = match successor {
+            true => Machine::Successor(Successor::new()),
+            false => Machine::Incumbent(Incumbent::cold()),
+        };
+        let mut core = Self {
+            machine,
+            session: None,
+            link: None,
+            lock,
+            control,
+            timers: Timers::new().map_err(Error::system("timerfd_create"))?,
+            events: EventSlot::new().map_err(Error::system("eventfd"))?,
+            tasks: VecDeque::new(),
+            end: None,
+            gate: None,
+            cold_begun: false,
+            cold_ready: false,
+            committed_ns: 0,
+            published: Ok(()),
+            served: false,
+            stop_told: false,
+            build_id,
+            sources: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(system)?,
+            fence: Arc::new(WriteFence::closed()),
+            stop: Arc::default(),
+        };
+        add(&core.sources, core.timers.as_fd(), Source::Timers)?;
+        if let Some(fd) = session {
+            let socket = Seqpacket::from_fd(fd).map_err(Error::system("HANDOFF_SOCK_FD"))?;
+            core.open_session(Channel::new(socket))?;
+        }
+        Ok(core)
+    }
+
+    fn open_session(&mut self, channel: Channel) -> Result<()> {
+        add(&self.sources, channel.as_fd(), Source::Session)?;
+        fork::withhold(channel.as_fd());
+        self.session = Some(channel);
+        let side = if matches!(self.machine, Machine::Successor(_)) { Side::Successor } else { Side::Incumbent };
+        let hello = self.hello(side);
+        match side {
+            Side::Successor => self.feed_successor(successor::Input::Start(hello)),
+            Side::Incumbent => self.feed_incumbent(incumbent::Input::Start(hello)),
+        }
+        Ok(())
+    }
+
+    /// Readable when [`Core::pump`] has something to do.
+    pub(super) fn sources(&self) -> BorrowedFd<'_> {
+        self.sources.0.as_fd()
+    }
+
+    pub(super) fn watch_stop(&self, stop: BorrowedFd<'_>) -> Result<()> {
+        add(&self.sources, stop, Source::Stop)
+    }
+
+    fn hello(&self, side: Side) -> Hello {
+        let generation = match &self.machine {
+            Machine::Successor(machine) => machine.generation(),
+            Machine::Incumbent(machine) => machine.generation(),
+        };
+        Hello {
+            side,
+            pid: std::process::id(),
+            version_min: VERSION_MIN,
+            version_max: VERSION_MAX,
+            capabilities: if self.lock.is_some() { capability::EXCLUSIVE } else { 0 },
+            generation,
+            open_descriptors: crate::sys::limits::open_descriptors().unwrap_or(0) as u32,
+            time_namespace: crate::sys::clock::time_namespace(),
+            build_id: self.build_id.clone(),
+        }
+    }
+
+    // ---- what happens
+
+    /// Reads and handles everything that is there. Queues are read to their end before an end of a session, a death or
+    /// a timer counts.
+    pub(super) fn pump(&mut self) {
+        let mut ready = [EpollEvent::empty(); 8];
+        let Ok(count) = self.sources.wait(&mut ready, EpollTimeout::ZERO) else { return };
+        let is_ready = |source| ready[..count].iter().any(|event| event.data() == source as u64);
+        let late = is_ready(Source::Peer) || is_ready(Source::Timers) || is_ready(Source::Stop);
+        if late || is_ready(Source::Transfer) {
+            self.read_transfer();
+        }
+        if late || is_ready(Source::Session) {
+            self.read_session();
+        }
+        if is_ready(Source::Peer) {
+            self.note_peer();
+        }
+        if is_ready(Source::Control) {
+            self.control.greet(&self.hello(Side::Incumbent));
+        }
+        while let Some(timer) = self.timers.next_due() {
+            self.on_timer(timer);
+        }
+        if self.stop.load(Ordering::Acquire) && !self.stop_told {
+            self.stop_told = true;
+            match &self.machine {
+                Machine::Successor(_) => self.feed_successor(successor::Input::Stop),
+                Machine::Incumbent(_) => self.feed_incumbent(incumbent::Input::Stop),
+            }
+        }
+    }
+
+    fn read_session(&mut self) {
+        loop {
+            let Some(session) = &mut self.session else { return };
+            match session.receive() {
+                Ok(Incoming::Message(message, fds, _)) => self.on_message(message, fds),
+                Ok(Incoming::Nothing) => return,
+                Ok(Incoming::End) => return self.lose_session("the supervisor closed the session"),
+                Err(error) => return self.lose_session(&error.to_string()),
+            }
+        }
+    }
+
+    fn on_message(&mut self, message: Message, fds: Vec<OwnedFd>) {
+        tracing::trace!(target: "handoff", message = message.name(), handoff_id = message.id().0, "received");
+        match &self.machine {
+            Machine::Successor(_) => self.on_successor_message(message, fds),
+            Machine::Incumbent(_) => self.on_incumbent_message(message, fds),
+        }
+    }
+
+    /// The session is over: for the machine that is the supervisor's end.
+    fn lose_session(&mut self, why: &str) {
+        tracing::warn!(target: "handoff", why, "no supervisor any more");
+        self.close_session();
+        match &self.machine {
+            Machine::Successor(_) => self.feed_successor(successor::Input::SupervisorGone),
+            Machine::Incumbent(_) => self.feed_incumbent(incumbent::Input::SupervisorGone),
+        }
+    }
+
+    pub(super) fn close_session(&mut self) {
+        if let Some(session) = self.session.take() {
+            fork::release(session.as_fd());
+            remove(&self.sources, session.as_fd());
+        }
+    }
+
+    /// Reads what O and N say to each other directly.
+    pub(super) fn read_transfer(&mut self) {
+        loop {
+            let Some(transfer) = self.link.as_mut().and_then(|link| link.transfer.as_mut()) else { return };
+            match (transfer.receive(), &self.machine) {
+                (Ok(Incoming::Message(Message::Gate(gate), mut fds, _)), Machine::Successor(_))
+                    if self.is_current(gate.id) =>
+                {
+                    self.gate = fds.pop();
+                }
+                (Ok(Incoming::Message(Message::Serving(serving), ..)), Machine::Incumbent(_))
+                    if self.is_current(serving.id) =>
+                {
+                    self.feed_incumbent(incumbent::Input::SuccessorServing);
+                }
+                (Ok(Incoming::Message(message, ..)), _) => {
+                    tracing::warn!(target: "handoff", message = message.name(), "dropped: not for the transfer socket");
+                }
+                (Ok(Incoming::Nothing), _) => return,
+                (Ok(Incoming::End) | Err(_), _) => return self.close_transfer(), // the pidfd tells who died
+            }
+        }
+    }
+
+    fn is_current(&self, id: HandoffId) -> bool {
+        self.link.as_ref().is_some_and(|link| link.id == id)
+    }
+
+    fn close_transfer(&mut self) {
+        if let Some(transfer) = self.link.as_mut().and_then(|link| link.transfer.take()) {
+            fork::release(transfer.as_fd());
+            remove(&self.sources, transfer.as_fd());
+        }
+    }
+
+    fn note_peer(&mut self) {
+        let Some(link) = self.link.as_mut().filter(|link| !link.peer_dead && link.peer.is_dead()) else { return };
+        link.peer_dead = true;
+        remove(&self.sources, link.peer.as_fd()); // it stays readable for ever
+        match &self.machine {
+            Machine::Successor(_) => self.feed_successor(successor::Input::IncumbentDied),
+            Machine::Incumbent(_) => self.feed_incumbent(incumbent::Input::SuccessorDied),
+        }
+    }
+
+    fn on_timer(&mut self, timer: Timer) {
+        match (timer, &self.machine) {
+            (Timer::Successor(timer), Machine::Successor(_)) => self.feed_successor(successor::Input::Timer(timer)),
+            (Timer::Incumbent(timer), Machine::Incumbent(_)) => self.feed_incumbent(incumbent::Input::Timer(timer)),
+            (Timer::Control, _) => self.publish_control(),
+            _ => {} // of the machine that this process had before
+        }
+    }
+
+    // ---- what both machines ask for
+
+    /// Takes over what came with HelloAck or PrepareHandoff: page, the peer's pidfd, transfer socket.
+    pub(super) fn open_link(&mut self, id: HandoffId, deadline_ns: u64, fds: Vec<OwnedFd>) -> Result<()> {
+        let [page, peer, transfer] = <[OwnedFd; 3]>::try_from(fds)
+            .map_err(|fds| Error::Protocol(format!("{} descriptors came, not 3", fds.len())))?;
+        let page = DecisionPage::map(page).map_err(Error::system("map the decision page"))?;
+        if page.id() != id.0 {
+            return Err(Error::Protocol(format!("the decision page is of handoff {}, not {id}", page.id())));
+        }
+        let peer = Pidfd::from_fd(peer).map_err(Error::system("take over the peer's pidfd"))?;
+        let transfer = Seqpacket::from_fd(transfer).map_err(Error::system("take over the transfer socket"))?;
+        self.close_link();
+        add(&self.sources, peer.as_fd(), Source::Peer)?;
+        add(&self.sources, transfer.as_fd(), Source::Transfer)?;
+        fork::withhold(transfer.as_fd());
+        let transfer = Some(Channel::new(transfer));
+        self.link = Some(Link { id, page, peer, transfer, deadline_ns, drain_grace_ns: 0, peer_dead: false });
+        Ok(())
+    }
+
+    pub(super) fn close_link(&mut self) {
+        self.close_transfer();
+        if let Some(link) = self.link.take() {
+            remove(&self.sources, link.peer.as_fd());
+        }
+        self.gate = None;
+    }
+
+    pub(super) fn send(&mut self, message: &Message) {
+        let Some(session) = &mut self.session else { return };
+        // A peer that is gone shows as the end of the session, when its last messages are read.
+        match session.send(message, &[]) {
+            Ok(()) => tracing::trace!(target: "handoff", message = message.name(), handoff_id = message.id().0, "sent"),
+            Err(error) => tracing::debug!(target: "handoff", message = message.name(), %error, "not sent"),
+        }
+    }
+
+    /// Puts the control path into its place, and tries again later if that fails: a commit stands.
+    pub(super) fn publish_control(&mut self) {
+        self.published = match self.control.publish() {
+            Ok(Some(listener)) => {
+                fork::withhold(listener);
+                add(&self.sources, listener, Source::Control).map_err(|error| error.to_string())
+            }
+            Ok(None) => return,
+            Err(error) => {
+                tracing::warn!(target: "handoff", %error, "the control path is not in its place; trying again");
+                self.timers.arm(Timer::Control, monotonic_ns() + nanos(CONTROL_RETRY));
+                Err(error.to_string())
+            }
+        };
+    }
+
+    /// Binds the control path again if another process has it, or has removed it.
+    pub(super) fn rebind_control(&mut self) {
+        if !self.control.is_lost() {
+            return;
+        }
+        if let Some(listener) = self.control.listener() {
+            fork::release(listener);
+            remove(&self.sources, listener);
+        }
+        match self.control.prepare() {
+            Ok(()) => self.publish_control(),
+            Err(error) => tracing::warn!(target: "handoff", %error, "the control path can not be bound again"),
+        }
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        self.close_session();
+        self.close_link();
+        if let Some(listener) = self.control.listener() {
+            fork::release(listener);
+        }
+    }
+}
+
+pub(super) fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn add(epoll: &Epoll, fd: BorrowedFd<'_>, source: Source) -> Result<()> {
+    let event = EpollEvent::new(EpollFlags::EPOLLIN, source as u64);
+    epoll.add(fd, event).map_err(|error| Error::system("epoll_ctl")(error.into()))
+}
+
+fn remove(epoll: &Epoll, fd: BorrowedFd<'_>) {
+    let _ = epoll.delete(fd); // not there is as good as removed
+}

@@ -1,0 +1,169 @@
+//! The lock of the data directory, and the gate that keeps strangers out of the moment between two holders.
+
+use crate::error::{Error, Result};
+use crate::protocol::message::Fingerprint;
+use crate::sys::lock::{LockFile, LockRecord, holders, is_network_fs};
+use crate::sys::pidfd::start_time;
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// Where the two files are.
+#[derive(Clone, Debug)]
+struct Paths {
+    /// The directory of both, whose identity is part of the fingerprint.
+    dir: PathBuf,
+    lock: PathBuf,
+    gate: PathBuf,
+}
+
+/// `flock(2)` on `<data_dir>/.handoff.lock`: the only truth of who may write the data.
+///
+/// The file also holds a record for people: generation, pid and start time of the holder.
+#[derive(Debug)]
+pub struct DataDirLock {
+    paths: Paths,
+    gate: Option<LockFile>,
+    lock: Option<LockFile>,
+    held: bool,
+}
+
+impl DataDirLock {
+    /// Takes gate and lock of a data directory: for a tool that must not run beside the daemon. Dropped, it frees both.
+    ///
+    /// # Errors
+    /// [`Error::Locked`], with the holder; the directory is missing, no directory, on a network, or can not be written.
+    pub fn acquire(data_dir: &Path) -> Result<Self> {
+        let mut lock = Self::at(data_dir, false)?;
+        if lock.try_take()? { Ok(lock) } else { Err(Error::Locked(lock.blame())) }
+    }
+
+    fn at(dir: &Path, network: bool) -> Result<Self> {
+        check_directory(dir, network)?;
+        let paths = Paths { dir: dir.into(), lock: dir.join(".handoff.lock"), gate: dir.join(".handoff.gate") };
+        Ok(Self { paths, gate: None, lock: None, held: false })
+    }
+
+    /// Looks for the place of the lock; none without a data directory and a control path.
+    pub(super) fn locate(data_dir: Option<&Path>, control: Option<&Path>, network: bool) -> Result<Option<Self>> {
+        let paths = match (data_dir, control) {
+            (Some(dir), _) => return Self::at(dir, network).map(Some),
+            (None, Some(control)) => {
+                let dir = control.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+                Paths { dir: dir.into(), lock: suffixed(control, ".lock"), gate: suffixed(control, ".gate") }
+            }
+            (None, None) => return Ok(None),
+        };
+        Ok(Some(Self { paths, gate: None, lock: None, held: false }))
+    }
+
+    /// The lock file.
+    pub fn path(&self) -> &Path {
+        &self.paths.lock
+    }
+
+    /// Whether this process holds it now. It releases the lock when it has sealed.
+    pub fn is_held(&self) -> bool {
+        self.held
+    }
+
+    /// Takes the gate, unless it came from the incumbent, then the lock. `Ok(false)`: somebody holds one of them.
+    pub(super) fn try_take(&mut self) -> Result<bool> {
+        let taken = try_one(&mut self.gate, &self.paths.gate)? && try_one(&mut self.lock, &self.paths.lock)?;
+        self.held |= taken;
+        Ok(taken)
+    }
+
+    /// The gate's locked description, which the incumbent sent.
+    pub(super) fn receive_gate(&mut self, gate: OwnedFd) -> Result<()> {
+        let gate = LockFile::from_locked(gate, &self.paths.gate).map_err(Error::system("take over the gate"))?;
+        self.gate = Some(gate);
+        Ok(())
+    }
+
+    /// To be sent to the successor.
+    pub(super) fn gate(&self) -> Option<BorrowedFd<'_>> {
+        self.gate.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Unlocks explicitly: a forked child that still has the description must not keep the lock.
+    pub(super) fn release(&mut self) -> Result<()> {
+        if let Some(lock) = &self.lock {
+            lock.unlock().map_err(Error::system(format!("unlock {}", self.paths.lock.display())))?;
+        }
+        self.held = false;
+        Ok(())
+    }
+
+    /// What tells this directory from another one.
+    pub(super) fn fingerprint(&self) -> Result<Fingerprint> {
+        let stat = |path: &Path| {
+            let seen = fs::metadata(path).map_err(Error::system(format!("stat {}", path.display())))?;
+            Ok((seen.dev(), seen.ino()))
+        };
+        Ok(Fingerprint { directory: stat(&self.paths.dir)?, lock: stat(&self.paths.lock)? })
+    }
+
+    /// Writes the record for people; it decides nothing.
+    pub(super) fn record(&self, generation: u64) {
+        let pid = std::process::id() as i32;
+        let record = LockRecord { generation, pid, start_time: start_time(pid).unwrap_or(0) };
+        if let Some(Err(error)) = self.lock.as_ref().map(|lock| lock.write_record(&record)) {
+            tracing::warn!(target: "handoff", %error, "the record in the lock file could not be written");
+        }
+    }
+
+    /// Who is in the way, for people.
+    pub(super) fn blame(&self) -> String {
+        let path = if self.gate.is_some() { &self.paths.lock } else { &self.paths.gate };
+        let own = std::process::id() as i32;
+        let mut named: Vec<String> = holders(path)
+            .into_iter()
+            .filter(|holder| holder.pid != own)
+            .map(|holder| format!("process {} ({})", holder.pid, holder.command))
+            .collect();
+        named.dedup();
+        let who = if named.is_empty() { "a process that can not be seen from here".into() } else { named.join(", ") };
+        format!(
+            "{} is locked by {who}: it serves this data already; stop it, or choose another directory",
+            path.display()
+        )
+    }
+}
+
+fn suffixed(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    name.into()
+}
+
+fn check_directory(dir: &Path, network: bool) -> Result<()> {
+    let shown = dir.display();
+    let found = fs::metadata(dir).map_err(Error::system(format!("data directory {shown}")))?;
+    if !found.is_dir() {
+        return Err(Error::Invalid(format!("data directory {shown} is not a directory")));
+    }
+    match is_network_fs(dir).map_err(Error::system(format!("statfs {shown}")))? {
+        Some(kind) if !network => Err(Error::Invalid(format!(
+            "data directory {shown} is on {kind}, where a lock may not keep other hosts out; choose a local one, or accept the risk with the option for network data directories"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Opens and locks one file; keeps it only when it is locked.
+fn try_one(slot: &mut Option<LockFile>, path: &Path) -> Result<bool> {
+    let explain = |error: io::Error| Error::System { what: format!("lock {}", path.display()), source: error };
+    let file = match slot.take() {
+        Some(file) => file,
+        None => LockFile::open(path).map_err(explain)?,
+    };
+    if !file.try_lock().map_err(explain)? {
+        return Ok(false);
+    }
+    *slot = Some(file);
+    Ok(true)
+}

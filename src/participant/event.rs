@@ -1,0 +1,144 @@
+//! What the application is asked to do, and whether it has answered.
+
+use crate::error::{Error, Result};
+use crate::protocol::HandoffId;
+use crate::sys::clock::monotonic_ns;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::sync::Arc;
+
+/// What the application is asked to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    /// Stop accepting, finish, make acknowledged writes durable. Answer: done or failed.
+    Drain,
+    /// Flush and close the writers. Answer: sealed or failed. The lock is released after it.
+    Seal,
+    /// The lock is held again: reopen, take listeners again, accept. Answer: done or failed.
+    Resume,
+    /// The data belongs to the successor: exit without writing. No answer.
+    Replaced,
+    /// [`super::Participant::stop`] was called: shut down. No answer.
+    Stopped,
+}
+
+/// An event, which the application answers by its id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// What to do.
+    pub kind: EventKind,
+    /// For the answer.
+    pub id: u64,
+    /// When it is late: absolute `CLOCK_MONOTONIC` nanoseconds; `u64::MAX` for never.
+    pub deadline_ns: u64,
+    /// Becomes readable when the answer is not wanted any more. Borrowed: valid while the event is open.
+    pub cancel_fd: RawFd,
+    /// The handoff, the same in every log of it; 0 outside a handoff.
+    pub handoff_id: u64,
+}
+
+impl Event {
+    /// An event that needs no answer.
+    pub(super) fn notice(kind: EventKind, handoff: HandoffId) -> Self {
+        Self { kind, id: 0, deadline_ns: u64::MAX, cancel_fd: -1, handoff_id: handoff.0 }
+    }
+}
+
+/// At most one event is under way.
+#[derive(Debug)]
+pub(super) struct EventSlot {
+    last_id: u64,
+    /// The machine wants it, the application has not heard of it.
+    pending: Option<Event>,
+    /// The application has heard of it, and has not answered.
+    open: Option<Event>,
+    /// The application has heard of a drain, and so must hear of the resume.
+    disturbed: bool,
+    /// When the application heard of the drain.
+    pub(super) drain_began_ns: u64,
+    cancel: Arc<EventFd>,
+}
+
+impl EventSlot {
+    pub(super) fn new() -> io::Result<Self> {
+        let cancel = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        Ok(Self {
+            last_id: 0,
+            pending: None,
+            open: None,
+            disturbed: false,
+            drain_began_ns: 0,
+            cancel: Arc::new(cancel),
+        })
+    }
+
+    pub(super) fn ask(&mut self, kind: EventKind, deadline_ns: u64, handoff: HandoffId) {
+        self.last_id += 1;
+        let _ = self.cancel.read(); // nothing to read is fine
+        let cancel_fd = self.cancel.as_fd().as_raw_fd();
+        self.pending = Some(Event { kind, id: self.last_id, deadline_ns, cancel_fd, handoff_id: handoff.0 });
+    }
+
+    /// The answer is not wanted any more. `Err` of the eventfd can only be that it is readable already.
+    pub(super) fn cancel(&mut self) {
+        self.pending = None;
+        if self.open.take().is_some() {
+            let _ = self.cancel.write(1);
+        }
+    }
+
+    /// For those who wait for it without the mutex.
+    pub(super) fn cancellation(&self) -> Arc<EventFd> {
+        Arc::clone(&self.cancel)
+    }
+
+    pub(super) fn is_pending(&self) -> bool {
+        self.pending.is_some()
+    }
+
+    /// A resume that nobody needs, because the drain never reached the application.
+    pub(super) fn skip_resume(&mut self) -> bool {
+        let skip = !self.disturbed && self.pending.is_some_and(|event| event.kind == EventKind::Resume);
+        if skip {
+            self.pending = None;
+        }
+        skip
+    }
+
+    /// Hands the event to the application.
+    pub(super) fn deliver(&mut self) -> Option<Event> {
+        let event = self.pending.take()?;
+        match event.kind {
+            EventKind::Drain => {
+                self.disturbed = true;
+                self.drain_began_ns = monotonic_ns();
+            }
+            EventKind::Resume => self.disturbed = false,
+            _ => {}
+        }
+        self.open = Some(event);
+        Some(event)
+    }
+
+    /// The event of this id, if its answer is still wanted.
+    pub(super) fn look(&self, id: u64) -> Result<Event> {
+        self.open.filter(|event| event.id == id && monotonic_ns() <= event.deadline_ns).ok_or(Error::Stale)
+    }
+
+    /// Takes the answer of the event of this id.
+    pub(super) fn answer(&mut self, id: u64) -> Result<Event> {
+        let event = self.look(id)?;
+        self.open = None;
+        Ok(event)
+    }
+
+    /// Milliseconds until the event is late, rounded up; 0 if it is over.
+    pub(super) fn remaining_ms(&self, id: u64) -> u64 {
+        match self.open.filter(|event| event.id == id) {
+            Some(event) if event.deadline_ns == u64::MAX => u64::MAX,
+            Some(event) => event.deadline_ns.saturating_sub(monotonic_ns()).div_ceil(1_000_000),
+            None => 0,
+        }
+    }
+}

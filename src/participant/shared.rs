@@ -1,0 +1,313 @@
+//! The driver as all threads see it: one mutex, and what may be touched without it.
+
+use super::core::{Core, Machine, Task};
+use super::event::{Event, EventKind};
+use super::fence::WriteFence;
+use super::helper::{Attention, Helper};
+use crate::error::{Error, Result};
+use crate::protocol::{incumbent, successor};
+use crate::sys::fork;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+/// Where this process is, for the application. The data may be written in `Begun`, `Serving`, `Draining` and `Sealing`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+#[allow(missing_docs)] // the names say it
+pub enum Phase {
+    Starting = 0,
+    Begun = 1,
+    Serving = 2,
+    Draining = 3,
+    Sealing = 4,
+    Sealed = 5,
+    Resuming = 6,
+    Replaced = 7,
+}
+
+impl Phase {
+    fn of(core: &Core) -> Self {
+        use incumbent::Phase as O;
+        use successor::Phase as N;
+        if core.end.is_some() {
+            return Self::Replaced;
+        }
+        let held = core.lock.as_ref().is_none_or(|lock| lock.is_held());
+        match &core.machine {
+            Machine::Successor(machine) => match machine.phase() {
+                N::Won | N::Serving => Self::Serving,
+                N::Opening | N::AwaitCommitted | N::Committing => Self::Begun,
+                N::Aborted => Self::Replaced,
+                _ => Self::Starting,
+            },
+            Machine::Incumbent(machine) => match machine.phase() {
+                O::Starting if core.cold_begun && core.cold_ready => Self::Serving,
+                O::Starting if core.cold_begun => Self::Begun,
+                O::Starting => Self::Starting,
+                O::Serving => Self::Serving,
+                O::Sealing => Self::Sealing,
+                O::Resuming => Self::Resuming,
+                O::Replaced | O::Lost => Self::Replaced,
+                _ if held => Self::Draining,
+                _ => Self::Sealed,
+            },
+        }
+    }
+}
+
+/// The driver, shared by the owner's thread, the threads that answer events, and the helper.
+#[derive(Debug)]
+pub(super) struct Shared {
+    core: Mutex<Core>,
+    /// The sources, and the wake-up: what the application polls.
+    outer: Epoll,
+    sources: std::os::fd::OwnedFd,
+    /// Readable while the owner's thread has something to do.
+    wake: EventFd,
+    stop_fd: EventFd,
+    stop: Arc<AtomicBool>,
+    phase: AtomicU8,
+    /// A call of the owner class is under way.
+    owned: AtomicBool,
+    fence: Arc<WriteFence>,
+    cancel: Arc<EventFd>,
+    epoch: u32,
+}
+
+impl Shared {
+    pub(super) fn new(core: Core) -> Result<Self> {
+        let system = |error: nix::Error| Error::system("epoll or eventfd")(error.into());
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        let (outer, wake, stop_fd) = (
+            Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(system)?,
+            EventFd::from_flags(flags).map_err(system)?,
+            EventFd::from_flags(flags).map_err(system)?,
+        );
+        core.watch_stop(stop_fd.as_fd())?;
+        outer.add(core.sources(), EpollEvent::new(EpollFlags::EPOLLIN, 0)).map_err(system)?;
+        outer.add(&wake, EpollEvent::new(EpollFlags::EPOLLIN, 1)).map_err(system)?;
+        let sources = core.sources().try_clone_to_owned().map_err(Error::system("dup"))?;
+        let (stop, fence, cancel) = (Arc::clone(&core.stop), Arc::clone(&core.fence), core.events.cancellation());
+        Ok(Self {
+            core: Mutex::new(core),
+            outer,
+            sources,
+            wake,
+            stop_fd,
+            stop,
+            phase: AtomicU8::new(0),
+            owned: AtomicBool::new(false),
+            fence,
+            cancel,
+            epoch: fork::epoch(),
+        })
+    }
+
+    /// In a forked child nothing but dropping is allowed.
+    pub(super) fn check_fork(&self) -> Result<()> {
+        if self.is_forked() { Err(Error::Forked) } else { Ok(()) }
+    }
+
+    pub(super) fn is_forked(&self) -> bool {
+        fork::epoch() != self.epoch
+    }
+
+    pub(super) fn fence(&self) -> &WriteFence {
+        &self.fence
+    }
+
+    pub(super) fn phase(&self) -> u8 {
+        self.phase.load(Ordering::Acquire)
+    }
+
+    pub(super) fn sources(&self) -> BorrowedFd<'_> {
+        self.sources.as_fd()
+    }
+
+    pub(super) fn poll_fd(&self) -> BorrowedFd<'_> {
+        self.outer.0.as_fd()
+    }
+
+    pub(super) fn cancel_fd(&self) -> BorrowedFd<'_> {
+        self.cancel.as_fd()
+    }
+
+    /// Async-signal-safe: one atomic store and one write(2).
+    pub(super) fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        let _ = self.stop_fd.write(1); // only fails when it is readable already
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    /// Runs `f` under the mutex, and keeps wake-up and phase true.
+    pub(super) fn with<T>(&self, f: impl FnOnce(&mut Core) -> T) -> Result<T> {
+        let mut core = self.lock()?;
+        let result = f(&mut core);
+        self.settle(&core);
+        Ok(result)
+    }
+
+    fn lock(&self) -> Result<MutexGuard<'_, Core>> {
+        self.core.lock().map_err(|_| Error::Panicked)
+    }
+
+    fn settle(&self, core: &Core) {
+        if self.is_stopping() && core.stop_told {
+            let _ = self.stop_fd.read(); // or it would keep the poll awake
+        }
+        self.phase.store(Phase::of(core) as u8, Ordering::Release);
+        if core.has_work(self.is_stopping()) {
+            let _ = self.wake.write(1);
+        } else {
+            let _ = self.wake.read();
+        }
+    }
+
+    /// The helper's turn.
+    pub(super) fn attend(&self) {
+        let _ = self.with(Core::pump); // poisoned: the owner hears of it
+    }
+
+    /// Sleeps until the owner's thread has something to do, or for at most `timeout`.
+    pub(super) fn sleep(&self, timeout: Option<Duration>) -> Result<()> {
+        let timeout = match timeout {
+            None => PollTimeout::NONE,
+            // Rounded up, so that a loop around this does not spin for the last millisecond.
+            Some(left) => PollTimeout::try_from(left.as_micros().div_ceil(1000)).unwrap_or(PollTimeout::MAX),
+        };
+        match poll(&mut [PollFd::new(self.poll_fd(), PollFlags::POLLIN)], timeout) {
+            Ok(_) | Err(nix::Error::EINTR) => Ok(()),
+            Err(error) => Err(Error::system("poll")(error.into())),
+        }
+    }
+
+    /// Marks a call of the owner class; overlap is an error.
+    pub(super) fn own(&self) -> Result<Owned<'_>> {
+        self.check_fork()?;
+        if self.owned.swap(true, Ordering::AcqRel) {
+            return Err(Error::Busy(
+                "another call that needs the owner is under way, or this is one from inside a hook",
+            ));
+        }
+        Ok(Owned(self))
+    }
+}
+
+/// A call of the owner class.
+pub(super) struct Owned<'a>(&'a Shared);
+
+impl Drop for Owned<'_> {
+    fn drop(&mut self) {
+        self.0.owned.store(false, Ordering::Release);
+    }
+}
+
+impl Core {
+    /// Everything that is there, then what only the owner's thread may do.
+    pub(super) fn turn(&mut self) {
+        self.pump();
+        for _ in 0..self.tasks.len() {
+            match self.tasks.pop_front() {
+                Some(Task::TakeLock { sealed, until_ns }) => self.take_lock(sealed, until_ns),
+                Some(Task::RetakeLock) => self.retake_lock(),
+                Some(Task::Commit(decide)) => self.commit(decide),
+                Some(Task::Publish) => self.publish(),
+                None => break,
+            }
+        }
+        // A commit asks for what follows it.
+        if matches!(self.tasks.front(), Some(Task::Publish)) {
+            self.tasks.pop_front();
+            self.publish();
+        }
+    }
+
+    /// Whether the owner's thread has something to do.
+    fn has_work(&self, stopping: bool) -> bool {
+        let serving = self.incumbent_phase() == Some(incumbent::Phase::Serving);
+        let must_tell = !self.served && (self.has_won() || self.cold_ready);
+        !self.tasks.is_empty()
+            || self.events.is_pending()
+            || self.end.is_some()
+            || must_tell
+            || (stopping && (serving || self.successor().is_some()))
+    }
+
+    /// Whether a helper is needed.
+    pub(super) fn in_handoff(&self) -> bool {
+        match &self.machine {
+            Machine::Successor(machine) => self.end.is_none() && *machine.phase() != successor::Phase::Serving,
+            Machine::Incumbent(_) => self.link.is_some() && self.end.is_none(),
+        }
+    }
+
+    /// What the application has to hear, once it serves.
+    pub(super) fn next_event(&mut self, stopping: bool) -> Result<Option<Event>> {
+        use super::core::End;
+        let handoff = self.handoff_id();
+        match &self.end {
+            Some(End::Replaced) => return Ok(Some(Event::notice(EventKind::Replaced, handoff))),
+            Some(End::Lost(reason)) => return Err(Error::Resume(reason.clone())),
+            Some(End::Aborted(reason)) => return Err(Error::Aborted(reason.clone())),
+            None => {}
+        }
+        if let Some(event) = self.events.deliver() {
+            return Ok(Some(event));
+        }
+        let idle = self.incumbent_phase() == Some(incumbent::Phase::Serving);
+        Ok((stopping && idle).then(|| Event::notice(EventKind::Stopped, handoff)))
+    }
+}
+
+/// The helper thread, and who attends.
+#[derive(Debug, Default)]
+pub(super) struct Help {
+    helper: Option<Helper>,
+    attention: Option<Arc<Attention>>,
+    disabled: bool,
+}
+
+impl Help {
+    pub(super) fn new(disabled: bool) -> Self {
+        Self { disabled, ..Self::default() }
+    }
+
+    pub(super) fn owner_enters(&self) {
+        if let Some(attention) = &self.attention {
+            attention.owner_enters();
+        }
+    }
+
+    pub(super) fn owner_leaves(&self) {
+        if let Some(attention) = &self.attention {
+            attention.owner_leaves();
+        }
+    }
+
+    /// A helper lives exactly as long as a handoff.
+    pub(super) fn adjust(&mut self, shared: &Arc<Shared>, in_handoff: bool) {
+        if in_handoff && self.helper.is_none() && !self.disabled {
+            match Helper::start(shared) {
+                Ok(helper) => {
+                    self.attention = Some(helper.attention());
+                    self.helper = Some(helper);
+                }
+                Err(error) => {
+                    self.disabled = true;
+                    tracing::warn!(target: "handoff", %error, "no helper thread: no heartbeats while hooks run");
+                }
+            }
+        } else if !in_handoff && self.helper.is_some() {
+            self.attention = None;
+            self.helper = None;
+        }
+    }
+}
