@@ -12,6 +12,7 @@ mod settings;
 mod status;
 mod stop;
 mod unit;
+mod upgrade;
 
 pub use crate::sys::signals;
 pub use settings::{Settings, Times, Upgrade};

@@ -33,6 +33,7 @@ impl Service {
             State::Stopping(_) | State::Ended(_) => return,
             _ => self.set_why(why.to_owned()),
         }
+        self.drop_queued("the service stops");
         self.supervisor.cancel(why);
         self.state = State::Stopping(Stop::Cancelling(after(CANCEL_GRACE)));
         self.advance_stop();
@@ -51,7 +52,8 @@ impl Service {
         let State::Stopping(stop) = self.state else { return };
         let status = self.supervisor.status();
         if status.pid.is_none() && status.successor_pid.is_none() {
-            let (status, text) = self.last_end.take().unwrap_or((None, "it did not run".to_owned()));
+            let status = self.last_end.take().and_then(|(status, _)| status);
+            let text = status.map_or_else(|| "it did not run".to_owned(), |status| status.to_string());
             return self.end(Ended { status, errno: None, text });
         }
         let late = monotonic_ns() >= stop.until_ns();

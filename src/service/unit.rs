@@ -17,9 +17,10 @@ use super::restart::{End, Next, Restarts};
 use super::settings::{Settings, Times, Upgrade};
 use super::status::{ListenerStatus, ServiceStatus};
 use super::stop::Stop;
+use super::upgrade::Pending;
 use crate::error::Result;
 use crate::limits::START_PROBE;
-use crate::supervisor::{self, ExitStatus, HandoffOutcome, SpawnSpec, Supervisor, Verdict};
+use crate::supervisor::{self, ExitStatus, HandoffOutcome, SpawnSpec, Status, Supervisor};
 use crate::sys::clock::monotonic_ns;
 
 /// What happened to a service.
@@ -67,6 +68,9 @@ pub struct Ended {
     pub text: String,
 }
 
+/// The phase in which the successor serves and the incumbent is about to exit.
+pub(super) const RETIRING: &str = "retiring";
+
 /// What a service is doing.
 #[derive(Debug)]
 pub(super) enum State {
@@ -80,16 +84,6 @@ pub(super) enum State {
     Ended(Ended),
 }
 
-/// The upgrade that is under way, or was the last.
-#[derive(Debug)]
-struct Pending {
-    /// Of its handoff; none: of the next outcome, because it is a cold start, or refused already.
-    id: Option<u64>,
-    binary: Option<PathBuf>,
-    /// The program before it, if it committed.
-    before: Option<Option<PathBuf>>,
-}
-
 /// One daemon and its supervisor.
 #[derive(Debug)]
 pub struct Service {
@@ -98,23 +92,25 @@ pub struct Service {
     pub(super) supervisor: Supervisor,
     listeners: Vec<ListenerStatus>,
     /// What is executed instead of `argv[0]`.
-    program: Option<PathBuf>,
+    pub(super) program: Option<PathBuf>,
     pub(super) state: State,
-    why: String,
+    pub(super) why: String,
     restarts: Restarts,
-    pending: Option<Pending>,
-    last: Option<Rc<HandoffOutcome>>,
+    pub(super) pending: Option<Pending>,
+    /// Waits until the incumbent of the last handoff has retired.
+    pub(super) queued: Option<Upgrade>,
+    pub(super) last: Option<Rc<HandoffOutcome>>,
     /// When the process that serves, or starts, was started.
-    started_ns: u64,
-    served: bool,
+    pub(super) started_ns: u64,
+    pub(super) served: bool,
     /// The pid that [`Event::Started`] named last.
     announced: Option<i32>,
     /// How the process that ended last did.
     pub(super) last_end: Option<(Option<ExitStatus>, String)>,
     /// A start failed (with errno(3) if the program could not be executed), and nobody serves.
-    failed: Option<(Option<i32>, String)>,
+    pub(super) failed: Option<(Option<i32>, String)>,
     /// The supervisor may have news that its descriptor does not tell of.
-    again: bool,
+    pub(super) again: bool,
     pub(super) events: Vec<Event>,
 }
 
@@ -148,6 +144,7 @@ impl Service {
             state: State::New,
             why: "started by an operator".to_owned(),
             pending: None,
+            queued: None,
             last: None,
             started_ns: 0,
             served: false,
@@ -165,7 +162,7 @@ impl Service {
     }
 
     /// What would be executed.
-    fn spec(&self, binary: Option<&PathBuf>, times: Times) -> SpawnSpec {
+    pub(super) fn spec(&self, binary: Option<&PathBuf>, times: Times) -> SpawnSpec {
         let name = &self.settings.name;
         let mut spec = SpawnSpec::new(&self.settings.argv)
             .control_path(self.runtime.control(name))
@@ -186,64 +183,17 @@ impl Service {
         }
     }
 
-    fn start_cold(&mut self, binary: Option<&PathBuf>, times: Times) -> Result<()> {
+    pub(super) fn start_cold(&mut self, binary: Option<&PathBuf>, times: Times) -> Result<()> {
         self.again = true;
         self.supervisor.start(&self.spec(binary, times))?;
         self.enter_starting();
         Ok(())
     }
 
-    fn enter_starting(&mut self) {
+    pub(super) fn enter_starting(&mut self) {
         self.state = State::Starting;
         self.started_ns = monotonic_ns();
         self.served = false;
-    }
-
-    /// Begins to replace the daemon. If it waits for its next start, it is started now, with the new program.
-    ///
-    /// # Errors
-    /// The outcome of an upgrade that was refused at once; nothing was disturbed.
-    pub fn upgrade(&mut self, upgrade: Upgrade) -> std::result::Result<(), Rc<HandoffOutcome>> {
-        self.listen().map_err(|error| self.refused(error.to_string()))?;
-        self.again = true;
-        let silent = !self.supervisor.status().linked && self.age() >= START_PROBE;
-        let binary = upgrade.binary.as_ref();
-        let begun = match self.state {
-            State::Starting if silent => return Err(self.refused(NEVER_SAID_HELLO.to_owned())),
-            State::New | State::Starting => return Err(self.refused("busy: the service is starting".to_owned())),
-            State::Stopping(_) => return Err(self.refused("busy: the service is stopping".to_owned())),
-            State::Ended(_) => return Err(self.refused("the service has ended".to_owned())),
-            State::Running => self.supervisor.start(&self.spec(binary, upgrade.times)),
-            State::Waiting(_) => self.start_cold(binary, upgrade.times),
-        };
-        begun.map_err(|error| self.refused(error.to_string()))?;
-        let status = self.supervisor.status();
-        if status.handoff_id.is_none() && status.phase == "starting" {
-            // The daemon died in this instant.
-            self.enter_starting();
-        }
-        let id = status.handoff_id;
-        self.pending = Some(Pending { id, binary: upgrade.binary, before: None });
-        Ok(())
-    }
-
-    fn refused(&self, reason: String) -> Rc<HandoffOutcome> {
-        let status = self.supervisor.status();
-        Rc::new(HandoffOutcome {
-            id: 0,
-            verdict: Verdict::Refused,
-            reason,
-            generation: status.generation,
-            pid: status.pid.unwrap_or(0),
-            pidfd: None,
-            warm_ns: 0,
-            drain_ns: 0,
-            seal_ns: 0,
-            ready_ns: 0,
-            pause_ns: 0,
-            total_ns: 0,
-            errno: None,
-        })
     }
 
     /// Passes a signal on to the daemon if it handles it; says whether it did. One whose default is death must not
@@ -263,14 +213,14 @@ impl Service {
         match self.state {
             State::Waiting(until) if monotonic_ns() >= until => self.start(),
             State::Stopping(_) => self.advance_stop(),
-            _ => {}
+            _ => self.begin_queued(),
         }
         self.announce();
         Ok(std::mem::take(&mut self.events))
     }
 
     /// Takes what the supervisor has to say.
-    fn listen(&mut self) -> Result<()> {
+    pub(super) fn listen(&mut self) -> Result<()> {
         for event in self.supervisor.turn(Some(Duration::ZERO))? {
             self.on_event(event);
         }
@@ -293,9 +243,21 @@ impl Service {
         Some(Duration::from_nanos(due.saturating_sub(monotonic_ns())))
     }
 
+    /// What the supervisor does, with the process that serves now: after the commit it is the successor, although the
+    /// incumbent is still there.
+    pub(super) fn look(&self) -> Status {
+        let mut status = self.supervisor.status();
+        if status.phase == RETIRING && status.successor_pid.is_some() {
+            status.pid = status.successor_pid;
+            status.generation += 1;
+            (status.linked, status.serving) = (true, true);
+        }
+        status
+    }
+
     /// A process that is new is reported once.
     fn announce(&mut self) {
-        let status = self.supervisor.status();
+        let status = self.look();
         if status.pid != self.announced {
             self.announced = status.pid;
             if let Some(pid) = status.pid {
@@ -311,53 +273,6 @@ impl Service {
             supervisor::Event::Stderr { bytes, .. } => self.events.push(Event::Output(bytes)),
             supervisor::Event::Outcome(outcome) => self.on_outcome(outcome),
             supervisor::Event::Exited { status, text, .. } => self.on_exit(status, text),
-        }
-    }
-
-    fn on_outcome(&mut self, mut outcome: HandoffOutcome) {
-        outcome.pidfd = None;
-        let outcome = Rc::new(outcome);
-        let asked_for = self.pending.as_ref().is_some_and(|pending| pending.id.is_none_or(|id| id == outcome.id));
-        self.settle(&outcome, asked_for);
-        if asked_for {
-            if outcome.verdict != Verdict::Refused {
-                self.last = Some(outcome.clone());
-            }
-            self.events.push(Event::Outcome(outcome.clone()));
-            // After these, a second outcome of the same handoff may come.
-            if !matches!(outcome.verdict, Verdict::Undecided | Verdict::Committed) {
-                self.pending = None;
-            }
-        }
-        if outcome.verdict == Verdict::Failed {
-            self.failed = Some((outcome.errno, outcome.reason.clone()));
-        }
-    }
-
-    /// What an outcome means for the program and the state.
-    fn settle(&mut self, outcome: &HandoffOutcome, asked_for: bool) {
-        let up = matches!(outcome.verdict, Verdict::StartedCold | Verdict::Committed | Verdict::Reverted);
-        if let Some(pending) = self.pending.as_mut().filter(|_| asked_for) {
-            let cold = matches!(self.state, State::Starting) && outcome.verdict == Verdict::StartedCold;
-            if outcome.verdict == Verdict::Committed || cold {
-                if let Some(binary) = &pending.binary {
-                    pending.before = Some(self.program.replace(binary.clone()));
-                }
-            } else if let (Verdict::Reverted, Some(before)) = (outcome.verdict, pending.before.take()) {
-                self.program = before;
-            }
-        }
-        if up && matches!(self.state, State::Starting | State::Running) {
-            self.state = State::Running;
-            self.served = true;
-            self.why = match outcome.verdict {
-                Verdict::Committed => "upgraded".to_owned(),
-                _ if outcome.reason.is_empty() => self.why.clone(),
-                _ => outcome.reason.clone(),
-            };
-        }
-        if outcome.verdict == Verdict::Committed {
-            self.started_ns = monotonic_ns();
         }
     }
 
@@ -379,22 +294,27 @@ impl Service {
             age: self.age(),
         };
         let first_exec_failed = errno.is_some() && self.restarts.total() == 0 && !self.served;
+        // Its last output is known: it was an event.
+        let short = status.map_or_else(|| text.clone(), |status| status.to_string());
         match self.state {
             State::Stopping(_) => return self.advance_stop(),
             State::Ended(_) => return,
-            _ if first_exec_failed => return self.end(Ended { status, errno, text }),
-            _ => {}
+            _ => self.why = text,
+        }
+        if first_exec_failed {
+            return self.end(Ended { status, errno, text: short });
         }
         let chance = RandomState::new().build_hasher().finish() as f64 / u64::MAX as f64;
         match self.restarts.on_end(end, Duration::from_nanos(monotonic_ns()), chance) {
             Next::Again(after) => {
                 self.state = State::Waiting(monotonic_ns() + after.as_nanos() as u64);
-                self.why = text.clone();
-                self.events.push(Event::Restarting { text, after });
+                self.why = format!("its last process ended: {}", self.why);
+                self.events.push(Event::Restarting { text: short, after });
             }
-            Next::Ended => self.end(Ended { status, errno, text }),
+            Next::Ended => self.end(Ended { status, errno, text: short }),
             Next::GivenUp => {
-                let text = format!("{text}; it failed too often to be started again");
+                self.why = format!("it failed too often to be started again; the last time: {}", self.why);
+                let text = format!("{short}; it failed too often to be started again");
                 self.end(Ended { status, errno, text });
             }
         }
@@ -402,12 +322,11 @@ impl Service {
 
     /// For good.
     pub(super) fn end(&mut self, ended: Ended) {
-        self.why = ended.text.clone();
         self.state = State::Ended(ended.clone());
         self.events.push(Event::Ended(ended));
     }
 
-    fn age(&self) -> Duration {
+    pub(super) fn age(&self) -> Duration {
         Duration::from_nanos(monotonic_ns().saturating_sub(self.started_ns))
     }
 
@@ -425,7 +344,7 @@ impl Service {
 
     /// What it is, what is wanted, and why. Never waits.
     pub fn status(&self) -> ServiceStatus {
-        let status = self.supervisor.status();
+        let status = self.look();
         let program = self.program.as_ref().map(|program| program.as_os_str());
         let program = program.or(self.settings.argv.first().map(OsString::as_os_str)).unwrap_or_default();
         let state = match &self.state {
@@ -433,7 +352,7 @@ impl Service {
             // A daemon that never says Hello runs once it was executed.
             State::Starting if !status.linked && self.age() >= START_PROBE => "running",
             State::Starting => "starting",
-            State::Running if status.handoff_id.is_some() => "upgrading",
+            State::Running if status.handoff_id.is_some() && status.phase != RETIRING => "upgrading",
             State::Running => "running",
             State::Waiting(_) => "waiting",
             State::Stopping(_) => "stopping",
@@ -446,7 +365,8 @@ impl Service {
             state,
             want: if stopped { "stopped" } else { "running" },
             why: self.why.clone(),
-            phase: status.phase,
+            // What waits for a Hello that never comes is no start.
+            phase: if state == "running" && status.phase == "starting" { "idle" } else { status.phase },
             pid: status.pid,
             generation: status.generation,
             program: program.to_string_lossy().into_owned(),
@@ -457,9 +377,6 @@ impl Service {
         }
     }
 }
-
-const NEVER_SAID_HELLO: &str =
-    "the daemon never said Hello: it does not link libhandoff, so it can not be drained and sealed";
 
 /// Whether a process has a handler for a signal (`SigCgt`, proc_pid_status(5)).
 fn catches(pid: i32, signal: Signal) -> bool {

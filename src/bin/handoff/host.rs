@@ -157,7 +157,8 @@ impl Host {
                     "code": status.and_then(|status| status.code),
                     "signal": status.and_then(|status| status.signal),
                 });
-                self.output.say("ended", name, &ended.text, details);
+                let what = if ended.errno.is_some() { "" } else { "ended: " };
+                self.output.say("ended", name, &format!("{what}{}", ended.text), details);
             }
         }
     }
