@@ -3,7 +3,7 @@
 use super::{Action, Current, Hook, Incumbent, Phase, Timer};
 use crate::protocol::message::{
     Commit, Heartbeat, Message, Mode, PrepareHandoff, Readiness, Ready, Reject, RejectCode, ResumeAfterAbort, Resumed,
-    SealRequest, Serving, Stopping,
+    SealRequest, SealStep, Serving, Stopping,
 };
 use crate::protocol::{HandoffId, Violation};
 
