@@ -60,7 +60,7 @@ impl World {
         self.daemons[i].timers.retain(|(armed, _)| *armed != timer);
     }
 
-    fn end_session(&mut self, i: usize, violation: String) {
+    pub(super) fn end_session(&mut self, i: usize, violation: String) {
         let daemon = &mut self.daemons[i];
         daemon.violations.push(violation);
         daemon.connected = false;
