@@ -158,7 +158,7 @@ impl World {
             Action::Decide(decide) => {
                 let page = self.daemons[i].page.expect("a page");
                 let to = match decide {
-                    Decide::Commit { deadline_ns: Some(deadline), .. } if deadline < now => Decision::Revoked,
+                    Decide::Commit { deadline_ns: Some(deadline), .. } if deadline < now => self.pages[page].word,
                     Decide::Commit { incompatible: true, .. } => Decision::CommittedIncompatible,
                     Decide::Commit { incompatible: false, .. } => Decision::Committed,
                     Decide::Revoke => Decision::Revoked,

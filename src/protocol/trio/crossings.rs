@@ -193,6 +193,25 @@ fn the_successor_promotes_itself_in_each_phase() {
     }
 }
 
+/// The deadline is past when it reads Committed, but it is the last.
+#[test]
+fn the_last_one_is_never_too_late() {
+    let mut world = World::new();
+    world.run_until(|world| world.daemons.get(1).is_some_and(|n| has(&n.inbox, "Committed")));
+    world.now += 400 * SECOND;
+    let mut alone = world.clone();
+    alone.crash_service();
+    alone.crash(0);
+    alone.run();
+    alone.check_end();
+    assert_eq!(alone.broken, None);
+    assert!(alone.daemons[1].serves);
+    // With anybody else left, late is late.
+    world.run();
+    world.check_end();
+    assert_eq!((world.broken.clone(), world.verdicts().last()), (None, Some(&Verdict::RolledBack)));
+}
+
 /// Every message, as it would be in handoff `id`.
 fn all(id: HandoffId) -> Vec<Message> {
     let fingerprint = Fingerprint { directory: (1, 2), lock: (1, 3) };
