@@ -81,7 +81,7 @@ pub const OUTPUT_READ_BYTES_MAX: usize = 1024 * 1024;
 pub const REASON_BYTES_MAX: usize = 4096;
 /// See [`REASON_BYTES_MAX`].
 pub const REASON_LINES_MAX: usize = 20;
-/// Between two looks at the page of a successor that has committed but can not be heard: a state that is very rare.
+/// Between two looks at the page while a retired incumbent exits, or a successor that has committed can not be heard.
 pub const PAGE_POLL: Duration = Duration::from_millis(20);
 /// Events that nobody has fetched: a caller that only ever blocks in `perform_handoff` does not.
 pub const EVENTS_MAX: usize = 1024;
