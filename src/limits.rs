@@ -70,6 +70,8 @@ pub const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 pub const CONTROL_RETRY: Duration = Duration::from_millis(200);
 /// User code that runs for longer is watched by the helper thread; shorter, and waking that thread costs more.
 pub const ATTEND_AFTER: Duration = Duration::from_millis(1);
+/// Log lines at most that wait for the application's next call: a handoff has some dozens.
+pub const LOG_LINES_MAX: usize = 1024;
 /// Backlog of the listeners that a supervisor binds: clients that connect during a pause wait in it.
 /// The kernel cuts it to `net.core.somaxconn`.
 pub const LISTEN_BACKLOG: u32 = 65_535;
