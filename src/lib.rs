@@ -11,7 +11,9 @@ pub mod error;
 pub mod limits;
 pub mod participant;
 pub mod protocol;
+pub mod supervisor;
 pub mod sys;
 
 pub use error::{Error, Result};
 pub use participant::*;
+pub use supervisor::{HandoffOutcome, OnIncumbentDeath, SpawnSpec, Status, Supervisor, Verdict};

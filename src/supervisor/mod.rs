@@ -1,0 +1,218 @@
+//! The driver of S: holds the listeners of one service, starts its processes and replaces them.
+//!
+//! [`Supervisor`] has two forms of use. [`Supervisor::perform_handoff`] blocks until the outcome. A program with a loop of
+//! its own calls [`Supervisor::start`], polls the supervisor's descriptor for reading and calls [`Supervisor::turn`] when
+//! it is readable; nothing but the start of a process (a clone and an exec) ever waits there.
+
+mod outcome;
+mod spec;
+
+pub use crate::protocol::supervisor::{OnIncumbentDeath, Verdict};
+pub use crate::sys::pidfd::ExitStatus;
+pub use outcome::{HandoffOutcome, verdict_name};
+pub use spec::SpawnSpec;
+
+use crate::error::Result;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What happened; see [`Supervisor::turn`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// A handoff or a cold start has come to this phase (the names of `handoff status`).
+    Phase(&'static str),
+    /// The drain, the seal or the successor's initialisation progresses, in the application's own unit.
+    Progress {
+        /// How much of it is done.
+        done: u64,
+        /// Of how much.
+        total: u64,
+    },
+    /// How it ended. A second outcome of the same id corrects the first: after [`Verdict::Undecided`], or
+    /// [`Verdict::Reverted`] after [`Verdict::Committed`].
+    Outcome(HandoffOutcome),
+    /// The process that served has died, and no handoff was under way that deals with it: nobody serves now. Whether
+    /// to [`Supervisor::start`] again is the caller's decision.
+    Exited {
+        /// Its pid.
+        pid: i32,
+        /// Which process of the service it was.
+        generation: u64,
+        /// How it ended; the program that started it reaps it. None if the kernel does not tell (`SIGCHLD` ignored).
+        status: Option<ExitStatus>,
+        /// The same for people, with its last lines of stderr if captured.
+        text: String,
+    },
+    /// What a process wrote, see [`SpawnSpec::capture_stderr`]. Bytes, not lines.
+    Stderr {
+        /// Who wrote it.
+        pid: i32,
+        /// What.
+        bytes: Vec<u8>,
+    },
+}
+
+/// What the service is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// The name of the machine's phase: "idle", "starting", "warming", "draining", …
+    pub phase: &'static str,
+    /// The process that serves, or starts cold; None if there is none.
+    pub pid: Option<i32>,
+    /// Which process of the service it is.
+    pub generation: u64,
+    /// It has said Hello, and can be talked to.
+    pub linked: bool,
+    /// It has said that it serves.
+    pub serving: bool,
+    /// The handoff that is under way.
+    pub handoff_id: Option<u64>,
+    /// N, while a handoff is under way.
+    pub successor_pid: Option<i32>,
+}
+
+/// S, for one service. Not more than one handoff is under way at a time.
+///
+/// Dropping it leaves the daemon that serves alone; it lives on, as does one that starts cold. A successor that has not
+/// committed is revoked, killed and reaped first, and the incumbent, which sees the end of its session, resumes by itself.
+#[derive(Debug)]
+pub struct Supervisor {}
+
+impl Supervisor {
+    /// A supervisor without listeners, journal or process.
+    ///
+    /// Raises the soft limit on open descriptors (`RLIMIT_NOFILE`) of this process to the hard one, because listeners are
+    /// inherited as well as sent. Children inherit the raised limit.
+    ///
+    /// # Errors
+    /// [`Error::System`](crate::Error::System): no epoll, timer or inotify instance.
+    pub fn new() -> Result<Self> {
+        todo!()
+    }
+
+    /// Names the service, for files and logs. Default: the journal's name without its extension, or the program's.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`](crate::Error::Invalid): empty, or with a slash or a control character.
+    pub fn with_name(self, _name: &str) -> Result<Self> {
+        todo!()
+    }
+
+    /// Holds a socket that each process of the service inherits under `name` (`LISTEN_FDNAMES`), in the order of these
+    /// calls. Its `O_NONBLOCK` is left as it is. A socket that listens gets [`crate::limits::LISTEN_BACKLOG`] as its backlog
+    /// around each handoff, which repairs what a daemon did to it.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`](crate::Error::Invalid): a name that is empty or has a colon or a control character, or a
+    /// descriptor that is no socket. [`Error::Duplicate`](crate::Error::Duplicate): the name is taken.
+    /// [`Error::Limit`](crate::Error::Limit): too many.
+    pub fn with_listener(self, _name: &str, _fd: impl Into<OwnedFd>) -> Result<Self> {
+        todo!()
+    }
+
+    /// Writes down in this file what runs, so that a supervisor that comes after a crash can find it. Its directory should
+    /// be on a tmpfs and must exist; the decision pages are created beside it. Nothing is ever fsync'ed.
+    #[must_use]
+    pub fn with_journal(self, _path: impl Into<PathBuf>) -> Self {
+        todo!()
+    }
+
+    /// Which build this supervisor is, for the journal.
+    #[must_use]
+    pub fn with_build_id(self, _build_id: impl Into<Vec<u8>>) -> Self {
+        todo!()
+    }
+
+    /// Replaces the process that serves, and waits for the outcome; starts the first one cold. Waits first until the
+    /// incumbent of the handoff before has retired. Events that are not the outcome stay for [`Self::turn`].
+    ///
+    /// An outcome that is not wanted is no error: look at [`HandoffOutcome::verdict`].
+    ///
+    /// # Errors
+    /// [`Error::Busy`](crate::Error::Busy): a handoff is under way, nothing was disturbed.
+    /// [`Error::System`](crate::Error::System): epoll failed.
+    pub fn perform_handoff(&mut self, _spec: &SpawnSpec) -> Result<HandoffOutcome> {
+        todo!()
+    }
+
+    /// Looks whether the journal names a process that lives. Adopting it is not built yet, so it refuses.
+    ///
+    /// # Errors
+    /// [`Error::Locked`](crate::Error::Locked): a process of this service lives; the text names it.
+    pub fn resume_from_journal(&mut self) -> Result<Option<HandoffOutcome>> {
+        todo!()
+    }
+
+    /// Begins what [`Self::perform_handoff`] does, and returns: a cold start if no process runs, a handoff otherwise. The
+    /// outcome comes as [`Event::Outcome`], also that of a program that can not be executed.
+    ///
+    /// # Errors
+    /// [`Error::Busy`](crate::Error::Busy): a handoff or a start is under way, or the incumbent of the last one has not
+    /// retired yet; nothing was disturbed.
+    pub fn start(&mut self, _spec: &SpawnSpec) -> Result<()> {
+        todo!()
+    }
+
+    /// Starts the program of the last process that served again, without a predecessor.
+    ///
+    /// # Errors
+    /// [`Error::State`](crate::Error::State): a process runs, or none ever did. [`Error::Busy`](crate::Error::Busy) as with
+    /// [`Self::start`].
+    pub fn restart_cold(&mut self) -> Result<()> {
+        todo!()
+    }
+
+    /// Gives up the handoff that is under way, if the successor has not won the decision word yet; its outcome tells.
+    /// Without one it does nothing.
+    pub fn cancel(&mut self, _reason: &str) {
+        todo!()
+    }
+
+    /// Waits until something happens, `timeout` at most (None: no limit), deals with it, and returns the events. They may
+    /// be none.
+    ///
+    /// # Errors
+    /// [`Error::System`](crate::Error::System): epoll failed.
+    pub fn turn(&mut self, _timeout: Option<Duration>) -> Result<Vec<Event>> {
+        todo!()
+    }
+
+    /// When [`Self::turn`] must be called at the latest, in absolute `CLOCK_MONOTONIC` nanoseconds. The descriptor becomes
+    /// readable then, too.
+    pub fn next_due(&self) -> Option<u64> {
+        todo!()
+    }
+
+    /// What the service is doing. Never waits.
+    pub fn status(&self) -> Status {
+        todo!()
+    }
+
+    /// Whether [`Self::start`] could begin a handoff: the daemon has said Hello and serves, and nothing is under way.
+    pub fn supports_handoff(&self) -> bool {
+        todo!()
+    }
+
+    /// Sends a signal to the process that serves, through its pidfd.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`](crate::Error::Invalid): no such signal. [`Error::State`](crate::Error::State): no process runs.
+    /// [`Error::System`](crate::Error::System): not permitted.
+    pub fn signal(&self, _signal: i32) -> Result<()> {
+        todo!()
+    }
+
+    /// The names of the listeners and their descriptors, in order.
+    pub fn listeners(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
+        std::iter::empty()
+    }
+}
+
+impl AsFd for Supervisor {
+    /// Readable when [`Supervisor::turn`] has work.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        todo!()
+    }
+}

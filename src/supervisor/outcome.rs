@@ -1,0 +1,80 @@
+//! How a handoff ended.
+
+use crate::protocol::supervisor::Verdict;
+use serde::ser::{Serialize, SerializeStruct, Serializer};
+use std::os::fd::OwnedFd;
+
+/// How a handoff, or a cold start, ended. As JSON it has the field names of `handoff_outcome` in `handoff.h`, with
+/// `result` as one of the words of [`verdict_name`].
+#[derive(Debug)]
+pub struct HandoffOutcome {
+    /// The handoff: `CLOCK_MONOTONIC` nanoseconds of its creation; 0 for a cold start that nobody's death caused.
+    pub id: u64,
+    /// How it ended.
+    pub verdict: Verdict,
+    /// Why, for people; empty if all went well. With a successor's exit status, and its last lines of stderr if captured.
+    pub reason: String,
+    /// Which process of the service serves now; 0 if none does.
+    pub generation: u64,
+    /// Its pid; 0 if none serves.
+    pub pid: i32,
+    /// Its pidfd, yours.
+    pub pidfd: Option<OwnedFd>,
+    /// Nanoseconds from the spawn to Warmed; 0, like those below, if it did not come so far.
+    pub warm_ns: u64,
+    /// From Prepare to Drained.
+    pub drain_ns: u64,
+    /// From SealRequest to SealComplete.
+    pub seal_ns: u64,
+    /// From Begin to Ready.
+    pub ready_ns: u64,
+    /// Nobody accepted for this long: from "accept closed", as O says, to the commit, as N says.
+    pub pause_ns: u64,
+    /// From the call to the outcome.
+    pub total_ns: u64,
+    /// The errno(3) of a program that could not be started; not in the JSON.
+    pub errno: Option<i32>,
+}
+
+impl HandoffOutcome {
+    /// Whether the successor serves.
+    pub fn committed(&self) -> bool {
+        self.verdict == Verdict::Committed
+    }
+
+    /// Whether a process serves that this call started.
+    pub fn started(&self) -> bool {
+        matches!(self.verdict, Verdict::Committed | Verdict::StartedCold)
+    }
+}
+
+/// The word for a verdict in JSON and logs.
+pub fn verdict_name(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Committed => "committed",
+        Verdict::RolledBack => "rolled_back",
+        Verdict::Reverted => "reverted",
+        Verdict::StartedCold => "started_cold",
+        Verdict::Refused => "refused",
+        Verdict::Undecided => "undecided",
+        Verdict::Failed => "failed",
+    }
+}
+
+impl Serialize for HandoffOutcome {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut fields = serializer.serialize_struct("handoff_outcome", 11)?;
+        fields.serialize_field("result", verdict_name(self.verdict))?;
+        fields.serialize_field("handoff_id", &self.id)?;
+        fields.serialize_field("generation", &self.generation)?;
+        fields.serialize_field("pid", &self.pid)?;
+        fields.serialize_field("warm_ns", &self.warm_ns)?;
+        fields.serialize_field("drain_ns", &self.drain_ns)?;
+        fields.serialize_field("seal_ns", &self.seal_ns)?;
+        fields.serialize_field("ready_ns", &self.ready_ns)?;
+        fields.serialize_field("pause_ns", &self.pause_ns)?;
+        fields.serialize_field("total_ns", &self.total_ns)?;
+        fields.serialize_field("reason", &self.reason)?;
+        fields.end()
+    }
+}

@@ -1,0 +1,197 @@
+//! What to start, and how long each step of it may take.
+
+use crate::error::{Error, Result};
+use crate::limits::{DRAIN_GRACE, HANDOFF_DEADLINE, HELLO_TIMEOUT, READY_TIMEOUT};
+use crate::protocol::supervisor::OnIncumbentDeath;
+use crate::sys::program::find_program;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A program, its arguments and environment, and the times of its handoff.
+///
+/// The child gets the environment of the supervisor (without `LISTEN_*` and `HANDOFF_*`, which describe the supervisor's
+/// own start), then the additions, then the variables of the protocol. Its stdin is /dev/null, it leads a session of its
+/// own, its signal dispositions are the default ones and no signal is blocked; user, umask, nice and limits are the
+/// supervisor's (see [`super::Supervisor::new`] for the limit on descriptors).
+#[derive(Clone, Debug)]
+pub struct SpawnSpec {
+    pub(super) argv: Vec<OsString>,
+    pub(super) binary: Option<PathBuf>,
+    pub(super) env: Vec<(OsString, OsString)>,
+    pub(super) dir: Option<PathBuf>,
+    pub(super) deadline: Duration,
+    pub(super) drain_grace: Duration,
+    pub(super) hello_timeout: Duration,
+    pub(super) ready_timeout: Duration,
+    pub(super) on_incumbent_death: OnIncumbentDeath,
+    pub(super) control_path: Option<PathBuf>,
+    pub(super) data_dir: Option<PathBuf>,
+    pub(super) capture: Option<Capture>,
+}
+
+/// Where the output of a process goes.
+#[derive(Clone, Debug)]
+pub(super) struct Capture {
+    pub(super) dir: PathBuf,
+    pub(super) stdout: bool,
+}
+
+impl SpawnSpec {
+    /// A program with its arguments, its own name as the first (`argv[0]`, which is also searched in `PATH`).
+    pub fn new(argv: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
+        Self {
+            argv: argv.into_iter().map(Into::into).collect(),
+            binary: None,
+            env: Vec::new(),
+            dir: None,
+            deadline: HANDOFF_DEADLINE,
+            drain_grace: DRAIN_GRACE,
+            hello_timeout: HELLO_TIMEOUT,
+            ready_timeout: READY_TIMEOUT,
+            on_incumbent_death: OnIncumbentDeath::default(),
+            control_path: None,
+            data_dir: None,
+            capture: None,
+        }
+    }
+
+    /// The file to execute; default `argv[0]`. Without a slash it is searched in `PATH`. It is resolved anew each time.
+    #[must_use]
+    pub fn binary(mut self, path: impl Into<PathBuf>) -> Self {
+        self.binary = Some(path.into());
+        self
+    }
+
+    /// Sets a variable in the child's environment. `LISTEN_*` and `HANDOFF_*` belong to the protocol and are refused.
+    #[must_use]
+    pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// The child's working directory; default: the supervisor's.
+    #[must_use]
+    pub fn working_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.dir = Some(dir.into());
+        self
+    }
+
+    /// The whole handoff, or a cold start until the caller hears [`super::Verdict::Undecided`]; default 300 s.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// How long the incumbent may drain; default 60 s.
+    #[must_use]
+    pub fn drain_grace(mut self, grace: Duration) -> Self {
+        self.drain_grace = grace;
+        self
+    }
+
+    /// From the start of the process to its Hello; default 10 s. After a cold start, a daemon that is silent for this long
+    /// is taken for one that does not link the library.
+    #[must_use]
+    pub fn hello_timeout(mut self, timeout: Duration) -> Self {
+        self.hello_timeout = timeout;
+        self
+    }
+
+    /// From Begin to Ready; default 60 s.
+    #[must_use]
+    pub fn ready_timeout(mut self, timeout: Duration) -> Self {
+        self.ready_timeout = timeout;
+        self
+    }
+
+    /// Whom to trust if the incumbent dies before it has sealed; default: its own program, started cold.
+    #[must_use]
+    pub fn on_incumbent_death(mut self, what: OnIncumbentDeath) -> Self {
+        self.on_incumbent_death = what;
+        self
+    }
+
+    /// The daemon's control socket (`HANDOFF_CONTROL`).
+    #[must_use]
+    pub fn control_path(mut self, path: impl Into<PathBuf>) -> Self {
+        self.control_path = Some(path.into());
+        self
+    }
+
+    /// The daemon's data directory (`HANDOFF_DATA_DIR`).
+    #[must_use]
+    pub fn data_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.data_dir = Some(dir.into());
+        self
+    }
+
+    /// Sends stderr to a file in `dir` that the supervisor follows ([`super::Event::Stderr`], and the last lines in the
+    /// reasons of outcomes); default: inherited. The daemon neither blocks nor gets EPIPE when the supervisor is gone.
+    #[must_use]
+    pub fn capture_stderr(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.capture = Some(Capture { dir: dir.into(), stdout: false });
+        self
+    }
+
+    /// The same for stdout and stderr together, in one file.
+    #[must_use]
+    pub fn capture_output(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.capture = Some(Capture { dir: dir.into(), stdout: true });
+        self
+    }
+
+    /// The file that would be executed now. Only execve(2) itself knows whether its architecture is right and its
+    /// interpreter there; that, too, is known before anything is disturbed.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`]: no argument, or a name that can not be used. [`Error::System`] of the kinds `NotFound`,
+    /// `PermissionDenied`, `IsADirectory`: the program.
+    pub fn check(&self) -> Result<PathBuf> {
+        let Some(name) = self.argv.first() else {
+            return Err(Error::Invalid("no program: argv is empty".into()));
+        };
+        for (variable, _) in &self.env {
+            check_variable(variable)?;
+        }
+        if let Some(dir) = self.dir.as_deref().filter(|dir| !dir.is_dir()) {
+            let source = io::Error::from(io::ErrorKind::NotADirectory);
+            return Err(Error::System { what: format!("working directory {}", dir.display()), source });
+        }
+        let name = self.binary.as_deref().map_or(name.as_os_str(), Path::as_os_str);
+        let program = find_program(name).map_err(Error::system("cannot execute"))?;
+        // The child resolves a relative path in its own directory.
+        if self.dir.is_some() {
+            std::path::absolute(&program).map_err(Error::system("current directory"))
+        } else {
+            Ok(program)
+        }
+    }
+
+    /// The program's name for people and for files, if nobody gave the service one.
+    pub(super) fn service(&self) -> String {
+        let name = self.binary.as_deref().or_else(|| self.argv.first().map(Path::new));
+        let name = name.and_then(Path::file_name).unwrap_or(OsStr::new("daemon"));
+        name.to_string_lossy().into_owned()
+    }
+}
+
+/// Whether the protocol owns this variable.
+pub(super) fn is_reserved(name: &OsStr) -> bool {
+    let name = name.as_bytes();
+    name.starts_with(b"HANDOFF_") || matches!(name, b"LISTEN_FDS" | b"LISTEN_FDNAMES" | b"LISTEN_PID")
+}
+
+fn check_variable(name: &OsStr) -> Result<()> {
+    let bytes = name.as_bytes();
+    if bytes.is_empty() || bytes.iter().any(|byte| matches!(byte, b'=' | 0)) {
+        return Err(Error::Invalid(format!("{:?} can not be the name of a variable", name)));
+    }
+    if is_reserved(name) {
+        return Err(Error::Invalid(format!("the variable {} belongs to the protocol", name.display())));
+    }
+    Ok(())
+}
