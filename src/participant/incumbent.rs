@@ -95,9 +95,7 @@ impl Incumbent {
     fn run(&self, event: Event, application: &mut impl Drainable) {
         let deadline = Deadline { deadline_ns: event.deadline_ns, cancel: self.0.cancel_fd() };
         let answered = match event.kind {
-            EventKind::Drain => {
-                application.drain(&deadline).map(|report| self.0.done(event.id, report.connections_open))
-            }
+            EventKind::Drain => application.drain(&deadline).map(|report| self.0.drained(event.id, &report)),
             EventKind::Seal => application.seal(&deadline).map(|report| self.0.sealed(event.id, &report.revisions)),
             _ => application.resume_after_abort().map(|()| self.0.done(event.id, 0)),
         };

@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::limits::{DRAIN_GRACE, HANDOFF_DEADLINE, HELLO_TIMEOUT, READY_TIMEOUT};
 use crate::protocol::supervisor::OnIncumbentDeath;
-use crate::sys::program::find_program;
+use crate::sys::spawn::find_program;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
