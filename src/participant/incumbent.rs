@@ -23,7 +23,7 @@ pub struct Incumbent(Arc<Participant>);
 
 /// Ends [`Incumbent::serve`] from another thread, or from a signal handler.
 #[derive(Clone, Debug)]
-pub struct Stopper(Arc<Participant>);
+pub struct Stopper(pub(super) Arc<Participant>);
 
 impl Stopper {
     /// Asks to stop. Async-signal-safe.
@@ -44,7 +44,7 @@ impl Drop for WriteGuard<'_> {
 
 /// Lets writers of other threads pass the fence.
 #[derive(Clone, Debug)]
-pub struct Writers(Arc<Participant>);
+pub struct Writers(pub(super) Arc<Participant>);
 
 impl Writers {
     /// The data may be written until the guard is dropped.
