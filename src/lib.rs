@@ -16,4 +16,4 @@ pub mod sys;
 
 pub use error::{Error, Result};
 pub use participant::*;
-pub use supervisor::{HandoffOutcome, OnIncumbentDeath, SpawnSpec, Status, Supervisor, Verdict};
+pub use supervisor::{HandoffOutcome, OnIncumbentDeath, SpawnSpec, Supervisor, Verdict};

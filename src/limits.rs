@@ -46,3 +46,17 @@ pub const ATTEND_AFTER: Duration = Duration::from_millis(1);
 /// Backlog of the listeners that a supervisor binds: clients that connect during a pause wait in it.
 /// The kernel cuts it to `net.core.somaxconn`.
 pub const LISTEN_BACKLOG: u32 = 65_535;
+/// Of a daemon's captured output, how much that was read stays in its file: an operator may want to look.
+pub const OUTPUT_KEPT_BYTES: u64 = 1024 * 1024;
+/// Captured output that is read in one turn at most: a daemon that writes without end must not keep S from its work.
+pub const OUTPUT_READ_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes and lines of captured output in the reason of an outcome at most: a panic message with a short backtrace.
+pub const REASON_BYTES_MAX: usize = 4096;
+/// See [`REASON_BYTES_MAX`].
+pub const REASON_LINES_MAX: usize = 20;
+/// Between two looks at the page of a successor that has committed but can not be heard: a state that is very rare.
+pub const PAGE_POLL: Duration = Duration::from_millis(20);
+/// Events that nobody has fetched: a caller that only ever blocks in `perform_handoff` does not.
+pub const EVENTS_MAX: usize = 1024;
+/// How often [`OUTPUT_READ_BYTES_MAX`] is read when a process is dead: one that only exits leaves much less.
+pub const OUTPUT_LAST_READS_MAX: usize = 16;

@@ -4,17 +4,33 @@
 //! its own calls [`Supervisor::start`], polls the supervisor's descriptor for reading and calls [`Supervisor::turn`] when
 //! it is readable; nothing but the start of a process (a clone and an exec) ever waits there.
 
+mod actions;
+mod attempt;
+mod engine;
+mod journal;
+mod listeners;
 mod outcome;
+mod output;
+mod process;
+mod rendezvous;
 mod spec;
+mod start;
+mod trace;
 
 pub use crate::protocol::supervisor::{OnIncumbentDeath, Verdict};
 pub use crate::sys::pidfd::ExitStatus;
 pub use outcome::{HandoffOutcome, verdict_name};
 pub use spec::SpawnSpec;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::protocol::supervisor::{Input, Phase};
+use crate::sys::limits::raise_nofile;
+use engine::Engine;
+use journal::{Identity, Journal};
+use nix::sys::signal::Signal;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What happened; see [`Supervisor::turn`].
@@ -78,7 +94,9 @@ pub struct Status {
 /// Dropping it leaves the daemon that serves alone; it lives on, as does one that starts cold. A successor that has not
 /// committed is revoked, killed and reaped first, and the incumbent, which sees the end of its session, resumes by itself.
 #[derive(Debug)]
-pub struct Supervisor {}
+pub struct Supervisor {
+    engine: Engine,
+}
 
 impl Supervisor {
     /// A supervisor without listeners, journal or process.
@@ -89,15 +107,23 @@ impl Supervisor {
     /// # Errors
     /// [`Error::System`](crate::Error::System): no epoll, timer or inotify instance.
     pub fn new() -> Result<Self> {
-        todo!()
+        // More is not possible: then the start of a process says so, if it is too few.
+        let _ = raise_nofile();
+        Ok(Self { engine: Engine::new()? })
     }
 
     /// Names the service, for files and logs. Default: the journal's name without its extension, or the program's.
     ///
     /// # Errors
     /// [`Error::Invalid`](crate::Error::Invalid): empty, or with a slash or a control character.
-    pub fn with_name(self, _name: &str) -> Result<Self> {
-        todo!()
+    pub fn with_name(mut self, name: &str) -> Result<Self> {
+        if name.is_empty() || name.chars().any(|c| c == '/' || c.is_control()) {
+            return Err(Error::Invalid(format!(
+                "{name:?} can not be the name of a service: it becomes part of file names"
+            )));
+        }
+        self.engine.name = Some(name.to_owned());
+        Ok(self)
     }
 
     /// Holds a socket that each process of the service inherits under `name` (`LISTEN_FDNAMES`), in the order of these
@@ -108,21 +134,24 @@ impl Supervisor {
     /// [`Error::Invalid`](crate::Error::Invalid): a name that is empty or has a colon or a control character, or a
     /// descriptor that is no socket. [`Error::Duplicate`](crate::Error::Duplicate): the name is taken.
     /// [`Error::Limit`](crate::Error::Limit): too many.
-    pub fn with_listener(self, _name: &str, _fd: impl Into<OwnedFd>) -> Result<Self> {
-        todo!()
+    pub fn with_listener(mut self, name: &str, fd: impl Into<OwnedFd>) -> Result<Self> {
+        self.engine.listeners.add(name, fd.into())?;
+        Ok(self)
     }
 
     /// Writes down in this file what runs, so that a supervisor that comes after a crash can find it. Its directory should
     /// be on a tmpfs and must exist; the decision pages are created beside it. Nothing is ever fsync'ed.
     #[must_use]
-    pub fn with_journal(self, _path: impl Into<PathBuf>) -> Self {
-        todo!()
+    pub fn with_journal(mut self, path: impl Into<PathBuf>) -> Self {
+        self.engine.journal = Some(Journal::new(path.into()));
+        self
     }
 
     /// Which build this supervisor is, for the journal.
     #[must_use]
-    pub fn with_build_id(self, _build_id: impl Into<Vec<u8>>) -> Self {
-        todo!()
+    pub fn with_build_id(mut self, build_id: impl Into<Vec<u8>>) -> Self {
+        self.engine.build_id = build_id.into();
+        self
     }
 
     /// Replaces the process that serves, and waits for the outcome; starts the first one cold. Waits first until the
@@ -133,8 +162,27 @@ impl Supervisor {
     /// # Errors
     /// [`Error::Busy`](crate::Error::Busy): a handoff is under way, nothing was disturbed.
     /// [`Error::System`](crate::Error::System): epoll failed.
-    pub fn perform_handoff(&mut self, _spec: &SpawnSpec) -> Result<HandoffOutcome> {
-        todo!()
+    pub fn perform_handoff(&mut self, spec: &SpawnSpec) -> Result<HandoffOutcome> {
+        self.engine.turn(Some(Duration::ZERO))?;
+        while self.engine.machine.phase() == Phase::Retiring {
+            self.engine.turn(None)?;
+        }
+        let mut earlier = std::mem::take(&mut self.engine.events);
+        let outcome = self.engine.begin(Arc::new(spec.clone())).and_then(|()| self.wait_for_outcome());
+        let steps = |event: &Event| matches!(event, Event::Phase(_) | Event::Progress { .. });
+        earlier.retain(|event| !steps(event));
+        earlier.extend(std::mem::take(&mut self.engine.events).into_iter().filter(|event| !steps(event)));
+        self.engine.events = earlier;
+        outcome
+    }
+
+    fn wait_for_outcome(&mut self) -> Result<HandoffOutcome> {
+        loop {
+            if let Some(outcome) = self.engine.take_outcome() {
+                return Ok(outcome);
+            }
+            self.engine.turn(None)?;
+        }
     }
 
     /// Looks whether the journal names a process that lives. Adopting it is not built yet, so it refuses.
@@ -142,7 +190,19 @@ impl Supervisor {
     /// # Errors
     /// [`Error::Locked`](crate::Error::Locked): a process of this service lives; the text names it.
     pub fn resume_from_journal(&mut self) -> Result<Option<HandoffOutcome>> {
-        todo!()
+        let Some(journal) = &self.engine.journal else {
+            return Err(Error::State("there is no journal to resume from".into()));
+        };
+        let Some(entry) = journal.read()? else { return Ok(None) };
+        let successor = entry.handoff.as_ref().map(|handoff| handoff.successor);
+        let Some(alive) = entry.incumbent.into_iter().chain(successor).find(|process| process.lives()) else {
+            return Ok(None);
+        };
+        let Identity { pid, .. } = alive;
+        let generation = entry.generation;
+        Err(Error::Locked(format!(
+            "process {pid} of this service (generation {generation}) lives without a supervisor: stop it first"
+        )))
     }
 
     /// Begins what [`Self::perform_handoff`] does, and returns: a cold start if no process runs, a handoff otherwise. The
@@ -151,8 +211,9 @@ impl Supervisor {
     /// # Errors
     /// [`Error::Busy`](crate::Error::Busy): a handoff or a start is under way, or the incumbent of the last one has not
     /// retired yet; nothing was disturbed.
-    pub fn start(&mut self, _spec: &SpawnSpec) -> Result<()> {
-        todo!()
+    pub fn start(&mut self, spec: &SpawnSpec) -> Result<()> {
+        self.engine.turn(Some(Duration::ZERO))?;
+        self.engine.begin(Arc::new(spec.clone()))
     }
 
     /// Starts the program of the last process that served again, without a predecessor.
@@ -161,13 +222,20 @@ impl Supervisor {
     /// [`Error::State`](crate::Error::State): a process runs, or none ever did. [`Error::Busy`](crate::Error::Busy) as with
     /// [`Self::start`].
     pub fn restart_cold(&mut self) -> Result<()> {
-        todo!()
+        self.engine.turn(Some(Duration::ZERO))?;
+        if let Some(process) = &self.engine.processes.incumbent {
+            return Err(Error::State(format!("process {} of this service runs: stop it first", process.pid)));
+        }
+        let Some(spec) = self.engine.serving_spec.clone() else {
+            return Err(Error::State("no process of this service ever ran".into()));
+        };
+        self.engine.begin_cold(spec)
     }
 
     /// Gives up the handoff that is under way, if the successor has not won the decision word yet; its outcome tells.
     /// Without one it does nothing.
-    pub fn cancel(&mut self, _reason: &str) {
-        todo!()
+    pub fn cancel(&mut self, reason: &str) {
+        self.engine.feed(Input::Cancel(reason.to_owned()));
     }
 
     /// Waits until something happens, `timeout` at most (None: no limit), deals with it, and returns the events. They may
@@ -175,24 +243,37 @@ impl Supervisor {
     ///
     /// # Errors
     /// [`Error::System`](crate::Error::System): epoll failed.
-    pub fn turn(&mut self, _timeout: Option<Duration>) -> Result<Vec<Event>> {
-        todo!()
+    pub fn turn(&mut self, timeout: Option<Duration>) -> Result<Vec<Event>> {
+        let timeout = if self.engine.events.is_empty() { timeout } else { Some(Duration::ZERO) };
+        self.engine.turn(timeout)?;
+        Ok(std::mem::take(&mut self.engine.events).into())
     }
 
     /// When [`Self::turn`] must be called at the latest, in absolute `CLOCK_MONOTONIC` nanoseconds. The descriptor becomes
     /// readable then, too.
     pub fn next_due(&self) -> Option<u64> {
-        todo!()
+        self.engine.timers.earliest()
     }
 
     /// What the service is doing. Never waits.
     pub fn status(&self) -> Status {
-        todo!()
+        let engine = &self.engine;
+        let pid = |process: &Option<process::Process>| process.as_ref().map(|process| process.pid);
+        Status {
+            phase: engine.machine.phase().name(),
+            pid: pid(&engine.processes.incumbent),
+            generation: engine.processes.incumbent.as_ref().map_or(0, |process| process.generation),
+            linked: engine.machine.incumbent_is_linked(),
+            serving: engine.machine.incumbent_serves(),
+            handoff_id: engine.machine.handoff().map(|id| id.0),
+            successor_pid: pid(&engine.processes.successor),
+        }
     }
 
     /// Whether [`Self::start`] could begin a handoff: the daemon has said Hello and serves, and nothing is under way.
     pub fn supports_handoff(&self) -> bool {
-        todo!()
+        let machine = &self.engine.machine;
+        machine.phase() == Phase::Idle && machine.incumbent_is_linked() && machine.incumbent_serves()
     }
 
     /// Sends a signal to the process that serves, through its pidfd.
@@ -200,19 +281,23 @@ impl Supervisor {
     /// # Errors
     /// [`Error::Invalid`](crate::Error::Invalid): no such signal. [`Error::State`](crate::Error::State): no process runs.
     /// [`Error::System`](crate::Error::System): not permitted.
-    pub fn signal(&self, _signal: i32) -> Result<()> {
-        todo!()
+    pub fn signal(&self, signal: i32) -> Result<()> {
+        let signal = Signal::try_from(signal).map_err(|_| Error::Invalid(format!("there is no signal {signal}")))?;
+        match &self.engine.processes.incumbent {
+            Some(process) => process.signal(signal),
+            None => Err(Error::State("no process of this service runs".into())),
+        }
     }
 
     /// The names of the listeners and their descriptors, in order.
     pub fn listeners(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
-        std::iter::empty()
+        self.engine.listeners.iter()
     }
 }
 
 impl AsFd for Supervisor {
     /// Readable when [`Supervisor::turn`] has work.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        todo!()
+        self.engine.epoll.0.as_fd()
     }
 }

@@ -36,6 +36,11 @@ impl<T: Copy + PartialEq> Timers<T> {
         self.due.retain(|(armed, _)| *armed != timer);
     }
 
+    /// When the next timer is due, if any is armed.
+    pub fn earliest(&self) -> Option<u64> {
+        self.due.iter().map(|(_, due)| *due).min()
+    }
+
     /// A timer that is due, which is thereby disarmed.
     pub fn next_due(&mut self) -> Option<T> {
         let now = monotonic_ns();
@@ -46,8 +51,7 @@ impl<T: Copy + PartialEq> Timers<T> {
             return Some(self.due.swap_remove(index).0);
         }
         self.set = u64::MAX;
-        let next = self.due.iter().map(|(_, due)| *due).min();
-        match next {
+        match self.earliest() {
             Some(next) => self.set_to(next),
             None => drop(self.fd.unset()),
         }

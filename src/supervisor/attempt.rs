@@ -1,0 +1,109 @@
+//! What was asked for, and when each step of it came.
+
+use super::outcome::HandoffOutcome;
+use super::process::Process;
+use super::spec::SpawnSpec;
+use crate::protocol::Message;
+use crate::protocol::supervisor::Verdict;
+use crate::sys::clock::monotonic_ns;
+use std::sync::Arc;
+
+/// A handoff or a cold start, until the next one.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    /// Zero for a cold start.
+    pub(super) id: u64,
+    pub(super) spec: Arc<SpawnSpec>,
+    pub(super) started_ns: u64,
+    /// A program could not be executed.
+    pub(super) errno: Option<i32>,
+    pub(super) spawn_ns: u64,
+    warmed_ns: u64,
+    prepare_ns: u64,
+    drained_ns: u64,
+    accept_stopped_ns: u64,
+    seal_ns: u64,
+    sealed_ns: u64,
+    begin_ns: u64,
+    ready_ns: u64,
+    committed_ns: u64,
+}
+
+impl Attempt {
+    pub(super) fn new(id: u64, spec: Arc<SpawnSpec>, started_ns: u64) -> Self {
+        Self {
+            id,
+            spec,
+            started_ns,
+            errno: None,
+            spawn_ns: 0,
+            warmed_ns: 0,
+            prepare_ns: 0,
+            drained_ns: 0,
+            accept_stopped_ns: 0,
+            seal_ns: 0,
+            sealed_ns: 0,
+            begin_ns: 0,
+            ready_ns: 0,
+            committed_ns: 0,
+        }
+    }
+
+    pub(super) fn deadline_ns(&self) -> u64 {
+        self.started_ns.saturating_add(nanoseconds(self.spec.deadline))
+    }
+
+    /// A message was sent, or has come.
+    pub(super) fn note(&mut self, message: &Message) {
+        if message.id().0 != self.id || self.id == 0 {
+            return;
+        }
+        let step = match message {
+            Message::Warmed(_) => &mut self.warmed_ns,
+            Message::PrepareHandoff(_) => &mut self.prepare_ns,
+            Message::Drained(drained) => {
+                self.accept_stopped_ns = drained.accept_stopped_ns;
+                &mut self.drained_ns
+            }
+            Message::SealRequest(_) => &mut self.seal_ns,
+            Message::SealComplete(_) => &mut self.sealed_ns,
+            Message::Begin(_) => &mut self.begin_ns,
+            Message::Ready(_) => &mut self.ready_ns,
+            Message::Serving(serving) => {
+                self.committed_ns = serving.committed_ns;
+                return;
+            }
+            _ => return,
+        };
+        *step = monotonic_ns();
+    }
+
+    /// What the caller hears. `server` is the process that serves now.
+    pub(super) fn outcome(&self, verdict: Verdict, reason: String, server: Option<&Process>) -> HandoffOutcome {
+        HandoffOutcome {
+            id: self.id,
+            verdict,
+            reason,
+            generation: server.map_or(0, |server| server.generation),
+            pid: server.map_or(0, |server| server.pid),
+            pidfd: server.and_then(|server| server.pidfd.try_clone().ok()).map(Into::into),
+            warm_ns: between(self.spawn_ns, self.warmed_ns),
+            drain_ns: between(self.prepare_ns, self.drained_ns),
+            seal_ns: between(self.seal_ns, self.sealed_ns),
+            ready_ns: between(self.begin_ns, self.ready_ns),
+            pause_ns: between(self.accept_stopped_ns, self.committed_ns),
+            total_ns: between(self.started_ns, monotonic_ns()),
+            errno: self.errno,
+        }
+    }
+}
+
+/// Zero if one of the two never came. The daemons' own times are not trusted to be in order.
+fn between(from_ns: u64, to_ns: u64) -> u64 {
+    if from_ns == 0 { 0 } else { to_ns.saturating_sub(from_ns) }
+}
+
+/// A duration as the protocol has it; more than 584 years are cut.
+pub(super) fn nanoseconds(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,389 @@
+//! The loop around the machine: what comes in.
+//!
+//! Every queue is read to its real end before the engine acts on the end of a session, a death or a timer: what a process
+//! said before it died, or in time, must be known first.
+
+use super::Event;
+use super::attempt::Attempt;
+use super::journal::Journal;
+use super::listeners::Listeners;
+use super::outcome::HandoffOutcome;
+use super::process::{Process, Token};
+use super::rendezvous::Rendezvous;
+use super::spec::SpawnSpec;
+use crate::channel::Incoming;
+use crate::error::{Error, Result};
+use crate::limits::{EVENTS_MAX, OUTPUT_LAST_READS_MAX, PAGE_POLL, RETIRE_GRACE};
+use crate::protocol::Message;
+use crate::protocol::supervisor::{Input, Peer, Phase, Sender, Supervisor as Machine, Timer};
+use crate::sys::clock::monotonic_ns;
+use crate::sys::seqpacket::Credentials;
+use crate::sys::timers::Timers;
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollTimeout};
+use nix::sys::inotify::Inotify;
+use nix::sys::signal::Signal;
+use std::collections::VecDeque;
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Descriptors that one turn looks at; the rest is ready in the next.
+const READY_MAX: usize = 16;
+
+#[derive(Debug)]
+pub(super) struct Engine {
+    pub(super) machine: Machine,
+    pub(super) epoll: Epoll,
+    pub(super) timers: Timers<Due>,
+    /// Made for the first process whose output is captured.
+    pub(super) inotify: Option<Inotify>,
+    pub(super) listeners: Listeners,
+    /// The service's name, if the caller gave one.
+    pub(super) name: Option<String>,
+    pub(super) service: String,
+    pub(super) build_id: Vec<u8>,
+    pub(super) journal: Option<Journal>,
+    pub(super) time_namespace: u64,
+    pub(super) next_key: u64,
+    pub(super) last_id: u64,
+    pub(super) processes: Processes,
+    pub(super) attempt: Option<Attempt>,
+    pub(super) rendezvous: Option<Rendezvous>,
+    /// The retired incumbent got its SIGTERM.
+    pub(super) evicted: bool,
+    /// What the process that serves, or served last, was started from.
+    pub(super) serving_spec: Option<Arc<SpawnSpec>>,
+    pub(super) phase_told: Phase,
+    pub(super) events: VecDeque<Event>,
+}
+
+/// The processes of the service.
+#[derive(Debug, Default)]
+pub(super) struct Processes {
+    pub(super) incumbent: Option<Process>,
+    pub(super) successor: Option<Process>,
+    /// Retired, but still there.
+    pub(super) leaving: Vec<Leaving>,
+}
+
+/// A process that will never serve again.
+#[derive(Debug)]
+pub(super) struct Leaving {
+    pub(super) process: Process,
+    /// What it gets if it does not exit.
+    pub(super) signal: Signal,
+}
+
+/// What comes with time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    Machine(Timer),
+    /// A process that should have exited: its key.
+    Leaving(u64),
+    /// Another look at the page.
+    Page,
+    /// More output than one turn reads.
+    Output,
+}
+
+/// What a process was when it died.
+enum Was {
+    Peer(Peer),
+    Leaving,
+}
+
+impl Processes {
+    pub(super) fn peer(&mut self, peer: Peer) -> &mut Option<Process> {
+        match peer {
+            Peer::Incumbent => &mut self.incumbent,
+            Peer::Successor => &mut self.successor,
+        }
+    }
+
+    fn peer_of(&self, key: u64) -> Option<Peer> {
+        let is = |process: &Option<Process>| process.as_ref().is_some_and(|process| process.key == key);
+        if is(&self.incumbent) {
+            return Some(Peer::Incumbent);
+        }
+        is(&self.successor).then_some(Peer::Successor)
+    }
+
+    fn take(&mut self, key: u64) -> Option<(Was, Process)> {
+        if let Some(peer) = self.peer_of(key) {
+            return self.peer(peer).take().map(|process| (Was::Peer(peer), process));
+        }
+        let index = self.leaving.iter().position(|leaving| leaving.process.key == key)?;
+        Some((Was::Leaving, self.leaving.swap_remove(index).process))
+    }
+
+    /// All of them.
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Process> {
+        let leaving = self.leaving.iter_mut().map(|leaving| &mut leaving.process);
+        self.incumbent.iter_mut().chain(&mut self.successor).chain(leaving)
+    }
+}
+
+impl Engine {
+    pub(super) fn new() -> Result<Self> {
+        let failed = |what| Error::system(format!("cannot make {what} for the supervisor"));
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(Into::into).map_err(failed("an epoll"))?;
+        let timers = Timers::new().map_err(failed("a timer"))?;
+        epoll.add(&timers, Token::Timer.event()).map_err(Into::into).map_err(failed("a timer"))?;
+        Ok(Self {
+            machine: Machine::new(),
+            epoll,
+            timers,
+            inotify: None,
+            listeners: Listeners::default(),
+            name: None,
+            service: String::new(),
+            build_id: Vec::new(),
+            journal: None,
+            time_namespace: std::fs::metadata("/proc/self/ns/time").map_or(0, |found| found.ino()),
+            next_key: 1,
+            last_id: 0,
+            processes: Processes::default(),
+            attempt: None,
+            rendezvous: None,
+            evicted: false,
+            serving_spec: None,
+            phase_told: Phase::Idle,
+            events: VecDeque::new(),
+        })
+    }
+
+    /// Waits, and deals with what has come.
+    pub(super) fn turn(&mut self, timeout: Option<Duration>) -> Result<()> {
+        let mut ready = [EpollEvent::empty(); READY_MAX];
+        let count = match self.epoll.wait(&mut ready, milliseconds(timeout)) {
+            Ok(count) => count,
+            Err(Errno::EINTR) => 0,
+            Err(errno) => return Err(Error::system("epoll_wait")(errno.into())),
+        };
+        let (mut dead, mut timer, mut output) = ([None; READY_MAX], false, false);
+        for (event, dead) in ready[..count].iter().zip(&mut dead) {
+            match Token::from_raw(event.data()) {
+                Token::Session(key) => self.drain(key),
+                Token::Death(key) => *dead = Some(key),
+                Token::Timer => timer = true,
+                Token::Output => output = true,
+            }
+        }
+        if dead.iter().any(Option::is_some) {
+            self.drain_all();
+            dead.into_iter().flatten().for_each(|key| self.bury(key));
+        }
+        if timer {
+            self.fire();
+        }
+        self.look_at_page();
+        self.tell_ends();
+        if output || timer && self.output_waits() {
+            self.read_output();
+        }
+        self.come_again();
+        Ok(())
+    }
+
+    /// What no descriptor will tell of.
+    fn come_again(&mut self) {
+        if self.listens_to_page() {
+            self.timers.arm(Due::Page, monotonic_ns() + PAGE_POLL.as_nanos() as u64);
+        }
+        if self.output_waits() {
+            self.timers.arm(Due::Output, monotonic_ns());
+        }
+    }
+
+    /// Reads what a process has said, to the end.
+    fn drain(&mut self, key: u64) {
+        // A message may promote the process or bury it: look anew each time.
+        while let Some(peer) = self.processes.peer_of(key) {
+            let Some(process) = self.processes.peer(peer) else { return };
+            let Some(session) = &mut process.session else { return };
+            match session.receive() {
+                Ok(Incoming::Message(message, _, sender)) => self.on_message(peer, message, sender),
+                Ok(Incoming::Nothing) => return,
+                Ok(Incoming::End) => {
+                    process.close_session(&self.epoll);
+                    process.end_is_news = true;
+                }
+                Err(error) => {
+                    process.close_session(&self.epoll);
+                    super::trace::trouble(&self.service, process.pid, &format!("its session makes no sense: {error}"));
+                    self.feed(Input::Garbage(peer, error.to_string()));
+                }
+            }
+        }
+    }
+
+    fn drain_all(&mut self) {
+        let keys = [&self.processes.successor, &self.processes.incumbent].map(|p| p.as_ref().map(|p| p.key));
+        keys.into_iter().flatten().for_each(|key| self.drain(key));
+    }
+
+    fn on_message(&mut self, peer: Peer, message: Message, sender: Option<Credentials>) {
+        let Some(process) = self.processes.peer(peer) else { return };
+        if let Some(attempt) = &mut self.attempt {
+            attempt.note(&message);
+        }
+        super::trace::message(&message, &self.service, process.pid);
+        let progress = match &message {
+            Message::SealProgress(m) => Some((m.done, m.total)),
+            Message::Heartbeat(m) => m.progress,
+            _ => None,
+        };
+        if let Some((done, total)) = progress {
+            let event = Event::Progress { done, total };
+            self.push(event);
+        }
+        let input = match message {
+            Message::Hello(hello) => Input::Hello(peer, hello, self.who(peer, sender)),
+            other => Input::Message(peer, other),
+        };
+        self.feed(input);
+    }
+
+    /// Who said Hello, as the kernel has it: not even a pid if the kernel can not say.
+    fn who(&mut self, peer: Peer, sender: Option<Credentials>) -> Sender {
+        let spawned_pid = self.processes.peer(peer).as_ref().map_or(0, |process| process.pid);
+        Sender {
+            pid: sender.map_or(0, |sender| sender.pid.cast_unsigned()),
+            uid: sender.map_or(u32::MAX, |sender| sender.uid),
+            spawned_pid: spawned_pid.cast_unsigned(),
+            time_namespace: self.time_namespace,
+        }
+    }
+
+    /// Sessions that have ended while their process lives, or while its death is not seen yet.
+    fn tell_ends(&mut self) {
+        let news = |process: &mut Option<Process>| process.as_mut().is_some_and(|process| process.end_is_news);
+        if !news(&mut self.processes.incumbent) && !news(&mut self.processes.successor) {
+            return;
+        }
+        self.drain_all();
+        for peer in [Peer::Incumbent, Peer::Successor] {
+            if let Some(process) = self.processes.peer(peer).as_mut().filter(|process| process.end_is_news) {
+                process.end_is_news = false;
+                self.feed(Input::Gone(peer));
+            }
+        }
+    }
+
+    /// Reaps a process that is dead. Its queue is read.
+    fn bury(&mut self, key: u64) {
+        let Some((was, mut process)) = self.processes.take(key) else { return };
+        process.unwatch(&self.epoll);
+        self.timers.disarm(Due::Leaving(key));
+        self.read_last_output(&mut process);
+        let (status, text) = process.reap();
+        self.remove_output(&mut process);
+        let Was::Peer(peer) = was else { return };
+        let unexpected = peer == Peer::Incumbent && self.machine.phase() == Phase::Idle;
+        self.feed(Input::Died(peer, text.clone()));
+        if unexpected {
+            let (pid, generation) = (process.pid, process.generation);
+            self.push(Event::Exited { pid, generation, status, text });
+        }
+    }
+
+    /// Fires what is due.
+    fn fire(&mut self) {
+        loop {
+            self.drain_all(); // an answer in time is in time
+            match self.timers.next_due() {
+                Some(Due::Machine(timer)) => self.feed(Input::Timer(timer)),
+                Some(Due::Leaving(key)) => self.hasten(key),
+                Some(Due::Page | Due::Output) => {} // the turn looks in any case
+                None => return,
+            }
+        }
+    }
+
+    /// A process that will never serve again should have exited by now.
+    fn hasten(&mut self, key: u64) {
+        let Some(leaving) = self.processes.leaving.iter_mut().find(|leaving| leaving.process.key == key) else {
+            return;
+        };
+        let _ = leaving.process.signal(leaving.signal);
+        leaving.signal = Signal::SIGKILL;
+        self.timers.arm(Due::Leaving(key), monotonic_ns() + RETIRE_GRACE.as_nanos() as u64);
+    }
+
+    /// N has committed, perhaps, and its session is lost: only the page can say that it serves.
+    fn listens_to_page(&self) -> bool {
+        let unheard = self.processes.successor.as_ref().is_some_and(|successor| successor.session.is_none());
+        self.machine.phase() == Phase::AwaitServing && unheard
+    }
+
+    pub(super) fn look_at_page(&mut self) {
+        let Some(page) = self.rendezvous.as_ref().map(|rendezvous| &rendezvous.page) else { return };
+        if self.machine.phase() == Phase::Retiring && page.is_retired() {
+            self.feed(Input::Retired);
+        } else if self.listens_to_page() && page.is_serving() {
+            self.feed(Input::PageServing);
+        }
+    }
+
+    fn output_waits(&self) -> bool {
+        let waits = |process: &Process| process.output.as_ref().is_some_and(|output| output.more);
+        let processes = &self.processes;
+        let leaving = processes.leaving.iter().map(|leaving| &leaving.process);
+        processes.incumbent.iter().chain(&processes.successor).chain(leaving).any(waits)
+    }
+
+    fn read_output(&mut self) {
+        if let Some(inotify) = &self.inotify {
+            let _ = inotify.read_events(); // which file it was is cheaper seen than looked up
+        }
+        let mut news = Vec::new();
+        for process in self.processes.iter_mut() {
+            let bytes = process.output.as_mut().map(|output| output.read()).unwrap_or_default();
+            if !bytes.is_empty() {
+                news.push(Event::Stderr { pid: process.pid, bytes });
+            }
+        }
+        news.into_iter().for_each(|event| self.push(event));
+    }
+
+    fn read_last_output(&mut self, process: &mut Process) {
+        let Some(output) = &mut process.output else { return };
+        // A child that it leaves behind may write for ever.
+        for _ in 0..OUTPUT_LAST_READS_MAX {
+            let bytes = output.read();
+            let more = output.more;
+            if !bytes.is_empty() {
+                let event = Event::Stderr { pid: process.pid, bytes };
+                self.push(event);
+            }
+            if !more {
+                break;
+            }
+        }
+    }
+
+    /// Keeps an event until it is fetched.
+    pub(super) fn push(&mut self, event: Event) {
+        if self.events.len() >= EVENTS_MAX {
+            self.events.pop_front();
+        }
+        self.events.push_back(event);
+    }
+
+    /// The first outcome that nobody has fetched.
+    pub(super) fn take_outcome(&mut self) -> Option<HandoffOutcome> {
+        let index = self.events.iter().position(|event| matches!(event, Event::Outcome(_)))?;
+        match self.events.remove(index) {
+            Some(Event::Outcome(outcome)) => Some(outcome),
+            _ => None,
+        }
+    }
+}
+
+/// Rounded up: never too early, and never a spin.
+fn milliseconds(timeout: Option<Duration>) -> EpollTimeout {
+    let Some(timeout) = timeout else { return EpollTimeout::NONE };
+    let milliseconds = timeout.as_nanos().div_ceil(1_000_000);
+    EpollTimeout::try_from(i32::try_from(milliseconds).unwrap_or(i32::MAX)).unwrap_or(EpollTimeout::MAX)
+}

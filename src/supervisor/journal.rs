@@ -1,0 +1,166 @@
+//! What runs, on file, for a supervisor that comes after a crash.
+//!
+//! One line for each `key=value`. Written under another name and renamed, so that it is there as a whole or not at all; never
+//! fsync'ed, because after a power loss there are no processes to find.
+
+use crate::error::{Error, Result};
+use crate::sys::pidfd::{Pidfd, start_time};
+use std::fmt::Write as _;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+const FIRST_LINE: &str = "handoff-journal 1";
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// One process of this boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Identity {
+    pub(super) pid: i32,
+    /// In clock ticks since boot: a pid may be reused.
+    pub(super) start_time: u64,
+}
+
+impl Identity {
+    /// A child that is not reaped yet.
+    pub(super) fn of(pid: i32) -> Option<Self> {
+        start_time(pid).ok().map(|start_time| Self { pid, start_time })
+    }
+
+    /// Whether exactly this process lives.
+    pub(super) fn lives(self) -> bool {
+        // The order matters: the descriptor first, then the comparison.
+        Pidfd::open(self.pid)
+            .is_ok_and(|pidfd| start_time(self.pid).is_ok_and(|now| now == self.start_time) && !pidfd.is_dead())
+    }
+}
+
+/// What the journal says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) generation: u64,
+    pub(super) incumbent: Option<Identity>,
+    /// The handoff that is open.
+    pub(super) handoff: Option<OpenHandoff>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct OpenHandoff {
+    pub(super) id: u64,
+    pub(super) page: PathBuf,
+    pub(super) successor: Identity,
+}
+
+#[derive(Debug)]
+pub(super) struct Journal {
+    path: PathBuf,
+    temporary: PathBuf,
+    boot_id: String,
+}
+
+impl Journal {
+    pub(super) fn new(path: PathBuf) -> Self {
+        let mut temporary = path.clone().into_os_string();
+        temporary.push(".new");
+        let boot_id = fs::read_to_string(BOOT_ID).unwrap_or_default().trim().to_owned();
+        Self { path, temporary: temporary.into(), boot_id }
+    }
+
+    /// The directory of the journal and of the decision pages.
+    pub(super) fn dir(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new(""))
+    }
+
+    /// The service's name, if nobody gave it one.
+    pub(super) fn service(&self) -> Option<String> {
+        self.path.file_stem().map(|stem| stem.to_string_lossy().into_owned())
+    }
+
+    pub(super) fn write(&self, service: &str, build_id: &[u8], entry: &Entry) -> Result<()> {
+        let text = self.text(service, build_id, entry);
+        fs::write(&self.temporary, text)
+            .and_then(|()| fs::rename(&self.temporary, &self.path))
+            .map_err(Error::system(format!("cannot write the journal {}", self.path.display())))
+    }
+
+    fn text(&self, service: &str, build_id: &[u8], entry: &Entry) -> String {
+        let mut text = format!("{FIRST_LINE}\nboot_id={}\nservice={service}\nbuild_id=", self.boot_id);
+        for byte in build_id {
+            let _ = write!(text, "{byte:02x}");
+        }
+        let _ = writeln!(text, "\ngeneration={}", entry.generation);
+        if let Some(Identity { pid, start_time }) = entry.incumbent {
+            let _ = writeln!(text, "incumbent={pid} {start_time}");
+        }
+        if let Some(OpenHandoff { id, page, successor: Identity { pid, start_time } }) = &entry.handoff {
+            let page = page.file_name().unwrap_or_default().to_string_lossy();
+            let _ = writeln!(text, "handoff={id}\npage={page}\nsuccessor={pid} {start_time}");
+        }
+        text
+    }
+
+    /// What was written in this boot; None if nothing was.
+    pub(super) fn read(&self) -> Result<Option<Entry>> {
+        let text = match fs::read_to_string(&self.path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::system(format!("cannot read {}", self.path.display()))(error)),
+        };
+        let mut lines = text.lines();
+        if lines.next() != Some(FIRST_LINE) {
+            return Err(Error::Invalid(format!("{} is no journal of this version", self.path.display())));
+        }
+        let value =
+            |key: &str| text.lines().find_map(|line| line.strip_prefix(key).and_then(|rest| rest.strip_prefix('=')));
+        if value("boot_id") != Some(&self.boot_id) {
+            return Ok(None);
+        }
+        let number = |key| value(key).and_then(|text| text.parse().ok());
+        let identity = |key| {
+            let (pid, start_time) = value(key)?.split_once(' ')?;
+            Some(Identity { pid: pid.parse().ok()?, start_time: start_time.parse().ok()? })
+        };
+        let handoff = number("handoff").zip(value("page")).zip(identity("successor"));
+        let handoff = handoff.map(|((id, page), successor)| OpenHandoff { id, page: self.dir().join(page), successor });
+        let generation = number("generation").unwrap_or_default();
+        Ok(Some(Entry { generation, incumbent: identity("incumbent"), handoff }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::new(dir.path().join("kv.journal"));
+        assert_eq!(journal.read().unwrap(), None);
+        assert_eq!(journal.service().unwrap(), "kv");
+        let own = Identity::of(std::process::id() as i32).unwrap();
+        let page = dir.path().join("kv.17.page");
+        for handoff in [None, Some(OpenHandoff { id: 17, page, successor: own })] {
+            let entry = Entry { generation: 3, incumbent: Some(own), handoff };
+            journal.write("kv", b"\x01\xfe", &entry).unwrap();
+            assert_eq!(journal.read().unwrap(), Some(entry));
+        }
+        let text = fs::read_to_string(dir.path().join("kv.journal")).unwrap();
+        assert!(text.contains("\nbuild_id=01fe\n"));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+
+        // Another boot: its processes are gone.
+        fs::write(dir.path().join("kv.journal"), text.replace(&journal.boot_id, "another")).unwrap();
+        assert_eq!(journal.read().unwrap(), None);
+        fs::write(dir.path().join("kv.journal"), "nonsense").unwrap();
+        assert!(journal.read().is_err());
+        assert!(Journal::new(dir.path().join("none/kv.journal")).write("kv", b"", &Entry::default()).is_err());
+    }
+
+    #[test]
+    fn a_pid_alone_is_no_identity() {
+        let own = Identity::of(std::process::id() as i32).unwrap();
+        assert!(own.lives());
+        assert!(!Identity { start_time: own.start_time + 1, ..own }.lives());
+        assert!(!Identity { pid: i32::MAX, ..own }.lives());
+    }
+}

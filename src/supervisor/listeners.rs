@@ -1,0 +1,99 @@
+//! The sockets that S holds for its daemons.
+
+use crate::error::{Error, Result};
+use crate::limits::{LISTEN_BACKLOG, LISTENERS_MAX};
+use crate::sys::fd::set_cloexec;
+use crate::sys::listener::listen_again;
+use nix::sys::socket::{getsockopt, sockopt};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+#[derive(Debug)]
+struct Listener {
+    name: String,
+    fd: OwnedFd,
+    /// It listened when it came: a datagram socket can not.
+    listens: bool,
+}
+
+/// In the order in which the daemons get them.
+#[derive(Debug, Default)]
+pub(super) struct Listeners(Vec<Listener>);
+
+impl Listeners {
+    pub(super) fn add(&mut self, name: &str, fd: OwnedFd) -> Result<()> {
+        if name.is_empty() || name.chars().any(|c| c == ':' || c.is_control()) {
+            return Err(Error::Invalid(format!(
+                "{name:?} can not be the name of a listener: it is empty, or has ':' in it"
+            )));
+        }
+        if self.0.iter().any(|listener| listener.name == name) {
+            return Err(Error::Duplicate(format!("there is a listener {name} already")));
+        }
+        if self.0.len() >= LISTENERS_MAX {
+            return Err(Error::Limit(format!("more than {LISTENERS_MAX} listeners")));
+        }
+        let listens = getsockopt(&fd, sockopt::AcceptConn)
+            .map_err(|errno| Error::Invalid(format!("listener {name} is not a socket: {errno}")))?;
+        set_cloexec(&fd).map_err(Error::system(format!("listener {name}")))?;
+        self.0.push(Listener { name: name.to_owned(), fd, listens });
+        Ok(())
+    }
+
+    /// Undoes what a daemon may have done to them all, by `listen(fd, 0)` or `shutdown`.
+    pub(super) fn repair(&self) {
+        for listener in self.0.iter().filter(|listener| listener.listens) {
+            let _ = listen_again(listener.fd.as_fd(), LISTEN_BACKLOG);
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
+        self.0.iter().map(|listener| (listener.name.as_str(), listener.fd.as_fd()))
+    }
+
+    /// `LISTEN_FDNAMES`.
+    pub(super) fn names(&self) -> String {
+        let names: Vec<&str> = self.0.iter().map(|listener| listener.name.as_str()).collect();
+        names.join(":")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::net::{TcpListener, TcpStream, UdpSocket};
+
+    #[test]
+    fn names_are_checked() {
+        let mut listeners = Listeners::default();
+        let socket = || OwnedFd::from(UdpSocket::bind("127.0.0.1:0").unwrap());
+        for bad in ["", "a:b", "a\nb", ":"] {
+            assert!(matches!(listeners.add(bad, socket()), Err(Error::Invalid(_))), "{bad:?}");
+        }
+        listeners.add("a", socket()).unwrap();
+        assert!(matches!(listeners.add("a", socket()), Err(Error::Duplicate(_))));
+        listeners.add("b.socket", socket()).unwrap();
+        let file = File::open("/dev/null").unwrap();
+        assert!(matches!(listeners.add("c", file.into()), Err(Error::Invalid(_))));
+        assert_eq!((listeners.len(), listeners.names().as_str()), (2, "a:b.socket"));
+    }
+
+    #[test]
+    fn a_listener_that_was_shut_down_listens_again() {
+        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = tcp.local_addr().unwrap();
+        // Its port is known here only, so it keeps it.
+        let mut listeners = Listeners::default();
+        let daemon = tcp.try_clone().unwrap();
+        listeners.add("tcp", tcp.into()).unwrap();
+        listeners.add("udp", UdpSocket::bind("127.0.0.1:0").unwrap().into()).unwrap();
+        listen_again(daemon.as_fd(), 0).unwrap();
+        listeners.repair();
+        let connected: Vec<_> = (0..10).map(|_| TcpStream::connect(address).unwrap()).collect();
+        assert_eq!(connected.len(), 10);
+    }
+}

@@ -1,0 +1,114 @@
+//! A process that S has started.
+
+use super::output::Output;
+use super::spec::SpawnSpec;
+use crate::channel::Channel;
+use crate::error::{Error, Result};
+use crate::sys::pidfd::{ExitStatus, Pidfd};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+use nix::sys::signal::Signal;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+/// What a descriptor in the epoll belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Token {
+    Timer,
+    Output,
+    Session(u64),
+    Death(u64),
+}
+
+impl Token {
+    pub(super) fn from_raw(raw: u64) -> Self {
+        match (raw >> 1, raw & 1) {
+            (0, 0) => Self::Timer,
+            (0, _) => Self::Output,
+            (key, 0) => Self::Session(key),
+            (key, _) => Self::Death(key),
+        }
+    }
+
+    pub(super) fn event(self) -> EpollEvent {
+        let raw = match self {
+            Self::Timer => 0,
+            Self::Output => 1,
+            Self::Session(key) => key << 1,
+            Self::Death(key) => key << 1 | 1,
+        };
+        EpollEvent::new(EpollFlags::EPOLLIN, raw)
+    }
+}
+
+/// A child, from its exec to its end.
+#[derive(Debug)]
+pub(super) struct Process {
+    /// Never used again, not zero.
+    pub(super) key: u64,
+    pub(super) pid: i32,
+    pub(super) generation: u64,
+    pub(super) pidfd: Pidfd,
+    /// None once it has ended.
+    pub(super) session: Option<Channel>,
+    /// The session has ended, and the machine does not know it yet.
+    pub(super) end_is_news: bool,
+    pub(super) spec: Arc<SpawnSpec>,
+    pub(super) output: Option<Output>,
+}
+
+impl Process {
+    /// Watches its death and its session.
+    pub(super) fn watch(&self, epoll: &Epoll) -> nix::Result<()> {
+        epoll.add(&self.pidfd, Token::Death(self.key).event())?;
+        self.session.as_ref().map_or(Ok(()), |session| epoll.add(session, Token::Session(self.key).event()))
+    }
+
+    /// Closes the session. An epoll watches the description, of which others may hold duplicates: hence the explicit end.
+    pub(super) fn close_session(&mut self, epoll: &Epoll) {
+        if let Some(session) = self.session.take() {
+            let _ = epoll.delete(&session);
+        }
+    }
+
+    /// Forgets about its descriptors. A reaped pidfd stays readable for ever.
+    pub(super) fn unwatch(&mut self, epoll: &Epoll) {
+        self.close_session(epoll);
+        let _ = epoll.delete(&self.pidfd);
+    }
+
+    /// Reaps it; its status, and the same for people.
+    pub(super) fn reap(&mut self) -> (Option<ExitStatus>, String) {
+        let status = self.pidfd.wait().ok().flatten();
+        let mut text = status.map_or_else(|| "unknown exit status".to_owned(), |status| status.to_string());
+        if let Some(lines) = self.output.as_ref().and_then(Output::last_lines) {
+            text = format!("{text}; its last output: {lines}");
+        }
+        (status, text)
+    }
+
+    /// SIGKILL, and waits for the end.
+    pub(super) fn kill_and_reap(&self) {
+        let _ = self.pidfd.kill(Signal::SIGKILL);
+        let mut entry = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
+        while poll(&mut entry, PollTimeout::NONE) == Err(Errno::EINTR) {}
+        let _ = self.pidfd.wait();
+    }
+
+    pub(super) fn signal(&self, signal: Signal) -> Result<()> {
+        self.pidfd.kill(signal).map_err(Error::system(format!("process {}", self.pid)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_survive_the_epoll() {
+        for token in [Token::Timer, Token::Output, Token::Session(1), Token::Death(1), Token::Session(77)] {
+            assert_eq!(Token::from_raw(token.event().data()), token);
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! Starting processes.
+
+use super::attempt::{Attempt, nanoseconds};
+use super::engine::Engine;
+use super::journal::{Entry, Identity, OpenHandoff};
+use super::output::{self, Output};
+use super::process::{Process, Token};
+use super::rendezvous::Rendezvous;
+use super::spec::{SpawnSpec, is_reserved};
+use crate::channel::Channel;
+use crate::error::{Error, Result};
+use crate::protocol::message::{Mode, Terms};
+use crate::protocol::supervisor::{Input, Phase, Plan};
+use crate::protocol::{Decide, Decision, HandoffId};
+use crate::sys::clock::monotonic_ns;
+use crate::sys::page::Word;
+use crate::sys::seqpacket::Seqpacket;
+use crate::sys::spawn::{Spawn, SpawnError, spawn};
+use nix::sys::inotify::{InitFlags, Inotify};
+use std::env;
+use std::ffi::OsString;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+/// The descriptor of the first listener (sd_listen_fds(3)).
+const FIRST_FD: usize = 3;
+
+impl Engine {
+    /// Begins a handoff, or a cold start if no process runs.
+    pub(super) fn begin(&mut self, spec: Arc<SpawnSpec>) -> Result<()> {
+        match self.machine.phase() {
+            Phase::Idle => {}
+            Phase::Retiring => return Err(Error::Busy("the incumbent of the last handoff has not retired yet")),
+            _ => return Err(Error::Busy("a handoff or a start of this service is under way")),
+        }
+        if self.processes.incumbent.is_none() {
+            return self.begin_cold(spec);
+        }
+        let id = self.new_id();
+        let attempt = Attempt::new(id, spec, monotonic_ns());
+        let terms = Terms { id: HandoffId(id), mode: Mode::Exclusive, deadline_ns: attempt.deadline_ns(), park_ns: 0 };
+        let drain_grace_ns = nanoseconds(attempt.spec.drain_grace);
+        let on_incumbent_death = attempt.spec.on_incumbent_death;
+        self.attempt = Some(attempt);
+        self.feed(Input::StartHandoff(Plan { terms, drain_grace_ns, on_incumbent_death }));
+        Ok(())
+    }
+
+    pub(super) fn begin_cold(&mut self, spec: Arc<SpawnSpec>) -> Result<()> {
+        if self.machine.phase() != Phase::Idle {
+            return Err(Error::Busy("a handoff or a start of this service is under way"));
+        }
+        self.attempt = Some(Attempt::new(0, spec, monotonic_ns()));
+        self.feed(Input::StartCold);
+        Ok(())
+    }
+
+    /// Later than every id before it.
+    fn new_id(&mut self) -> u64 {
+        self.last_id = monotonic_ns().max(self.last_id + 1);
+        self.last_id
+    }
+
+    /// Answers `SpawnSuccessor`.
+    pub(super) fn spawn_successor(&mut self) -> Input {
+        match self.try_successor() {
+            Ok(()) => Input::Spawned,
+            Err(error) => {
+                self.discard_successor();
+                Input::SpawnFailed(error.to_string())
+            }
+        }
+    }
+
+    fn try_successor(&mut self) -> Result<()> {
+        let (Some(attempt), Some(incumbent)) = (&mut self.attempt, &self.processes.incumbent) else {
+            return Err(Error::State("nothing to replace".into()));
+        };
+        attempt.spawn_ns = monotonic_ns();
+        let (id, spec) = (attempt.id, attempt.spec.clone());
+        self.service = self.name_for(&spec);
+        let page = self.journal.as_ref().map(|journal| journal.dir().join(format!("{}.{id}.page", self.service)));
+        let incumbent = &incumbent.pidfd;
+        self.rendezvous = Some(Rendezvous::new(id, page, incumbent)?);
+        let successor = self.launch(&spec, Role::Successor, id)?;
+        let (pid, generation) = (successor.pid, self.machine.generation() + 1);
+        let successor = self.processes.successor.insert(Process { generation, ..successor });
+        successor.watch(&self.epoll).map_err(|errno| Error::system("cannot watch the successor")(errno.into()))?;
+        // All this while the successor starts.
+        self.listeners.repair();
+        self.write_journal(Identity::of(pid))
+    }
+
+    /// The successor can not be used, before it was told anything.
+    fn discard_successor(&mut self) {
+        let Some(mut successor) = self.processes.successor.take() else { return };
+        if let Some(rendezvous) = &self.rendezvous {
+            rendezvous.page.decide(Word::Revoked);
+        }
+        successor.unwatch(&self.epoll);
+        successor.kill_and_reap();
+        self.remove_output(&mut successor);
+    }
+
+    /// Answers `SpawnCold`, if it fails.
+    pub(super) fn spawn_cold(&mut self) -> Option<Input> {
+        let error = self.try_cold().err()?;
+        if let Some(mut process) = self.processes.incumbent.take() {
+            process.unwatch(&self.epoll);
+            process.kill_and_reap();
+            self.remove_output(&mut process);
+        }
+        Some(Input::ColdSpawnFailed(error.to_string()))
+    }
+
+    fn try_cold(&mut self) -> Result<()> {
+        let Some(spec) = self.cold_spec() else { return Err(Error::State("no program to start".into())) };
+        self.service = self.name_for(&spec);
+        // A journal that can not be written is found before there is a process.
+        self.write_journal(None)?;
+        let id = self.new_id();
+        if let Some(attempt) = self.attempt.as_mut().filter(|attempt| attempt.spawn_ns == 0) {
+            attempt.spawn_ns = monotonic_ns();
+        }
+        let process = self.launch(&spec, Role::Cold, id)?;
+        let generation = self.machine.generation();
+        let process = self.processes.incumbent.insert(Process { generation, ..process });
+        process.watch(&self.epoll).map_err(|errno| Error::system("cannot watch the daemon")(errno.into()))?;
+        self.serving_spec = Some(spec);
+        self.write_journal(None)
+    }
+
+    /// Which program is started when nobody is left: the incumbent's, unless the data is in the successor's format.
+    fn cold_spec(&self) -> Option<Arc<SpawnSpec>> {
+        let attempt = self.attempt.as_ref()?;
+        let revoke = |rendezvous: &Rendezvous| crate::channel::decide(&rendezvous.page, Decide::Revoke);
+        match self.rendezvous.as_ref().map(revoke) {
+            None | Some(Decision::CommittedIncompatible) => Some(attempt.spec.clone()),
+            Some(_) => self.serving_spec.clone(),
+        }
+    }
+
+    fn name_for(&self, spec: &SpawnSpec) -> String {
+        let of_journal = || self.journal.as_ref().and_then(|journal| journal.service());
+        self.name.clone().or_else(of_journal).unwrap_or_else(|| spec.service())
+    }
+
+    /// Starts a process; its generation is for the caller to say.
+    fn launch(&mut self, spec: &Arc<SpawnSpec>, role: Role, id: u64) -> Result<Process> {
+        let program = spec.check()?;
+        let output = self.output_for(spec, id)?;
+        let (ours, theirs) = Seqpacket::pair().map_err(Error::system("cannot make a session"))?;
+        let mut fds: Vec<BorrowedFd<'_>> = self.listeners.iter().map(|(_, fd)| fd).collect();
+        fds.push(theirs.as_fd());
+        let sink = output.as_ref().map(Output::sink);
+        let child = spawn(&Spawn {
+            program: &program,
+            argv: &spec.argv,
+            env: &self.environment(spec, role),
+            dir: spec.dir.as_deref(),
+            fds: &fds,
+            stdin_null: true,
+            stdout: sink.filter(|_| spec.capture.as_ref().is_some_and(|capture| capture.stdout)),
+            stderr: sink,
+            listen_pid: self.listeners.len() > 0,
+            new_session: true,
+        });
+        match child {
+            Ok(child) => {
+                let key = self.next_key;
+                self.next_key += 1;
+                Ok(Process {
+                    key,
+                    pid: child.pid,
+                    generation: 0,
+                    pidfd: child.pidfd,
+                    session: Some(Channel::new(ours)),
+                    end_is_news: false,
+                    spec: spec.clone(),
+                    output,
+                })
+            }
+            Err(error) => {
+                if let (Some(output), Some(inotify)) = (output, &self.inotify) {
+                    output.remove(inotify);
+                }
+                Err(self.spawn_failed(error))
+            }
+        }
+    }
+
+    fn spawn_failed(&mut self, error: SpawnError) -> Error {
+        if let Some(attempt) = &mut self.attempt {
+            attempt.errno = Some(error.errno);
+        }
+        Error::Refused(error.to_string())
+    }
+
+    fn environment(&self, spec: &SpawnSpec, role: Role) -> Vec<(OsString, OsString)> {
+        let kept = |(name, _): &(OsString, OsString)| {
+            !is_reserved(name) && !spec.env.iter().any(|(addition, _)| addition == name)
+        };
+        let mut env: Vec<_> = env::vars_os().filter(kept).collect();
+        env.extend(spec.env.iter().cloned());
+        let mut set = |name: &str, value: OsString| env.push((name.into(), value));
+        let count = self.listeners.len();
+        if count > 0 {
+            set("LISTEN_FDS", count.to_string().into());
+            set("LISTEN_FDNAMES", self.listeners.names().into());
+        }
+        if let Some(path) = &spec.control_path {
+            set("HANDOFF_CONTROL", path.into());
+        }
+        if let Some(dir) = &spec.data_dir {
+            set("HANDOFF_DATA_DIR", dir.into());
+        }
+        set("HANDOFF_SOCK_FD", (FIRST_FD + count).to_string().into());
+        if role == Role::Successor {
+            set("HANDOFF_ROLE", "successor".into());
+        }
+        env
+    }
+
+    fn output_for(&mut self, spec: &SpawnSpec, id: u64) -> Result<Option<Output>> {
+        let Some(capture) = &spec.capture else { return Ok(None) };
+        if self.inotify.is_none() {
+            let failed = || "cannot watch the output of processes";
+            let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)
+                .and_then(|inotify| self.epoll.add(&inotify, Token::Output.event()).map(|()| inotify));
+            self.inotify = Some(inotify.map_err(|errno| Error::system(failed())(errno.into()))?);
+        }
+        let path = output::path(&capture.dir, &self.service, id);
+        self.inotify.as_ref().map(|inotify| Output::create(path, inotify)).transpose()
+    }
+
+    pub(super) fn remove_output(&self, process: &mut Process) {
+        if let (Some(output), Some(inotify)) = (process.output.take(), &self.inotify) {
+            output.remove(inotify);
+        }
+    }
+
+    /// Writes down what runs; with a successor, that a handoff is open.
+    pub(super) fn write_journal(&mut self, successor: Option<Identity>) -> Result<()> {
+        let Some(journal) = &self.journal else { return Ok(()) };
+        let incumbent = self.processes.incumbent.as_ref().and_then(|process| Identity::of(process.pid));
+        let rendezvous = self.rendezvous.as_mut().zip(successor);
+        let handoff = rendezvous.and_then(|(rendezvous, successor)| {
+            rendezvous.in_journal = true;
+            Some(OpenHandoff { id: rendezvous.page.id(), page: rendezvous.path.clone()?, successor })
+        });
+        let entry = Entry { generation: self.machine.generation(), incumbent, handoff };
+        journal.write(&self.service, &self.build_id, &entry)
+    }
+}
+
+/// What a process is started as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Cold,
+    Successor,
+}
