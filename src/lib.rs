@@ -11,6 +11,7 @@ pub mod error;
 pub mod limits;
 pub mod participant;
 pub mod protocol;
+pub mod service;
 pub mod supervisor;
 pub mod sys;
 

@@ -13,12 +13,15 @@
  *   old-revision        says that it opened one revision less than it did
  *   drain-fails         stops accepting, then answers the drain with a failure
  *   drain-hangs         stops accepting, then answers nothing until the drain is cancelled or late
+ *   slow-drain=MS       drains, and sleeps before it answers; then there is a file "drained" in the data directory
  *   seal-fails          answers the seal with a failure
  */
 #define _GNU_SOURCE
+#include <fcntl.h>
 #include <handoff.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -42,7 +45,10 @@ static void hang(void) {
     for (;;) pause();
 }
 
+static char data_dir[4096] = ".";
+
 static int faulty_detect_role(const handoff_config *c, handoff **h, char *err, size_t size) {
+    if (getenv("HANDOFF_DATA_DIR")) snprintf(data_dir, sizeof data_dir, "%s", getenv("HANDOFF_DATA_DIR"));
     if (is_fault("exit-before-hello")) _exit(7);
     if (is_fault("hang-before-hello")) hang();
     if (is_fault("segv")) {
@@ -78,6 +84,18 @@ static int faulty_sealed(handoff *h, uint64_t id, const uint64_t *revisions, siz
 
 static handoff_hook_fn store_drain;
 
+static int faulty_done(handoff *h, uint64_t id) {
+    int result;
+    sleep_if("slow-drain=");
+    result = handoff_done(h, id);
+    if (strncmp(fault(), "slow-drain=", 11) == 0) {
+        char path[sizeof data_dir + 16];
+        snprintf(path, sizeof path, "%s/drained", data_dir);
+        close(open(path, O_CREAT | O_WRONLY, 0600));
+    }
+    return result;
+}
+
 /* The store's drain without its answer: without an event it stops accepting and says nothing. */
 static void faulty_drain(handoff *h, const handoff_event *e, void *user) {
     if (!is_fault("drain-fails") && !is_fault("drain-hangs")) {
@@ -98,5 +116,6 @@ static int faulty_on_drain(handoff *h, handoff_hook_fn fn, void *user, handoff_d
 #define handoff_wait_for_begin faulty_wait_for_begin
 #define handoff_announce_ready faulty_announce_ready
 #define handoff_sealed faulty_sealed
+#define handoff_done faulty_done
 #define handoff_on_drain faulty_on_drain
 #include "../../examples-c/kv.c"

@@ -11,6 +11,8 @@ pub mod incumbent;
 pub mod message;
 pub mod successor;
 pub mod supervisor;
+#[cfg(test)]
+mod trio;
 
 pub use message::{HandoffId, Message};
 

@@ -280,9 +280,9 @@ impl Engine {
         let (status, text) = process.reap();
         self.remove_output(&mut process);
         let Was::Peer(peer) = was else { return };
-        let unexpected = peer == Peer::Incumbent && self.machine.phase() == Phase::Idle;
         self.feed(Input::Died(peer, text.clone()));
-        if unexpected {
+        // A start that failed is an outcome; how the process ended is told beside it.
+        if peer == Peer::Incumbent && self.machine.phase() == Phase::Idle && self.processes.incumbent.is_none() {
             let (pid, generation) = (process.pid, process.generation);
             self.push(Event::Exited { pid, generation, status, text });
         }

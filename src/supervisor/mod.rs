@@ -49,8 +49,9 @@ pub enum Event {
     /// How it ended. A second outcome of the same id corrects the first: after [`Verdict::Undecided`], or
     /// [`Verdict::Reverted`] after [`Verdict::Committed`].
     Outcome(HandoffOutcome),
-    /// The process that served has died, and no handoff was under way that deals with it: nobody serves now. Whether
-    /// to [`Supervisor::start`] again is the caller's decision.
+    /// The process that served, or started cold, has died, and no handoff was under way that deals with it: nobody serves
+    /// now. Whether to [`Supervisor::start`] again is the caller's decision. After a cold start that failed it follows
+    /// the [`Event::Outcome`].
     Exited {
         /// Its pid.
         pid: i32,

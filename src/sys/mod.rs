@@ -15,6 +15,7 @@ pub mod pidfd;
 mod proc;
 mod program;
 pub mod seqpacket;
+pub mod signals;
 pub mod spawn;
 pub mod timers;
 

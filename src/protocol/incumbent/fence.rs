@@ -1,0 +1,93 @@
+//! Who goes on: first the word, then N's death, then the lock.
+
+use super::{Action, Current, Hook, Incumbent, Phase, Timer};
+use crate::protocol::{Decide, Decision};
+
+impl Incumbent {
+    pub(super) fn on_commit(&mut self, out: &mut Vec<Action>) {
+        if self.current.as_ref().is_some_and(|current| current.successor_dead) {
+            return self.fence(out);
+        }
+        self.retire(out);
+    }
+
+    pub(super) fn fence(&mut self, out: &mut Vec<Action>) {
+        match self.phase {
+            Phase::Draining | Phase::Sealing => out.push(Action::Cancel),
+            Phase::Drained | Phase::Sealed | Phase::Failed => {}
+            Phase::Unlocking => {
+                if let Some(current) = &mut self.current {
+                    current.fence_next = true;
+                }
+                return;
+            }
+            _ => return, // serves, is fencing already, or is past it
+        }
+        self.phase = Phase::Fencing;
+        out.extend([Action::Disarm(Timer::Drain), Action::Decide(Decide::Revoke)]);
+    }
+
+    pub(super) fn on_decided(&mut self, value: Decision, out: &mut Vec<Action>) {
+        let (Phase::Fencing, Some(current)) = (self.phase, &self.current) else { return };
+        match value {
+            Decision::Committed | Decision::CommittedIncompatible if !current.successor_dead => {
+                self.phase = Phase::AwaitServing;
+                self.on_successor(|_| {}, out);
+            }
+            Decision::Committed => self.take_lock(out),
+            Decision::CommittedIncompatible => {
+                self.lose("the successor changed the format of the data and died".into(), out);
+            }
+            Decision::Revoked | Decision::Open => {
+                self.phase = Phase::AwaitDeath;
+                out.push(Action::KillSuccessor);
+                self.on_successor(|_| {}, out);
+            }
+        }
+    }
+
+    pub(super) fn on_successor(&mut self, note: impl FnOnce(&mut Current), out: &mut Vec<Action>) {
+        let Some(current) = &mut self.current else { return };
+        note(current);
+        match self.phase {
+            Phase::AwaitServing if current.successor_dead => {
+                // The word says which kind of commit it was; it can not change any more.
+                self.phase = Phase::Fencing;
+                out.push(Action::Decide(Decide::Revoke));
+            }
+            Phase::AwaitServing if current.successor_serving => self.retire(out),
+            Phase::AwaitDeath if current.successor_dead => self.take_lock(out),
+            _ => {}
+        }
+    }
+
+    pub(super) fn take_lock(&mut self, out: &mut Vec<Action>) {
+        let unlocked = self.current.as_ref().is_some_and(|current| current.unlocked);
+        self.phase = Phase::Locking;
+        if unlocked { out.push(Action::TakeLock) } else { self.on_locked(out) }
+    }
+
+    pub(super) fn on_locked(&mut self, out: &mut Vec<Action>) {
+        if self.phase == Phase::Locking {
+            self.phase = Phase::Resuming;
+            out.extend([Action::Disarm(Timer::Lock), Action::Run(Hook::Resume)]);
+        }
+    }
+
+    pub(super) fn retire(&mut self, out: &mut Vec<Action>) {
+        self.phase = Phase::Replaced;
+        self.quiet(out);
+        out.extend([Action::Retire, Action::Exit(None)]);
+    }
+
+    pub(super) fn lose(&mut self, reason: String, out: &mut Vec<Action>) {
+        self.phase = Phase::Lost;
+        self.quiet(out);
+        out.push(Action::Exit(Some(reason)));
+    }
+
+    pub(super) fn quiet(&self, out: &mut Vec<Action>) {
+        let timers = [Timer::Drain, Timer::Deadline, Timer::Heartbeat, Timer::Lock];
+        out.extend(timers.map(Action::Disarm));
+    }
+}

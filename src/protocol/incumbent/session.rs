@@ -1,0 +1,126 @@
+//! What S says, and what it hears.
+
+use super::{Action, Current, Hook, Incumbent, Phase, Timer};
+use crate::protocol::message::{
+    Commit, Heartbeat, Message, Mode, PrepareHandoff, Readiness, Ready, Reject, RejectCode, ResumeAfterAbort, Resumed,
+    SealRequest, Serving, Stopping,
+};
+use crate::protocol::{HandoffId, Violation};
+
+impl Incumbent {
+    pub(super) fn on_ready(&mut self, readiness: Readiness, out: &mut Vec<Action>) {
+        if self.phase == Phase::Starting {
+            self.readiness = readiness.clone();
+            out.push(Action::Send(Message::Ready(Ready { id: HandoffId::COLD, readiness })));
+        }
+    }
+
+    pub(super) fn on_served(&mut self, now_ns: u64, control: Result<(), String>, out: &mut Vec<Action>) {
+        if self.phase == Phase::Starting {
+            self.phase = Phase::Serving;
+            let serving = Serving { id: HandoffId::COLD, committed_ns: now_ns, control };
+            out.push(Action::Send(Message::Serving(serving)));
+        }
+    }
+
+    pub(super) fn on_message(&mut self, message: Message, out: &mut Vec<Action>) {
+        let id = message.id();
+        match (self.phase, message) {
+            (Phase::Starting | Phase::Serving, Message::HelloAck(ack))
+                if ack.terms.is_none() && self.generation == 0 =>
+            {
+                self.generation = ack.generation;
+            }
+            (Phase::Starting | Phase::Serving, Message::Reject(_)) => {} // the log has it; the daemon serves unsupervised
+            (Phase::Serving, Message::PrepareHandoff(prepare)) if id > self.newest => self.on_prepare(&prepare, out),
+            (Phase::Drained, Message::SealRequest(SealRequest { id })) if id == self.id() => {
+                self.phase = Phase::Sealing;
+                out.push(Action::Run(Hook::Seal));
+            }
+            (Phase::Sealed, Message::Commit(Commit { id })) if id == self.id() => self.on_commit(out),
+            (Phase::Fencing | Phase::AwaitServing, Message::Commit(Commit { id })) if id == self.id() => {
+                self.on_successor(|current| current.successor_serving = true, out);
+            }
+            (_, Message::ResumeAfterAbort(ResumeAfterAbort { id })) if id <= self.newest => self.on_abort(id, out),
+            // Crossings: of a finished handoff, or of one that O has left by itself.
+            (_, Message::PrepareHandoff(_) | Message::SealRequest(_) | Message::Commit(_)) if self.is_crossing(id) => {
+                self.dropped += 1;
+            }
+            (phase, other) => {
+                let violation = Violation { message: other.name(), phase: phase.name(), id };
+                out.push(Action::EndSession(violation));
+                self.fence(out);
+            }
+        }
+    }
+
+    pub(super) fn is_crossing(&self, id: HandoffId) -> bool {
+        let finished = id < self.id() || self.current.is_none() && id <= self.newest;
+        let leaving = !matches!(self.phase, Phase::Serving | Phase::Draining | Phase::Drained | Phase::Sealing);
+        finished || id == self.id() && leaving
+    }
+
+    pub(super) fn on_unable(&mut self, id: HandoffId, text: String, out: &mut Vec<Action>) {
+        self.newest = self.newest.max(id);
+        out.push(Action::Send(Message::Reject(Reject { code: RejectCode::Unable, text })));
+        out.push(Action::Release);
+    }
+
+    pub(super) fn on_prepare(&mut self, prepare: &PrepareHandoff, out: &mut Vec<Action>) {
+        if prepare.mode != Mode::Exclusive {
+            return self.on_unable(prepare.id, "this library knows no overlap mode yet".into(), out);
+        }
+        self.newest = prepare.id;
+        self.current = Some(Current {
+            id: prepare.id,
+            unlocked: false,
+            successor_dead: false,
+            successor_serving: false,
+            progress: None,
+            fence_next: false,
+        });
+        self.phase = Phase::Draining;
+        out.extend([
+            Action::Arm(Timer::Deadline),
+            Action::Arm(Timer::Drain),
+            Action::Arm(Timer::Heartbeat),
+            Action::Run(Hook::Drain),
+        ]);
+    }
+
+    pub(super) fn on_abort(&mut self, id: HandoffId, out: &mut Vec<Action>) {
+        match self.phase {
+            // Idempotent: it may have resumed by itself, or never have heard of this handoff.
+            Phase::Serving => out.push(Action::Send(Message::Resumed(Resumed { id, error: None }))),
+            _ if id == self.id() => self.fence(out),
+            _ => self.dropped += 1,
+        }
+    }
+
+    pub(super) fn on_stop(&mut self, out: &mut Vec<Action>) {
+        if self.current.is_none() {
+            return;
+        }
+        out.push(Action::Send(Message::Stopping(Stopping { id: self.id() })));
+        if matches!(self.phase, Phase::Draining | Phase::Drained | Phase::Failed) {
+            self.fence(out);
+        }
+    }
+
+    pub(super) fn on_timer(&mut self, timer: Timer, out: &mut Vec<Action>) {
+        match timer {
+            Timer::Drain if self.phase == Phase::Draining => {
+                out.push(Action::Cancel);
+                self.fail(SealStep::Drain, "the drain took longer than its grace".into(), out);
+            }
+            Timer::Deadline => self.fence(out),
+            Timer::Heartbeat => {
+                let Some(current) = &self.current else { return };
+                let heartbeat = Heartbeat { id: current.id, progress: current.progress };
+                out.extend([Action::Send(Message::Heartbeat(heartbeat)), Action::Arm(Timer::Heartbeat)]);
+            }
+            Timer::Lock if self.phase == Phase::Locking => out.push(Action::TakeLock),
+            _ => {}
+        }
+    }
+}

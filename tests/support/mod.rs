@@ -1,0 +1,374 @@
+//! A real supervisor, real daemons in C, and real clients, for the end-to-end tests.
+//!
+//! Every process of a test carries a mark in its environment, which no other process has: when the test ends, however it
+//! ends, whatever still carries it is killed.
+
+#![allow(dead_code)] // each test program uses a part of this
+
+use serde_json::Value;
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+#[path = "../../src/bin/handoff/demo/load.rs"]
+pub mod load;
+
+const MARK: &str = "HANDOFF_TEST_MARK";
+/// How long a test waits for an event that must come: generous, since it is only ever reached when it does not come.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Waits for something that must come true.
+pub fn wait_until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < until, "in vain: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+// ---- programs
+
+/// Where cargo has put this build's `libhandoff.so`: beside the dependencies of the test programs.
+pub fn library() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    test.parent().unwrap().join("libhandoff.so")
+}
+
+/// Compiles a daemon in C against the library of this build; once for each name and test program.
+fn compile(name: &str, source: &str, flags: &[&str]) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    // Each test program has a directory of its own: they run side by side.
+    let test = std::env::current_exe().unwrap();
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(test.file_name().unwrap());
+    fs::create_dir_all(&dir).unwrap();
+    let link = dir.join("libhandoff.so.0");
+    let _ = fs::remove_file(&link);
+    std::os::unix::fs::symlink(library(), &link).unwrap();
+    let program = dir.join(name);
+    let output = Command::new("cc")
+        .args(["-std=c11", "-O1", "-g", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-pthread"])
+        .args(flags)
+        .arg("-I")
+        .arg(root.join("include"))
+        .arg("-o")
+        .arg(&program)
+        .arg(root.join(source))
+        .arg("-L")
+        .arg(&dir)
+        .args(["-l:libhandoff.so.0", "-Wl,-rpath,$ORIGIN"])
+        .output()
+        .expect("a C compiler is needed: cc");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    program
+}
+
+/// The daemons that the tests use.
+pub struct Programs {
+    pub kv_a: PathBuf,
+    pub kv_b: PathBuf,
+    pub echo: PathBuf,
+    pub faulty: PathBuf,
+}
+
+/// Compiles them, once.
+pub fn programs() -> &'static Programs {
+    static PROGRAMS: OnceLock<Programs> = OnceLock::new();
+    PROGRAMS.get_or_init(|| Programs {
+        kv_a: compile("kv-a", "examples-c/kv.c", &["-DBUILD=\"a\""]),
+        kv_b: compile("kv-b", "examples-c/kv.c", &["-DBUILD=\"b\""]),
+        echo: compile("echo", "examples-c/echo.c", &[]),
+        faulty: compile("faulty-kv", "ffi-tests/c/faulty_kv.c", &["-DBUILD=\"faulty\""]),
+    })
+}
+
+/// A script that becomes the faulty store with this fault.
+fn faulty_script(dir: &Path, fault: &str) -> PathBuf {
+    // A name of its own: a script that another thread has open for writing can not be executed.
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let script = dir.join(format!("faulty-{fault}-{}-{number}", std::process::id()));
+    let program = programs().faulty.display();
+    fs::write(&script, format!("#!/bin/sh\nKV_FAULT={fault} exec {program} \"$@\"\n")).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    script
+}
+
+// ---- processes
+
+/// Processes that carry a mark.
+fn marked(mark: &str) -> Vec<i32> {
+    let wanted = format!("{MARK}={mark}");
+    let carries = |pid: &i32| {
+        let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environ.split(|byte| *byte == 0).any(|entry| entry == wanted.as_bytes())
+    };
+    let pids = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(carries).collect()
+}
+
+pub fn signal(pid: i32, signal: i32) {
+    // SAFETY: kill(2) takes two numbers; the pid is one of this test's own processes, which nobody has reaped.
+    let result = unsafe { libc_kill(pid, signal) };
+    assert_eq!(result, 0, "kill {pid} {signal}");
+}
+
+pub const SIGKILL: i32 = 9;
+pub const SIGTERM: i32 = 15;
+pub const SIGCONT: i32 = 18;
+pub const SIGSTOP: i32 = 19;
+
+unsafe extern "C" {
+    #[link_name = "kill"]
+    fn libc_kill(pid: i32, signal: i32) -> i32;
+}
+
+/// The state letter of /proc/PID/stat; none if it is gone.
+pub fn process_state(pid: i32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit(')').next()?.trim_start().chars().next()
+}
+
+/// Alive: neither gone nor a zombie.
+pub fn lives(pid: i32) -> bool {
+    !matches!(process_state(pid), None | Some('Z' | 'X'))
+}
+
+pub fn wait_for_death(pid: i32) {
+    wait_until(&format!("the death of {pid}"), || (!lives(pid)).then_some(()));
+}
+
+/// Stops a process, and waits until it stands.
+pub fn freeze(pid: i32) {
+    signal(pid, SIGSTOP);
+    wait_until("stopped", || (process_state(pid) == Some('T')).then_some(()));
+}
+
+pub fn thaw(pid: i32) {
+    signal(pid, SIGCONT);
+}
+
+pub fn open_descriptors(pid: i32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
+}
+
+// ---- a service
+
+/// What `handoff upgrade` said.
+#[derive(Debug)]
+pub struct Upgrade {
+    pub code: i32,
+    pub result: String,
+    pub reason: String,
+    pub outcome: Value,
+}
+
+/// A service under `handoff run`, in a directory of its own.
+pub struct Service {
+    pub dir: tempfile::TempDir,
+    mark: String,
+    run: Option<Child>,
+    pub address: SocketAddr,
+}
+
+impl Service {
+    /// Runs `program` and waits until it serves.
+    pub fn start(program: &Path) -> Self {
+        Self::start_with(program, &[])
+    }
+
+    /// The same, with further arguments of `handoff run`.
+    pub fn start_with(program: &Path, arguments: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("data")).unwrap();
+        let mark = dir.path().display().to_string();
+        let address = "127.0.0.1:1".parse().unwrap();
+        let mut service = Self { dir, mark, run: None, address };
+        let stderr = fs::File::create(service.path("run.stderr")).unwrap();
+        let child = service
+            .command("run")
+            .args(["--listen", "kv=127.0.0.1:0", "--listen", "echo=127.0.0.1:0", "--data-dir"])
+            .arg(service.path("data"))
+            .args(arguments)
+            .arg("--")
+            .arg(program)
+            .stderr(stderr)
+            .spawn()
+            .unwrap();
+        service.run = Some(child);
+        let status = wait_until("the daemon serves", || {
+            let status = service.status()?;
+            (status["state"] == "running" && status["linked"] == true && status["phase"] == "idle").then_some(status)
+        });
+        service.address = status["listeners"][0]["address"].as_str().unwrap().parse().unwrap();
+        service
+    }
+
+    /// Runs the store with this fault.
+    pub fn start_faulty(fault: &str) -> Self {
+        Self::start(&faulty_script(Path::new(env!("CARGO_TARGET_TMPDIR")), fault))
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn command(&self, subcommand: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_handoff"));
+        command.arg(subcommand).arg("--runtime-dir").arg(self.path("run")).args(["--name", "kv"]);
+        command.env(MARK, &self.mark).stdin(Stdio::null());
+        command
+    }
+
+    /// The service's entry in `handoff status --json`; none while nobody answers.
+    pub fn status(&self) -> Option<Value> {
+        let output = self.command("status").arg("--json").output().unwrap();
+        let all: Value = serde_json::from_slice(&output.stdout).ok()?;
+        all["services"].get(0).cloned()
+    }
+
+    /// Starts an upgrade, and does not wait.
+    pub fn begin_upgrade(&self, binary: &Path, arguments: &[&str]) -> Upgrading {
+        let mut command = self.command("upgrade");
+        command.arg("--json").arg("--binary").arg(binary).args(arguments);
+        Upgrading(Some(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()))
+    }
+
+    pub fn upgrade(&self, binary: &Path, arguments: &[&str]) -> Upgrade {
+        self.begin_upgrade(binary, arguments).wait()
+    }
+
+    /// A script that becomes the faulty store with this fault.
+    pub fn faulty(&self, fault: &str) -> PathBuf {
+        faulty_script(self.dir.path(), fault)
+    }
+
+    pub fn supervisor_pid(&self) -> i32 {
+        self.run.as_ref().unwrap().id() as i32
+    }
+
+    /// The process that serves, as the supervisor says.
+    pub fn daemon_pid(&self) -> i32 {
+        wait_until("a pid", || self.status()?["pid"].as_i64()) as i32
+    }
+
+    /// Daemons that live, in the order of their starts.
+    pub fn daemons(&self) -> Vec<i32> {
+        let supervisor = self.supervisor_pid();
+        let is_daemon = |pid: &i32| {
+            let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            *pid != supervisor && !command.contains("upgrade") && !command.contains("status") && lives(*pid)
+        };
+        let mut pids: Vec<i32> = marked(&self.mark).into_iter().filter(is_daemon).collect();
+        pids.sort_unstable();
+        pids
+    }
+
+    /// The successor of `incumbent`, once it runs.
+    pub fn successor_of(&self, incumbent: i32) -> i32 {
+        wait_until("a successor", || self.daemons().into_iter().find(|pid| *pid != incumbent))
+    }
+
+    pub fn wait_for_phase(&self, phase: &str) {
+        wait_until(&format!("phase {phase}"), || (self.status()?["phase"] == phase).then_some(()));
+    }
+
+    /// Kills the supervisor, and reaps it.
+    pub fn kill_supervisor(&mut self) {
+        let mut run = self.run.take().unwrap();
+        run.kill().unwrap();
+        run.wait().unwrap();
+    }
+
+    /// Who answers on the service's address.
+    pub fn ping(&self) -> Option<(i32, String)> {
+        let reply = self.ask("PING")?;
+        let mut words = reply.split(' ').skip(1);
+        Some((words.next()?.parse().ok()?, words.next()?.to_owned()))
+    }
+
+    /// One request on a connection of its own; none if it failed, or nobody answered for a second.
+    pub fn ask(&self, request: &str) -> Option<String> {
+        use std::io::{BufRead, BufReader, Write};
+        let mut stream = std::net::TcpStream::connect(self.address).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+        stream.write_all(format!("{request}\n").as_bytes()).ok()?;
+        let mut reply = String::new();
+        BufReader::new(stream).read_line(&mut reply).ok()?;
+        let reply = reply.trim_end().trim_end_matches(" CLOSE").to_owned();
+        (!reply.is_empty() && reply != "CLOSE").then_some(reply)
+    }
+
+    /// Waits until somebody serves reads and writes.
+    pub fn wait_until_served(&self) -> i32 {
+        wait_until("somebody serves", || {
+            self.ask("SET alive 1").filter(|reply| reply.starts_with("OK "))?;
+            Some(self.ping()?.0)
+        })
+    }
+
+    /// What `handoff run` and the daemons have written.
+    pub fn stderr(&self) -> String {
+        fs::read_to_string(self.path("run.stderr")).unwrap_or_default()
+    }
+
+    /// Stops the service as an operator does; the exit code of `handoff run`.
+    pub fn stop(&mut self) -> Option<i32> {
+        let mut run = self.run.take().unwrap();
+        signal(run.id() as i32, SIGTERM);
+        wait_until("the end of handoff run", || run.try_wait().unwrap()).code()
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("---- handoff run said:\n{}", self.stderr());
+        }
+        if let Some(mut run) = self.run.take() {
+            let _ = run.kill();
+            let _ = run.wait();
+        }
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let left: Vec<i32> = marked(&self.mark).into_iter().filter(|pid| lives(*pid)).collect();
+            if left.is_empty() || Instant::now() > until {
+                return;
+            }
+            for pid in left {
+                // SAFETY: as in `signal`; it may have ended by itself in between.
+                unsafe { libc_kill(pid, SIGKILL) };
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// An upgrade that is under way.
+pub struct Upgrading(Option<Child>);
+
+impl Upgrading {
+    pub fn wait(mut self) -> Upgrade {
+        let output = self.0.take().unwrap().wait_with_output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let outcome: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
+        let word = |field: &str| outcome[field].as_str().unwrap_or_default().to_owned();
+        Upgrade { code: output.status.code().unwrap_or(-1), result: word("result"), reason: word("reason"), outcome }
+    }
+}
+
+impl Drop for Upgrading {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.0.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
