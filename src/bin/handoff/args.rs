@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use crate::demo::DemoArgs;
+use crate::demo::daemon::DaemonArgs;
 use handoff::service::Times;
 use handoff::service::address::ListenSpec;
 use handoff::service::restart::Policy;
@@ -25,6 +27,10 @@ pub enum Command {
     Upgrade(UpgradeArgs),
     /// Show what runs
     Status(StatusArgs),
+    /// Replace a key-value store under load, some builds of it bad, and count what was lost
+    Demo(DemoArgs),
+    #[command(hide = true)]
+    DemoDaemon(DaemonArgs),
 }
 
 #[derive(Debug, clap::Args)]
