@@ -90,6 +90,12 @@ impl World {
                 self.daemons[i].answers.push_back(Take::Incumbent(Input::Decided(value)));
             }
             Action::Decide(decide) => self.fail(format!("O may not {decide:?}")),
+            Action::Look => {
+                let peer = self.daemons[i].peer.expect("N");
+                let alive = self.daemons[peer].alive;
+                self.daemons[i].answers.push_back(Take::Incumbent(Input::SuccessorSeen { alive }));
+                return true;
+            }
             Action::KillSuccessor => {
                 let page = self.daemons[i].page.expect("a page");
                 let revoked = self.pages[page].word == Decision::Revoked;

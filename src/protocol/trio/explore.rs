@@ -134,6 +134,8 @@ fn run(seed: u64, base: &World, traced: bool) -> Result<World, World> {
             if !world.advance() {
                 break;
             }
+            // For others, whoever could have gone on was silent.
+            world.daemons.iter_mut().for_each(|daemon| daemon.was_silent |= !events.is_empty());
         } else {
             world.happen(events[random.below(events.len())]);
         }
