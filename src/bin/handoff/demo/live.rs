@@ -26,7 +26,10 @@ const ROLLED_BACK: char = '✗';
 const CELLS_MAX: usize = 512;
 const INDENT: usize = 2;
 const CLEAR_TO_THE_END: &str = "\x1b[J";
-const [GREEN, RED, DIM, PLAIN]: [&str; 4] = ["\x1b[32m", "\x1b[31m", "\x1b[2m", "\x1b[0m"];
+const GREEN: &str = "\x1b[32m";
+const RED: &str = "\x1b[31m";
+const DIM: &str = "\x1b[2m";
+const PLAIN: &str = "\x1b[0m";
 
 pub struct Live {
     replacements: u32,
