@@ -391,11 +391,10 @@ impl Participant {
             let timeout = PollTimeout::try_from(left().min(100)).unwrap_or(PollTimeout::ZERO);
             let _ = poll(&mut [PollFd::new(witness.as_fd(), PollFlags::empty())], timeout);
         }
-        let (gone, living) = (witness.all_gone(), witness.living());
+        // Who they are is asked only for the error: it takes a walk through all of /proc, in the middle of the pause.
+        let living = (!witness.all_gone()).then(|| witness.living());
         *slot = Some(Witness::new().map_err(Error::system("pipe"))?); // for the children of a resume
-        if gone {
-            return Ok(());
-        }
+        let Some(living) = living else { return Ok(()) };
         Err(Error::State(format!("forked children have neither exec'ed nor exited, and may still write: {living}")))
     }
 
