@@ -164,7 +164,8 @@ fn echo() {
 
 /// This program again, in another role.
 fn again(program: &Path, role: &str, fds: &[BorrowedFd<'_>], stdout: Option<BorrowedFd<'_>>) -> Child {
-    let env = [(role, "1"), ("HANDOFF_SOCK_FD", "3")].map(|(name, value)| (OsString::from(name), OsString::from(value)));
+    let env =
+        [(role, "1"), ("HANDOFF_SOCK_FD", "3")].map(|(name, value)| (OsString::from(name), OsString::from(value)));
     let env = if fds.is_empty() { &env[..1] } else { &env[..] };
     let argv = [program.as_os_str().to_owned()];
     let request = Spawn {

@@ -120,7 +120,9 @@ fn a_death_in_between_is_an_event_and_the_restart_is_the_callers() {
     let died = |events: &[Event]| events.iter().any(|event| matches!(event, Event::Exited { .. }));
     let events = service.turn_until("the death", |_, events| died(events));
     let exited = events.iter().find_map(|event| match event {
-        Event::Exited { pid, generation, status, text } => Some((*pid, *generation, status.unwrap().signal, text.as_str())),
+        Event::Exited { pid, generation, status, text } => {
+            Some((*pid, *generation, status.unwrap().signal, text.as_str()))
+        }
         _ => None,
     });
     assert_eq!(exited, Some((first.pid, 1, Some(9), "killed by signal 9 (SIGKILL)")));

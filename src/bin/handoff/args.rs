@@ -4,9 +4,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand, ValueEnum};
 use crate::demo::DemoArgs;
 use crate::demo::daemon::DaemonArgs;
+use clap::{Parser, Subcommand, ValueEnum};
 use handoff::service::Times;
 use handoff::service::address::ListenSpec;
 use handoff::service::restart::Policy;

@@ -86,10 +86,10 @@ impl Server {
         self.draining.store(true, Ordering::SeqCst);
         self.wait_until_told(first_new, || left().min(LINGER));
         let _ = self.tell.write(1); // it can only be readable already
-        self.wait_until_told(first_new, &left);
+        self.wait_until_told(first_new, left);
         let _ = self.stop.write(1);
         let stopped = acceptor.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        self.wait_until_told(u64::MAX, &left);
+        self.wait_until_told(u64::MAX, left);
         (stopped, self.clients().open)
     }
 
@@ -209,7 +209,9 @@ impl Client {
         if told.is_ok_and(|told| told) {
             self.ticket.told();
             let mut rest = [0; LINE_BYTES_MAX];
-            while wait_for([self.stream.as_fd()], Some(HANG_UP))[0] && self.stream.read(&mut rest).is_ok_and(|n| n > 0) {}
+            while wait_for([self.stream.as_fd()], Some(HANG_UP))[0] && self.stream.read(&mut rest).is_ok_and(|n| n > 0)
+            {
+            }
         }
     }
 

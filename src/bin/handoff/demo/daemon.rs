@@ -4,8 +4,8 @@ use super::clients::{Acceptor, Server};
 use super::store::Store;
 use handoff::sys::pidfd::Pidfd;
 use handoff::{
-    Begun, Config, Deadline, DrainReport, Drainable, HookError, Role, SealReport, Served, StateSnapshot,
-    Stopper, detect_role,
+    Begun, Config, Deadline, DrainReport, Drainable, HookError, Role, SealReport, Served, StateSnapshot, Stopper,
+    detect_role,
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
@@ -85,7 +85,7 @@ fn serve(args: &DaemonArgs) -> Result<(), HookError> {
         }
     };
     match fault {
-        Some(Fault::Crash) => panic!("told to crash"),
+        Some(Fault::Crash) => return Err("told to crash".into()),
         Some(Fault::Hang) => loop {
             thread::park();
         },

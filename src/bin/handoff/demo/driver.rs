@@ -183,7 +183,8 @@ impl Drop for Stage<'_> {
 
 impl<'a> Stage<'a> {
     fn build(signals: Signals, limit: Instant, view: &'a mut View) -> Result<Self> {
-        let dir = tempfile::Builder::new().prefix("handoff-demo-").tempdir().map_err(failed("cannot make a directory"))?;
+        let dir =
+            tempfile::Builder::new().prefix("handoff-demo-").tempdir().map_err(failed("cannot make a directory"))?;
         std::fs::create_dir(dir.path().join("data")).map_err(failed("cannot make a directory"))?;
         let listener = TcpListener::bind("127.0.0.1:0").map_err(failed("cannot bind a port of 127.0.0.1"))?;
         listener.set_nonblocking(true).map_err(failed("cannot set up the listener"))?;
@@ -216,7 +217,6 @@ impl<'a> Stage<'a> {
         let argv = [self.program.as_os_str(), "demo-daemon".as_ref(), data.as_os_str(), parent.as_ref()];
         let spec = SpawnSpec::new(argv)
             .control_path(dir.join("control"))
-            .env("RUST_BACKTRACE", "0")
             .capture_stderr(dir)
             .deadline(DEADLINE)
             .drain_grace(DRAIN_GRACE)
@@ -370,7 +370,9 @@ impl<'a> Stage<'a> {
             for event in self.turn(until)? {
                 match event {
                     Event::Exited { status: Some(status), .. } if status.code == Some(0) => return Ok(()),
-                    Event::Exited { text, .. } => return Err(Trouble::Failed(format!("the store did not stop well: {text}"))),
+                    Event::Exited { text, .. } => {
+                        return Err(Trouble::Failed(format!("the store did not stop well: {text}")));
+                    }
                     _ => {}
                 }
             }

@@ -20,7 +20,8 @@ const BARS: [(Duration, char); 8] = [
     (Duration::from_millis(256), '▇'),
     (Duration::MAX, '█'),
 ];
-const LEGEND: &str = "slowest request of each 50 ms: ▁ 1 ▂ 2 ▃ 4 ▄ 8 ▅ 16 ▆ 64 ▇ 256 ms █ more    ▲ committed  ✗ rolled back";
+const LEGEND: &str =
+    "slowest request of each 50 ms: ▁ 1 ▂ 2 ▃ 4 ▄ 8 ▅ 16 ▆ 64 ▇ 256 ms █ more    ▲ committed  ✗ rolled back";
 const COMMITTED: char = '▲';
 const ROLLED_BACK: char = '✗';
 const CELLS_MAX: usize = 512;

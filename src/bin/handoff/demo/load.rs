@@ -5,10 +5,7 @@
 //! the store's rule for the end of a connection: after a reply that ends in ` CLOSE`, or a line `CLOSE` instead of
 //! one, it hangs up, connects again, and repeats what has no reply. Nothing else is forgiven.
 
-#![allow(
-    dead_code,
-    reason = "each program that includes this file uses a part of it"
-)]
+#![allow(dead_code, reason = "each program that includes this file uses a part of it")]
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -119,11 +116,7 @@ impl Load {
                 thread::spawn(move || client.run())
             })
             .collect();
-        Load {
-            origin,
-            counters,
-            clients,
-        }
+        Load { origin, counters, clients }
     }
 
     /// Nanoseconds since the origin of the samples: to note when something began and ended.
@@ -189,9 +182,7 @@ pub fn verify(address: SocketAddr, acknowledged: &[(String, String)]) -> io::Res
         rest = &rest[answered..];
         attempts = if answered > 0 { 0 } else { attempts + 1 };
         if attempts > 100 {
-            return Err(io::Error::other(
-                "the store closes every connection before it answers",
-            ));
+            return Err(io::Error::other("the store closes every connection before it answers"));
         }
     }
     Ok(lost)
@@ -208,10 +199,7 @@ fn verify_connection(
     let mut answered = 0;
     for batch in acknowledged.chunks(VERIFY_BATCH) {
         let until = Instant::now() + REQUEST_TIMEOUT;
-        let requests: String = batch
-            .iter()
-            .map(|(key, _)| format!("GET {key}\n"))
-            .collect();
+        let requests: String = batch.iter().map(|(key, _)| format!("GET {key}\n")).collect();
         connection.send(&requests)?;
         for (key, value) in batch {
             let (text, last) = match connection.reply(until)? {
@@ -259,17 +247,12 @@ impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         let kind = match error.kind() {
             ErrorKind::ConnectionRefused => "refused",
-            ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted => {
-                "reset"
-            }
+            ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted => "reset",
             ErrorKind::UnexpectedEof => "no reply",
             ErrorKind::TimedOut | ErrorKind::WouldBlock => "timeout",
             _ => "other",
         };
-        Failure {
-            kind,
-            text: error.to_string(),
-        }
+        Failure { kind, text: error.to_string() }
     }
 }
 
@@ -297,25 +280,14 @@ impl Connection {
         let stream = TcpStream::connect_timeout(&address, time_left(until)?)?;
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(REQUEST_TIMEOUT))?;
-        Ok(Connection {
-            stream,
-            input: Vec::new(),
-            requests: 0,
-        })
+        Ok(Connection { stream, input: Vec::new(), requests: 0 })
     }
 
     fn send(&mut self, request: &str) -> io::Result<()> {
         self.requests += 1;
         match self.stream.write_all(request.as_bytes()) {
             // The server may have told us to hang up, and have gone: its line is still there to be read.
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    ErrorKind::BrokenPipe | ErrorKind::ConnectionReset
-                ) =>
-            {
-                Ok(())
-            }
+            Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => Ok(()),
             result => result,
         }
     }
@@ -329,10 +301,7 @@ impl Connection {
             let mut chunk = [0; 4096];
             match self.stream.read(&mut chunk) {
                 Ok(0) => {
-                    return Err(io::Error::new(
-                        ErrorKind::UnexpectedEof,
-                        "closed without a reply",
-                    ));
+                    return Err(io::Error::new(ErrorKind::UnexpectedEof, "closed without a reply"));
                 }
                 Ok(size) => self.input.extend_from_slice(&chunk[..size]),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -344,23 +313,14 @@ impl Connection {
         Ok(match (line.as_ref(), line.strip_suffix(" CLOSE")) {
             ("CLOSE", _) => Reply::Closed,
             // A value may be the word itself: one word after VALUE is the value.
-            ("VALUE CLOSE", _) | (_, None) => Reply::Line {
-                text: line.into_owned(),
-                last: false,
-            },
-            (_, Some(text)) => Reply::Line {
-                text: text.to_owned(),
-                last: true,
-            },
+            ("VALUE CLOSE", _) | (_, None) => Reply::Line { text: line.into_owned(), last: false },
+            (_, Some(text)) => Reply::Line { text: text.to_owned(), last: true },
         })
     }
 
     /// Waits, and is false if the server spoke or hung up meanwhile: nobody asked, so it can only mean the end.
     fn stays_open_for(&self, time: Duration) -> bool {
-        let waited = self
-            .stream
-            .set_read_timeout(Some(time))
-            .and_then(|()| self.stream.peek(&mut [0]));
+        let waited = self.stream.set_read_timeout(Some(time)).and_then(|()| self.stream.peek(&mut [0]));
         matches!(waited, Err(error) if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock))
     }
 }
@@ -379,29 +339,11 @@ struct Client {
 }
 
 impl Client {
-    fn new(
-        number: usize,
-        options: LoadOptions,
-        origin: Instant,
-        counters: Arc<Counters>,
-    ) -> Client {
-        let report = Report {
-            samples: Vec::with_capacity(SAMPLES_PER_CLIENT),
-            ..Report::default()
-        };
+    fn new(number: usize, options: LoadOptions, origin: Instant, counters: Arc<Counters>) -> Client {
+        let report = Report { samples: Vec::with_capacity(SAMPLES_PER_CLIENT), ..Report::default() };
         let acknowledged = Vec::with_capacity(SAMPLES_PER_CLIENT);
         let random = 0x9e37_79b9_7f4a_7c15 ^ (number as u64 + 1);
-        Client {
-            number,
-            options,
-            origin,
-            counters,
-            connection: None,
-            report,
-            acknowledged,
-            last_revision: 0,
-            random,
-        }
+        Client { number, options, origin, counters, connection: None, report, acknowledged, last_revision: 0, random }
     }
 
     fn run(mut self) -> Report {
@@ -413,10 +355,7 @@ impl Client {
             self.think();
         }
         let keys = std::mem::take(&mut self.acknowledged);
-        self.report.acknowledged = keys
-            .into_iter()
-            .map(|n| (self.key(n), n.to_string()))
-            .collect();
+        self.report.acknowledged = keys.into_iter().map(|n| (self.key(n), n.to_string())).collect();
         self.report
     }
 
@@ -430,9 +369,7 @@ impl Client {
         let start = Instant::now();
         let result = if read { self.read_back() } else { self.set(n) };
         let latency = nanoseconds(start.elapsed());
-        self.report
-            .samples
-            .push((nanoseconds(start - self.origin), latency));
+        self.report.samples.push((nanoseconds(start - self.origin), latency));
         self.report.requests += 1;
         self.counters.requests.fetch_add(1, Relaxed);
         self.counters.slowest_ns.fetch_max(latency, Relaxed);
@@ -445,16 +382,10 @@ impl Client {
         self.connection = None;
         self.report.failed_requests += 1;
         self.counters.failed_requests.fetch_add(1, Relaxed);
-        *self
-            .report
-            .failures_by_kind
-            .entry(failure.kind)
-            .or_default() += 1;
+        *self.report.failures_by_kind.entry(failure.kind).or_default() += 1;
         if self.report.failures.len() < FAILURE_TEXTS_MAX {
             let at = self.origin.elapsed().as_secs_f64();
-            self.report
-                .failures
-                .push(format!("client {} at {at:.3} s: {failure}", self.number));
+            self.report.failures.push(format!("client {} at {at:.3} s: {failure}", self.number));
         }
         thread::sleep(FAILURE_PAUSE);
     }
@@ -464,52 +395,29 @@ impl Client {
         let reply = self.ask(&request)?;
         let revision: Option<u64> = reply.strip_prefix("OK ").and_then(|text| text.parse().ok());
         let Some(revision) = revision else {
-            return Err(Failure {
-                kind: "error reply",
-                text: format!("{}: {reply}", request.trim_end()),
-            });
+            return Err(Failure { kind: "error reply", text: format!("{}: {reply}", request.trim_end()) });
         };
         self.acknowledged.push(n);
         self.counters.acknowledged.fetch_add(1, Relaxed);
         let before = std::mem::replace(&mut self.last_revision, revision);
         if revision <= before {
             // A number that was given before: the store has forgotten what came under it.
-            let text = format!(
-                "{} got revision {revision} after {before}",
-                request.trim_end()
-            );
-            return Err(Failure {
-                kind: "lost write",
-                text,
-            });
+            let text = format!("{} got revision {revision} after {before}", request.trim_end());
+            return Err(Failure { kind: "lost write", text });
         }
         Ok(())
     }
 
     fn read_back(&mut self) -> Result<(), Failure> {
-        self.random = self
-            .random
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let n = self.acknowledged[(self.random >> 33) as usize % self.acknowledged.len()];
         let request = format!("GET {}\n", self.key(n));
         let reply = self.ask(&request)?;
-        if reply
-            .strip_prefix("VALUE ")
-            .and_then(|value| value.parse().ok())
-            == Some(n)
-        {
+        if reply.strip_prefix("VALUE ").and_then(|value| value.parse().ok()) == Some(n) {
             return Ok(());
         }
-        let kind = if reply.starts_with("ERR") {
-            "error reply"
-        } else {
-            "lost write"
-        };
-        Err(Failure {
-            kind,
-            text: format!("{} should be {n}: {reply}", request.trim_end()),
-        })
+        let kind = if reply.starts_with("ERR") { "error reply" } else { "lost write" };
+        Err(Failure { kind, text: format!("{} should be {n}: {reply}", request.trim_end()) })
     }
 
     /// One reply to one request, on as many connections as it takes.
@@ -564,11 +472,7 @@ impl Client {
 
 fn time_left(until: Instant) -> io::Result<Duration> {
     let left = until.saturating_duration_since(Instant::now());
-    if left.is_zero() {
-        Err(ErrorKind::TimedOut.into())
-    } else {
-        Ok(left)
-    }
+    if left.is_zero() { Err(ErrorKind::TimedOut.into()) } else { Ok(left) }
 }
 
 fn nanoseconds(duration: Duration) -> u64 {

@@ -4,8 +4,8 @@
 mod clients;
 pub mod daemon;
 mod driver;
-mod load;
 mod live;
+mod load;
 mod report;
 mod store;
 mod view;
@@ -19,9 +19,11 @@ use crate::exit;
 const REPLACEMENTS_MIN: i64 = 4;
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Three of the replacements are bad on purpose: one crashes, one hangs, one lacks an acknowledged write.
+#[command(
+    after_help = "Three of the replacements are bad on purpose: one crashes, one hangs, one lacks an acknowledged write.
 
-Exit status: 0 if these were rolled back, all others committed, no request failed and no write was lost; else 1.")]
+Exit status: 0 if these were rolled back, all others committed, no request failed and no write was lost; else 1."
+)]
 pub struct DemoArgs {
     /// How often the store is replaced
     #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u32).range(REPLACEMENTS_MIN..=1000))]

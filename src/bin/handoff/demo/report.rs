@@ -1,5 +1,6 @@
 //! What the demo has shown, for people and for programs.
 
+use super::daemon::Fault;
 use super::driver::{Performance, Step, Window};
 use super::load::{self, stall_ms};
 use super::view;
@@ -34,7 +35,7 @@ pub struct Report {
 struct Bad {
     number: u32,
     result: &'static str,
-    fault: &'static str,
+    fault: Option<Fault>,
     reason: String,
 }
 
@@ -95,10 +96,12 @@ impl Report {
         for step in steps.iter().filter(|step| !step.as_wanted()) {
             let (bad, result) = (step.fault.is_some(), verdict_name(step.outcome.verdict).replace('_', " "));
             let kind = if bad { "bad" } else { "good" };
-            self.complaints.push(format!("replacement {}, a {kind} build, was {result}: {}", step.number, step.outcome.reason));
+            self.complaints
+                .push(format!("replacement {}, a {kind} build, was {result}: {}", step.number, step.outcome.reason));
         }
         if self.failed_requests > 0 {
-            let shown: Vec<&str> = loads.iter().flat_map(|load| &load.failures).take(SHOWN).map(String::as_str).collect();
+            let shown: Vec<&str> =
+                loads.iter().flat_map(|load| &load.failures).take(SHOWN).map(String::as_str).collect();
             self.complaints.push(format!("{} requests failed, as: {}", self.failed_requests, shown.join("; ")));
         }
         if !lost.is_empty() {
@@ -111,7 +114,7 @@ impl Report {
     pub fn json(&self) -> String {
         const MILLISECOND: f64 = 1e6;
         const MICROSECOND: f64 = 1e3;
-        let bad = |bad: &Bad| json!({ "replacement": bad.number, "fault": bad.fault, "result": bad.result, "reason": bad.reason });
+        let bad = |bad: &Bad| json!({ "replacement": bad.number, "fault": bad.fault.map(Fault::name), "result": bad.result, "reason": bad.reason });
         let object = json!({
             "ok": self.complaints.is_empty(),
             "replacements": self.committed + self.rolled_back,
@@ -139,7 +142,7 @@ impl Report {
         row("committed", self.committed.to_string());
         row("rolled back", self.rolled_back.to_string());
         for bad in &self.bad {
-            row("", format!("#{} {}: {}", bad.number, bad.fault, bad.reason));
+            row("", format!("#{} {}: {}", bad.number, view::kind(bad.fault), bad.reason));
         }
         row("requests", format!("{} in {:.1} s", view::grouped(self.requests), self.elapsed_s));
         row("failed", self.failed_requests.to_string());
@@ -153,7 +156,7 @@ impl Report {
         spread("pause", self.pause, "nobody accepts");
         spread("handoff", self.handoff, "from the request to \"the new one serves\"");
         spread("stall", self.stall, "slowest request meanwhile");
-        spread("  when rolled back", self.rolled_back_stall, "the hanging build has a second to become ready");
+        spread("  when rolled back", self.rolled_back_stall, "the one that hangs is given 1 s, and 1 s of slack");
         spread("  without a handoff", self.quiet_stall, "in the time before each");
         let width = view::width();
         lines.iter().map(|line| view::cut(line, width)).collect::<Vec<_>>().join("\n")
@@ -165,7 +168,7 @@ impl Bad {
         Self {
             number: step.number,
             result: verdict_name(step.outcome.verdict),
-            fault: view::kind(step.fault),
+            fault: step.fault,
             reason: view::one_line(&step.outcome.reason),
         }
     }
@@ -173,7 +176,8 @@ impl Bad {
 
 /// In each window the slowest request of both loads, in nanoseconds.
 fn stalls(loads: &[load::Report; 2], windows: &[Window]) -> Vec<f64> {
-    let of = |load: usize| stall_ms(&loads[load].samples, &windows.iter().map(|window| window[load]).collect::<Vec<_>>());
+    let of =
+        |load: usize| stall_ms(&loads[load].samples, &windows.iter().map(|window| window[load]).collect::<Vec<_>>());
     of(0).into_iter().zip(of(1)).map(|(once, kept)| once.max(kept) * 1e6).collect()
 }
 

@@ -84,7 +84,7 @@ impl Store {
         if state.broken {
             return Err(io::Error::other("the log is broken"));
         }
-        if let Some(log) = state.log.take() {
+        if let Some(log) = state.log.take().filter(|_| state.durable < state.revision) {
             let result = log.sync_data();
             state.broken = result.is_err();
             result?;

@@ -25,7 +25,11 @@ impl View {
         }
         print(&format!("A key-value store under {} clients is replaced {} times.", args.clients, args.replacements));
         let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
-        if io::stdout().is_terminal() && !dumb { Self::Live(Box::new(Live::new(args.replacements))) } else { Self::Lines }
+        if io::stdout().is_terminal() && !dumb {
+            Self::Live(Box::new(Live::new(args.replacements)))
+        } else {
+            Self::Lines
+        }
     }
 
     /// A replacement was asked for.
@@ -68,7 +72,7 @@ fn line(step: &Step) -> String {
     let outcome = &step.outcome;
     let result = verdict_name(outcome.verdict).replace('_', " ");
     let (total, stall) = (nanoseconds(outcome.total_ns), nanoseconds(step.slowest_ns));
-    let line = format!("{:>4}  {:<12}{result:<12}{total:>9}  stall {stall:>9}", step.number, kind(step.fault));
+    let line = format!("{:>4}  {:<14}{result:<12}{total:>9}  stall {stall:>9}", step.number, kind(step.fault));
     if outcome.committed() {
         format!("{line}  pause {:>9}  pid {}", nanoseconds(outcome.pause_ns), outcome.pid)
     } else {
@@ -82,7 +86,7 @@ pub fn kind(fault: Option<Fault>) -> &'static str {
         None => "good",
         Some(Fault::Crash) => "crashes",
         Some(Fault::Hang) => "hangs",
-        Some(Fault::LostWrite) => "lost a write",
+        Some(Fault::LostWrite) => "loses a write",
     }
 }
 
