@@ -3,8 +3,9 @@
 
 use super::config::Config;
 use super::control::Control;
-use super::core::{Core, End, Machine};
+use super::core::{Core, End, Machine, nanos};
 use super::data_lock::DataDirLock;
+use super::drainable::DrainReport;
 use super::event::{Event, EventKind};
 use super::listeners::InheritedListeners;
 use super::shared::{Help, Shared};
@@ -265,10 +266,21 @@ impl Participant {
     /// # Errors
     /// [`Error::Stale`]: the event is over, and nothing was done. [`Error::State`]: a seal wants [`Participant::sealed`].
     pub fn done(&self, event: u64, connections_open: u32) -> Result<()> {
+        self.drained(event, &DrainReport { connections_open, ..DrainReport::default() })
+    }
+
+    /// [`Participant::done`], for a drain that can say more.
+    ///
+    /// # Errors
+    /// As [`Participant::done`].
+    pub fn drained(&self, event: u64, report: &DrainReport) -> Result<()> {
+        let DrainReport { connections_open, accept_stopped } = *report;
+        let stopped_ns = accept_stopped.map(|at| monotonic_ns().saturating_sub(nanos(at.elapsed())));
         self.answer(event, |core, event| {
             let input = match event.kind {
                 EventKind::Drain => {
-                    let accept_stopped_ns = core.events.drain_began_ns;
+                    let began_ns = core.events.drain_began_ns;
+                    let accept_stopped_ns = stopped_ns.unwrap_or(began_ns).max(began_ns);
                     incumbent::Input::Drained { connections_open, accept_stopped_ns }
                 }
                 EventKind::Resume => incumbent::Input::Resumed,
@@ -382,11 +394,10 @@ impl Participant {
             let timeout = PollTimeout::try_from(left().min(100)).unwrap_or(PollTimeout::ZERO);
             let _ = poll(&mut [PollFd::new(witness.as_fd(), PollFlags::empty())], timeout);
         }
-        let (gone, living) = (witness.all_gone(), witness.living());
+        // Who they are is asked only for the error: it takes a walk through all of /proc, in the middle of the pause.
+        let living = (!witness.all_gone()).then(|| witness.living());
         *slot = Some(Witness::new().map_err(Error::system("pipe"))?); // for the children of a resume
-        if gone {
-            return Ok(());
-        }
+        let Some(living) = living else { return Ok(()) };
         Err(Error::State(format!("forked children have neither exec'ed nor exited, and may still write: {living}")))
     }
 
