@@ -19,9 +19,9 @@ const ROUND_TRIPS: usize = 2000;
 const WARM_UP: usize = 20;
 const BALLAST_BYTES: usize = 1 << 30;
 
-const DAEMON: &str = "HANDOFF_BENCH_DAEMON";
-const FLOOR: &str = "HANDOFF_BENCH_FLOOR";
-const ECHO: &str = "HANDOFF_BENCH_ECHO";
+const DAEMON: &str = "BENCH_HANDOFF_DAEMON";
+const FLOOR: &str = "BENCH_HANDOFF_FLOOR";
+const ECHO: &str = "BENCH_HANDOFF_ECHO";
 
 fn main() {
     if std::env::var_os(DAEMON).is_some() {
@@ -164,7 +164,8 @@ fn echo() {
 
 /// This program again, in another role.
 fn again(program: &Path, role: &str, fds: &[BorrowedFd<'_>], stdout: Option<BorrowedFd<'_>>) -> Child {
-    let env = [(role, "1"), ("HANDOFF_SOCK_FD", "3")].map(|(name, value)| (OsString::from(name), OsString::from(value)));
+    let env =
+        [(role, "1"), ("HANDOFF_SOCK_FD", "3")].map(|(name, value)| (OsString::from(name), OsString::from(value)));
     let env = if fds.is_empty() { &env[..1] } else { &env[..] };
     let argv = [program.as_os_str().to_owned()];
     let request = Spawn {

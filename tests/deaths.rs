@@ -6,7 +6,9 @@
 mod support;
 
 use support::load::{Load, LoadOptions, Report, verify};
-use support::{SIGKILL, Service, Upgrading, freeze, lives, process_state, programs, signal, thaw, wait_for_death, wait_until};
+use support::{
+    SIGKILL, Service, Upgrading, freeze, lives, process_state, programs, signal, thaw, wait_for_death, wait_until,
+};
 
 /// A store with acknowledged writes, and an upgrade of it to a successor with this fault that has just begun.
 struct Scene {

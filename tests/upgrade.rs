@@ -11,14 +11,19 @@ use support::{Service, open_descriptors, programs, wait_until};
 const UPGRADES: usize = 100;
 
 /// Looks again and again who holds the lock of the data directory; the largest number of processes ever seen at once.
-fn watch_lock(lock: std::path::PathBuf, service: &Service, stop: Arc<AtomicBool>) -> std::thread::JoinHandle<(usize, usize)> {
+fn watch_lock(
+    lock: std::path::PathBuf,
+    service: &Service,
+    stop: Arc<AtomicBool>,
+) -> std::thread::JoinHandle<(usize, usize)> {
     let inode = std::os::unix::fs::MetadataExt::ino(&fs::metadata(lock).unwrap());
     let supervisor = service.supervisor_pid();
     std::thread::spawn(move || {
         let (mut samples, mut most) = (0, 0);
         while !stop.load(Ordering::Relaxed) {
             let locks = fs::read_to_string("/proc/locks").unwrap();
-            let held = |line: &&str| line.contains("FLOCK") && !line.contains("->") && line.contains(&format!(":{inode} "));
+            let held =
+                |line: &&str| line.contains("FLOCK") && !line.contains("->") && line.contains(&format!(":{inode} "));
             most = most.max(locks.lines().filter(held).count());
             samples += 1;
         }
@@ -55,7 +60,11 @@ fn a_hundred_upgrades_under_load_lose_nothing() {
     wait_until(&format!("as many descriptors as after the first upgrade: {before:?}"), || {
         (settled_descriptors(&service)? == before).then_some(())
     });
-    println!("{} requests, {} acknowledged writes, {samples} looks at the lock", report.requests, report.acknowledged.len());
+    println!(
+        "{} requests, {} acknowledged writes, {samples} looks at the lock",
+        report.requests,
+        report.acknowledged.len()
+    );
 }
 
 /// Descriptors of the supervisor and of the daemon, once nobody else is left.

@@ -37,7 +37,11 @@ pub fn run() {
     let session = Channel::new(Seqpacket::from_fd(inherited.session.expect("a session")).unwrap());
     log(&format!("started with {} listeners", inherited.listeners.len()));
     let mut peer = Peer { session, script };
-    if inherited.role_is_successor { peer.succeed() } else { peer.start_cold() }
+    if inherited.role_is_successor {
+        peer.succeed()
+    } else {
+        peer.start_cold()
+    }
     peer.serve();
 }
 
@@ -162,7 +166,11 @@ impl Peer {
         shared.page.set_serving();
         if self.does("cut-won") {
             // The session is lost with both sides alive.
-            nix::sys::socket::shutdown(std::os::fd::AsRawFd::as_raw_fd(&self.session.as_fd()), nix::sys::socket::Shutdown::Both).unwrap();
+            nix::sys::socket::shutdown(
+                std::os::fd::AsRawFd::as_raw_fd(&self.session.as_fd()),
+                nix::sys::socket::Shutdown::Both,
+            )
+            .unwrap();
             log("serves unheard");
             hang();
         }

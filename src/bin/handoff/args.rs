@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::demo::DemoArgs;
+use crate::demo::daemon::DaemonArgs;
 use clap::{Parser, Subcommand, ValueEnum};
 use handoff::service::Times;
 use handoff::service::address::ListenSpec;
@@ -25,6 +27,10 @@ pub enum Command {
     Upgrade(UpgradeArgs),
     /// Show what runs
     Status(StatusArgs),
+    /// Replace a key-value store under load, some builds of it bad, and count what was lost
+    Demo(DemoArgs),
+    #[command(hide = true)]
+    DemoDaemon(DaemonArgs),
 }
 
 #[derive(Debug, clap::Args)]

@@ -2,6 +2,7 @@
 
 mod args;
 mod control;
+mod demo;
 mod exit;
 mod host;
 mod output;
@@ -20,6 +21,8 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Upgrade(args) => upgrade::upgrade(&args),
         Command::Status(args) => status::status(&args),
+        Command::Demo(args) => demo::demo(&args),
+        Command::DemoDaemon(args) => demo::daemon::run(&args),
     };
     ExitCode::from(code)
 }

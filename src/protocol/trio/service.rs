@@ -4,7 +4,9 @@ use super::daemons::Daemon;
 use super::world::{Page, World};
 use crate::limits;
 use crate::protocol::message::{HelloAck, Message, Mode, Terms};
-use crate::protocol::supervisor::{Action, Input, OnIncumbentDeath, Peer, Plan, Sender, Supervisor, Timer, Verdict};
+use crate::protocol::supervisor::{
+    Action, Input, OnIncumbentDeath, Peer, Phase, Plan, Sender, Supervisor, Timer, Verdict,
+};
 use crate::protocol::{Decide, Decision, HandoffId, incumbent};
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -168,8 +170,10 @@ impl World {
             }
             Action::KillIncumbent => {
                 let i = self.service.incumbent.expect("an incumbent");
-                let serves = self.daemons[i].serves;
-                self.require(!serves, "S kills an incumbent that serves");
+                let daemon = &self.daemons[i];
+                let silent = !daemon.serves || daemon.was_silent;
+                let may = self.word() == Some(Decision::Revoked) || self.successor_is_dead();
+                self.require(silent && may, "S kills an incumbent that serves");
                 self.die(i, "killed by S");
             }
             Action::EvictIncumbent => self.evict(),
@@ -263,7 +267,8 @@ impl World {
     }
 
     fn lasts(&self, timer: Timer) -> u64 {
-        let deadline = self.service.plan.filter(|_| self.service.machine.handoff().is_some());
+        let cold = self.service.machine.phase() == Phase::ColdStarting;
+        let deadline = self.service.plan.filter(|_| !cold);
         let slack = nanoseconds(limits::SLACK);
         match timer {
             Timer::Hello => nanoseconds(limits::HELLO_TIMEOUT),

@@ -1,7 +1,8 @@
 //! Processes, channels, time, and what can happen next.
 
 use super::daemons::{Daemon, Kind, Role};
-use super::service::{Service, plan};
+use super::service::{Service, nanoseconds, plan};
+use crate::limits;
 use crate::protocol::{Decision, HandoffId, incumbent, supervisor};
 use supervisor::{OnIncumbentDeath, Peer, Verdict};
 
@@ -174,6 +175,7 @@ impl World {
                 all.push(Event::Gone(i));
             }
             if !daemon.alive && !service.told_death.contains(&i) {
+                heard = false;
                 all.push(Event::Died(i));
             }
         }
@@ -315,8 +317,6 @@ impl World {
     /// Moves the clock to the next timer; false if there is none but heartbeats.
     pub(super) fn advance(&mut self) -> bool {
         let service = self.service.runs().then_some(&self.service.timers).into_iter().flatten();
-        let service = service.filter(|(timer, due)| *due > self.now || !self.beats(*timer));
-        // Implicit heartbeats: such a timer is armed anew for ever.
         let service = service.filter(|(timer, _)| !self.beats(*timer)).map(|(_, due)| *due);
         let daemons = self.daemons.iter().filter(|daemon| daemon.runs()).flat_map(|daemon| {
             let timers = daemon.timers.iter().filter(|(timer, _)| self.heartbeats || !timer.is_heartbeat());
@@ -324,6 +324,11 @@ impl World {
         });
         let Some(next) = service.chain(daemons).filter(|due| *due > self.now).min() else { return false };
         self.now = next;
+        for at in 0..self.service.timers.len() {
+            if self.beats(self.service.timers[at].0) {
+                self.service.timers[at].1 = next + nanoseconds(limits::LIVENESS);
+            }
+        }
         true
     }
 
@@ -422,6 +427,7 @@ impl World {
     pub(super) fn stop(&mut self, i: usize) {
         self.note(format_args!("STOP {i}"));
         self.daemons[i].stopped = self.daemons[i].alive;
+        self.daemons[i].was_silent = true;
     }
 
     /// SIGSTOP of S.

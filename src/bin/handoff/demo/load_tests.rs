@@ -2,8 +2,9 @@
 
 use super::*;
 use std::collections::HashMap;
+use std::io::Write;
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::sync::Mutex;
 
 #[derive(Clone, Copy, PartialEq)]
@@ -55,9 +56,7 @@ fn serve_client(manner: Manner, stream: TcpStream, store: &Mutex<Store>) {
         let (reply, last) = reply_to(manner, &line, &mut store.lock().unwrap());
         told = last;
         match reply {
-            Some(reply) => (&stream)
-                .write_all(format!("{reply}\n").as_bytes())
-                .unwrap_or(()),
+            Some(reply) => (&stream).write_all(format!("{reply}\n").as_bytes()).unwrap_or(()),
             None => return,
         }
     }
@@ -81,29 +80,16 @@ fn reply_to(manner: Manner, line: &str, store: &mut Store) -> (Option<String>, b
             store.revision += u64::from(!(odd && manner == Manner::RepeatsRevisions));
             format!("OK {}", store.revision)
         }
-        ["GET", key] => store
-            .values
-            .get(key)
-            .map_or("NONE".to_owned(), |value| format!("VALUE {value}")),
+        ["GET", key] => store.values.get(key).map_or("NONE".to_owned(), |value| format!("VALUE {value}")),
         _ => "ERR not a request".to_owned(),
     };
     let last = odd && manner == Manner::LastReply;
-    (
-        Some(if last {
-            format!("{reply} CLOSE")
-        } else {
-            reply
-        }),
-        last,
-    )
+    (Some(if last { format!("{reply} CLOSE") } else { reply }), last)
 }
 
 fn run(manner: Manner, change: impl FnOnce(&mut LoadOptions)) -> (Report, Vec<String>) {
     let (address, _) = serve(manner);
-    let mut options = LoadOptions {
-        clients: 3,
-        ..LoadOptions::new(address)
-    };
+    let mut options = LoadOptions { clients: 3, ..LoadOptions::new(address) };
     change(&mut options);
     let load = Load::start(options);
     let until = Instant::now() + Duration::from_secs(20);
@@ -151,15 +137,8 @@ fn a_revision_given_twice_is_a_lost_write() {
 #[test]
 fn a_request_without_a_reply_is_a_failure() {
     let (report, _) = run(Manner::HangsUp, |_| ());
-    assert!(
-        report.failures_by_kind["no reply"] >= 20,
-        "{:?}",
-        report.failures_by_kind
-    );
-    assert_eq!(
-        report.failures_by_kind.values().sum::<u64>(),
-        report.failed_requests
-    );
+    assert!(report.failures_by_kind["no reply"] >= 20, "{:?}", report.failures_by_kind);
+    assert_eq!(report.failures_by_kind.values().sum::<u64>(), report.failed_requests);
     assert!(report.failures.len() <= FAILURE_TEXTS_MAX);
     let (report, _) = run(Manner::Refuses, |_| ());
     assert!(report.failures_by_kind["error reply"] >= 20);
@@ -167,14 +146,8 @@ fn a_request_without_a_reply_is_a_failure() {
 
 #[test]
 fn a_refused_connection_is_a_failure() {
-    let address = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
-    let load = Load::start(LoadOptions {
-        clients: 1,
-        ..LoadOptions::new(address)
-    });
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let load = Load::start(LoadOptions { clients: 1, ..LoadOptions::new(address) });
     thread::sleep(Duration::from_millis(50));
     let report = load.stop();
     assert!(report.failures_by_kind["refused"] > 0);
@@ -196,11 +169,8 @@ fn the_agreed_end_of_a_connection_fails_nothing() {
 #[test]
 fn a_thinking_client_hears_the_close() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let options = LoadOptions {
-        clients: 1,
-        think: Duration::from_secs(1),
-        ..LoadOptions::new(listener.local_addr().unwrap())
-    };
+    let options =
+        LoadOptions { clients: 1, think: Duration::from_secs(1), ..LoadOptions::new(listener.local_addr().unwrap()) };
     let load = Load::start(options);
     let (mut stream, _) = listener.accept().unwrap();
     let mut input = BufReader::new(stream.try_clone().unwrap());
@@ -219,18 +189,8 @@ fn a_thinking_client_hears_the_close() {
 
 #[test]
 fn a_stall_is_the_slowest_request_that_touches_the_window() {
-    let samples = [
-        (0, 1_000_000),
-        (2_000_000, 9_000_000),
-        (3_000_000, 500_000),
-        (20_000_000, 2_000_000),
-    ];
-    let windows = [
-        (0, 1),
-        (4_000_000, 5_000_000),
-        (12_000_000, 13_000_000),
-        (21_000_000, 30_000_000),
-    ];
+    let samples = [(0, 1_000_000), (2_000_000, 9_000_000), (3_000_000, 500_000), (20_000_000, 2_000_000)];
+    let windows = [(0, 1), (4_000_000, 5_000_000), (12_000_000, 13_000_000), (21_000_000, 30_000_000)];
     assert_eq!(stall_ms(&samples, &windows), [1.0, 9.0, 0.0, 2.0]);
     assert_eq!(stall_ms(&[], &windows[..1]), [0.0]);
 }
