@@ -3,9 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::limits::{
-    RESTART_DELAY_FIRST, RESTART_DELAY_MAX, RESTART_HEALTHY, RESTART_WINDOW, RESTARTS_IN_WINDOW_MAX, START_PROBE,
-};
+use crate::limits::{RESTART_DELAY_FIRST, RESTART_DELAY_MAX, RESTART_HEALTHY, RESTART_WINDOW, RESTARTS_IN_WINDOW_MAX};
 
 /// When a daemon that ended by itself is started again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,8 +28,8 @@ pub struct End {
     pub success: bool,
     /// It was killed by a signal.
     pub signalled: bool,
-    /// It said that it serves.
-    pub served: bool,
+    /// It served, or lived for long enough if it can not say that it does.
+    pub up: bool,
     /// How long it lived.
     pub age: Duration,
 }
@@ -98,7 +96,7 @@ impl Restarts {
             Policy::Always => true,
             Policy::Never => false,
             Policy::OnFailure => !end.success,
-            Policy::OnceUp => !end.success && (!first || end.signalled || end.served || end.age >= START_PROBE),
+            Policy::OnceUp => !end.success && (!first || end.signalled || end.up),
         }
     }
 }
@@ -107,9 +105,9 @@ impl Restarts {
 mod tests {
     use super::*;
 
-    const CRASH: End = End { success: false, signalled: true, served: true, age: Duration::from_secs(1) };
-    const FAILED: End = End { success: false, signalled: false, served: false, age: Duration::from_millis(5) };
-    const DONE: End = End { success: true, signalled: false, served: true, age: Duration::from_secs(1) };
+    const CRASH: End = End { success: false, signalled: true, up: true, age: Duration::from_secs(1) };
+    const FAILED: End = End { success: false, signalled: false, up: false, age: Duration::from_millis(5) };
+    const DONE: End = End { success: true, signalled: false, up: true, age: Duration::from_secs(1) };
 
     #[test]
     fn policies() {

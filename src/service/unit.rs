@@ -103,6 +103,8 @@ pub struct Service {
     /// When the process that serves, or starts, was started.
     pub(super) started_ns: u64,
     pub(super) served: bool,
+    /// It has said Hello, so that it can say that it serves.
+    said_hello: bool,
     /// The pid that [`Event::Started`] named last.
     announced: Option<i32>,
     /// How the process that ended last did.
@@ -148,6 +150,7 @@ impl Service {
             last: None,
             started_ns: 0,
             served: false,
+            said_hello: false,
             announced: None,
             last_end: None,
             failed: None,
@@ -194,6 +197,7 @@ impl Service {
         self.state = State::Starting;
         self.started_ns = monotonic_ns();
         self.served = false;
+        self.said_hello = false;
     }
 
     /// Passes a signal on to the daemon if it handles it; says whether it did. One whose default is death must not
@@ -258,6 +262,7 @@ impl Service {
     /// A process that is new is reported once.
     fn announce(&mut self) {
         let status = self.look();
+        self.said_hello |= status.linked;
         if status.pid != self.announced {
             self.announced = status.pid;
             if let Some(pid) = status.pid {
@@ -290,7 +295,7 @@ impl Service {
         let end = End {
             success: status.is_some_and(|status| status.code == Some(0)),
             signalled: status.is_some_and(|status| status.signal.is_some()),
-            served: self.served,
+            up: self.served || !self.said_hello && self.age() >= START_PROBE,
             age: self.age(),
         };
         let first_exec_failed = errno.is_some() && self.restarts.total() == 0 && !self.served;
