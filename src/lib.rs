@@ -8,6 +8,7 @@
 
 pub mod channel;
 pub mod error;
+pub mod ffi;
 pub mod limits;
 pub mod participant;
 pub mod protocol;

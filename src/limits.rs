@@ -70,6 +70,8 @@ pub const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 pub const CONTROL_RETRY: Duration = Duration::from_millis(200);
 /// User code that runs for longer is watched by the helper thread; shorter, and waking that thread costs more.
 pub const ATTEND_AFTER: Duration = Duration::from_millis(1);
+/// Log lines at most that wait for the application's next call: a handoff has some dozens.
+pub const LOG_LINES_MAX: usize = 1024;
 /// Backlog of the listeners that a supervisor binds: clients that connect during a pause wait in it.
 /// The kernel cuts it to `net.core.somaxconn`.
 pub const LISTEN_BACKLOG: u32 = 65_535;
@@ -81,7 +83,7 @@ pub const OUTPUT_READ_BYTES_MAX: usize = 1024 * 1024;
 pub const REASON_BYTES_MAX: usize = 4096;
 /// See [`REASON_BYTES_MAX`].
 pub const REASON_LINES_MAX: usize = 20;
-/// Between two looks at the page of a successor that has committed but can not be heard: a state that is very rare.
+/// Between two looks at the page while a retired incumbent exits, or a successor that has committed can not be heard.
 pub const PAGE_POLL: Duration = Duration::from_millis(20);
 /// Events that nobody has fetched: a caller that only ever blocks in `perform_handoff` does not.
 pub const EVENTS_MAX: usize = 1024;

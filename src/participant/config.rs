@@ -2,7 +2,9 @@
 
 use crate::error::{Error, Result};
 use crate::limits::BUILD_ID_BYTES_MAX;
+use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// What a daemon may choose before it asks for its role. Everything has a default.
 #[derive(Clone, Debug, Default)]
@@ -13,6 +15,17 @@ pub struct Config {
     pub(super) ignore_forks: bool,
     pub(super) no_helper_thread: bool,
     pub(super) network_data_dir: bool,
+    pub(super) before_wait: BeforeWait,
+}
+
+/// What runs before a call sleeps.
+#[derive(Clone, Default)]
+pub(super) struct BeforeWait(pub(super) Option<Arc<dyn Fn() + Send + Sync>>);
+
+impl fmt::Debug for BeforeWait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("BeforeWait").field(&self.0.is_some()).finish()
+    }
 }
 
 impl Config {
@@ -34,7 +47,7 @@ impl Config {
         self
     }
 
-    /// Which build this is, for people.
+    /// Which build this is, for people. Default: the ELF build id of the executable.
     ///
     /// # Errors
     /// More than 256 bytes.
@@ -62,5 +75,18 @@ impl Config {
     pub fn network_data_dir(mut self, accept: bool) -> Self {
         self.network_data_dir = accept;
         self
+    }
+
+    /// Runs before a call sleeps, on the thread of the call, with nothing locked.
+    pub fn before_wait(mut self, f: impl Fn() + Send + Sync + 'static) -> Self {
+        self.before_wait = BeforeWait(Some(Arc::new(f)));
+        self
+    }
+
+    pub(super) fn build_id_or_default(&self) -> Vec<u8> {
+        match self.build_id.is_empty() {
+            true => crate::sys::build_id::of_executable().unwrap_or_default().into_bytes(),
+            false => self.build_id.clone(),
+        }
     }
 }

@@ -22,7 +22,7 @@ use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The machine of this process: N until it serves, O from then on.
 #[derive(Debug)]
@@ -102,6 +102,8 @@ pub(super) struct Core {
     pub(super) end: Option<End>,
     /// The gate, which O sent and N has not used yet.
     pub(super) gate: Option<OwnedFd>,
+    /// Until when a cold start insists on the lock, however often it asks.
+    pub(super) patience: Option<Instant>,
     /// A cold start holds the lock.
     pub(super) cold_begun: bool,
     /// A cold start has announced that it is ready, and may serve.
@@ -143,6 +145,7 @@ impl Core {
             tasks: VecDeque::new(),
             end: None,
             gate: None,
+            patience: None,
             cold_begun: false,
             cold_ready: false,
             committed_ns: 0,

@@ -36,7 +36,7 @@ pub enum Progress {
 /// In a forked child everything but dropping gives [`Error::Forked`].
 #[derive(Debug)]
 pub struct Participant {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     listeners: InheritedListeners,
     help: Mutex<Help>,
     /// Sees children that are about to exec or exit; none if they do not count.
@@ -61,13 +61,13 @@ impl Participant {
         if successor && inherited.session.is_none() {
             return Err(Error::Invalid("HANDOFF_ROLE=successor, but HANDOFF_SOCK_FD is not set".into()));
         }
-        let core = Core::new(inherited.session, successor, lock, Control::new(control), config.build_id.clone())?;
+        let core = Core::new(inherited.session, successor, lock, Control::new(control), config.build_id_or_default())?;
         let witness = match config.ignore_forks {
             true => None,
             false => Some(Witness::new().map_err(Error::system("pipe"))?),
         };
         let participant = Self {
-            shared: Arc::new(Shared::new(core)?),
+            shared: Arc::new(Shared::new(core, config.before_wait.clone())?),
             listeners: InheritedListeners(inherited.listeners),
             help: Mutex::new(Help::new(config.no_helper_thread)),
             witness: Mutex::new(witness),
@@ -147,8 +147,10 @@ impl Participant {
     pub fn wait_for_begin(&self, timeout: Option<Duration>) -> Result<Progress> {
         let _owned = self.enter()?;
         let until = timeout.map(|timeout| Instant::now() + timeout);
-        let patience = Instant::now() + LOCK_PATIENCE;
-        self.shared.with(|core| core.feed_successor(successor::Input::Warmed))?;
+        let patience = self.shared.with(|core| {
+            core.feed_successor(successor::Input::Warmed);
+            *core.patience.get_or_insert_with(|| Instant::now() + LOCK_PATIENCE)
+        })?;
         let result = loop {
             let (begun, retry) = self.shared.with(|core| {
                 core.turn();
@@ -233,6 +235,7 @@ impl Participant {
     /// As [`Participant::dispatch`].
     pub fn wait_event(&self) -> Result<Event> {
         let _owned = self.enter()?;
+        self.shared.with(|core| core.check_ready())??;
         let event = loop {
             match self.next_event() {
                 Ok(Some(event)) => break Ok(event),
@@ -520,16 +523,12 @@ impl Drop for Participant {
     fn drop(&mut self) {
         let forked = self.shared.is_forked();
         if forked {
-            // The helper thread and the temporary control path are the parent's.
-            std::mem::forget(std::mem::take(&mut *self.lock_help()));
+            // The helper thread is the parent's; a lock may be held by a thread that is not here.
+            std::mem::forget(self.help.get_mut().map(std::mem::take));
+            return self.shared.forget();
         }
-        let _ = self.shared.with(|core| match forked {
-            true => core.control.forget(),
-            // A successor that goes away must not be waited for.
-            false => core.feed_successor(successor::Input::Stop),
-        });
-        if !forked {
-            self.lock_help().adjust(&self.shared, false);
-        }
+        // A successor that goes away must not be waited for.
+        let _ = self.shared.with(|core| core.feed_successor(successor::Input::Stop));
+        self.lock_help().adjust(&self.shared, false);
     }
 }

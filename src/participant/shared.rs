@@ -1,8 +1,10 @@
 //! The driver as all threads see it: one mutex, and what may be touched without it.
 
+use super::config::BeforeWait;
 use super::core::{Core, Machine, Task};
 use super::event::{Event, EventKind};
 use super::fence::WriteFence;
+use super::handle::Participant;
 use super::helper::{Attention, Helper};
 use crate::error::{Error, Result};
 use crate::protocol::{incumbent, successor};
@@ -77,10 +79,11 @@ pub(super) struct Shared {
     fence: Arc<WriteFence>,
     cancel: Arc<EventFd>,
     epoch: u32,
+    before_wait: BeforeWait,
 }
 
 impl Shared {
-    pub(super) fn new(core: Core) -> Result<Self> {
+    pub(super) fn new(core: Core, before_wait: BeforeWait) -> Result<Self> {
         let system = |error: nix::Error| Error::system("epoll or eventfd")(error.into());
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let (outer, wake, stop_fd) = (
@@ -105,6 +108,7 @@ impl Shared {
             fence,
             cancel,
             epoch: fork::epoch(),
+            before_wait,
         })
     }
 
@@ -171,6 +175,14 @@ impl Shared {
         }
     }
 
+    /// In a forked child: the temporary control path is the parent's. A thread of the parent may hold the mutex for ever.
+    pub(super) fn forget(self: &Arc<Self>) {
+        match self.core.try_lock() {
+            Ok(mut core) => core.control.forget(),
+            Err(_) => std::mem::forget(Arc::clone(self)),
+        }
+    }
+
     /// The helper's turn.
     pub(super) fn attend(&self) {
         let _ = self.with(Core::pump); // poisoned: the owner hears of it
@@ -178,6 +190,9 @@ impl Shared {
 
     /// Sleeps until the owner's thread has something to do, or for at most `timeout`.
     pub(super) fn sleep(&self, timeout: Option<Duration>) -> Result<()> {
+        if let Some(before_wait) = &self.before_wait.0 {
+            before_wait();
+        }
         let timeout = match timeout {
             None => PollTimeout::NONE,
             // Rounded up, so that a loop around this does not spin for the last millisecond.
@@ -210,7 +225,25 @@ impl Drop for Owned<'_> {
     }
 }
 
+impl Participant {
+    /// Whether this is the process that made the handle, and not a forked child of it.
+    ///
+    /// # Errors
+    /// [`Error::Forked`].
+    pub fn check_fork(&self) -> Result<()> {
+        self.shared.check_fork()
+    }
+}
+
 impl Core {
+    /// Without this, waiting for an event would never end.
+    pub(super) fn check_ready(&self) -> Result<()> {
+        match self.served || self.cold_ready || self.has_won() || self.end.is_some() {
+            true => Ok(()),
+            false => Err(Error::State("serving needs announce_ready first".into())),
+        }
+    }
+
     /// Everything that is there, then what only the owner's thread may do.
     pub(super) fn turn(&mut self) {
         self.pump();

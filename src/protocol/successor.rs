@@ -99,7 +99,7 @@ pub enum Input {
     },
     /// The application asked to stop.
     Stop,
-    /// A timer fired.
+    /// A timer fired, and the session's queue is read to the end.
     Timer(Timer),
 }
 
@@ -399,6 +399,14 @@ impl Successor {
             Phase::Committing if value.is_committed() => {
                 self.phase = Phase::Won;
                 out.extend([Action::Disarm(Timer::Deadline), Action::Publish]);
+            }
+            Phase::Committing if value == Decision::Open => {
+                // Too late; but first it must be known whether N is the last. A timer fires after the queue is read.
+                self.phase = Phase::AwaitCommitted;
+                if self.alone() {
+                    return self.promote(out);
+                }
+                out.push(Action::Arm(Timer::Deadline));
             }
             Phase::Committing => self.abandon("the handoff was revoked".into(), out),
             Phase::Revoking => {

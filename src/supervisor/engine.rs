@@ -311,18 +311,21 @@ impl Engine {
         self.timers.arm(Due::Leaving(key), monotonic_ns() + RETIRE_GRACE.as_nanos() as u64);
     }
 
-    /// N has committed, perhaps, and its session is lost: only the page can say that it serves.
+    /// Only the page can say that O has retired, if it takes its time to exit; or that N serves, if its session is lost.
     fn listens_to_page(&self) -> bool {
-        let unheard = self.processes.successor.as_ref().is_some_and(|successor| successor.session.is_none());
-        self.machine.phase() == Phase::AwaitServing && unheard
+        match self.machine.phase() {
+            Phase::Retiring => true,
+            Phase::AwaitServing => self.processes.successor.as_ref().is_some_and(|process| process.session.is_none()),
+            _ => false,
+        }
     }
 
     pub(super) fn look_at_page(&mut self) {
         let Some(page) = self.rendezvous.as_ref().map(|rendezvous| &rendezvous.page) else { return };
-        if self.machine.phase() == Phase::Retiring && page.is_retired() {
-            self.feed(Input::Retired);
-        } else if self.listens_to_page() && page.is_serving() {
-            self.feed(Input::PageServing);
+        match self.machine.phase() {
+            Phase::Retiring if page.is_retired() => self.feed(Input::Retired),
+            Phase::AwaitServing if self.listens_to_page() && page.is_serving() => self.feed(Input::PageServing),
+            _ => {}
         }
     }
 

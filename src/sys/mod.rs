@@ -2,6 +2,7 @@
 //!
 //! Every descriptor made here is close-on-exec. Linux 5.10 is the floor.
 
+pub mod build_id;
 pub mod clock;
 pub mod control;
 pub mod env;

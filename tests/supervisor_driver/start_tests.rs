@@ -2,6 +2,7 @@
 
 use crate::support::{LONG, Service, children, wait_until};
 use handoff::supervisor::{Event, SpawnSpec, Supervisor, Verdict};
+use handoff::sys::pidfd::Pidfd;
 use nix::sys::signal::Signal;
 use std::fs;
 use std::net::TcpListener;
@@ -132,8 +133,9 @@ fn a_death_in_between_is_an_event_and_the_restart_is_the_callers() {
     let (second, _) = service.outcome();
     assert_eq!((second.verdict, second.generation), (Verdict::StartedCold, 2));
     // The blocking form sees by itself that nobody is left.
+    let pidfd = Pidfd::from_fd(second.pidfd.unwrap()).unwrap();
     service.s().signal(9).unwrap();
-    wait_until("the death", || children().iter().all(|(_, zombie)| *zombie));
+    wait_until("the death", || pidfd.is_dead());
     assert_eq!(service.hand_off("normal").verdict, Verdict::StartedCold);
 }
 
@@ -157,8 +159,8 @@ fn listeners_environment_and_directory_reach_the_daemon() {
     let text = fs::read_to_string(&out).unwrap();
     let has = |line: &str| assert!(text.lines().any(|l| l == line), "{line} is not in {text}");
     has(&format!("LISTEN_PID={}", outcome.pid));
-    ["LISTEN_FDS=2", "LISTEN_FDNAMES=web:admin", "HANDOFF_SOCK_FD=5", "MINE=yes", "/usr"].map(has);
-    ["HANDOFF_CONTROL=/run/x.control", "HANDOFF_DATA_DIR=/data"].map(has);
+    let ours = ["LISTEN_FDS=2", "LISTEN_FDNAMES=web:admin", "HANDOFF_SOCK_FD=5", "MINE=yes", "/usr"];
+    ours.into_iter().chain(["HANDOFF_CONTROL=/run/x.control", "HANDOFF_DATA_DIR=/data"]).for_each(has);
     assert!(!text.contains("HANDOFF_ROLE"));
 }
 
@@ -225,8 +227,9 @@ fn the_journal_finds_who_lives() {
     assert!(refusal.to_string().contains(&format!("process {}", first.pid)), "{refusal}");
     service.wait_for_log("no supervisor");
     assert_eq!(children(), [(first.pid, false)], "it lives on");
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(first.pid), Signal::SIGKILL).unwrap();
-    wait_until("the death", || children() == [(first.pid, true)]);
+    let pidfd = Pidfd::from_fd(first.pidfd.unwrap()).unwrap();
+    pidfd.kill(Signal::SIGKILL).unwrap();
+    wait_until("the death", || pidfd.is_dead());
     assert!(next.resume_from_journal().unwrap().is_none());
     assert!(Supervisor::new().unwrap().resume_from_journal().is_err(), "no journal");
 }

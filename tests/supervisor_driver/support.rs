@@ -37,7 +37,7 @@ impl Service {
     /// A peer with this script, impatient.
     pub fn peer(&self, script: &str) -> SpawnSpec {
         let exe = std::env::current_exe().unwrap();
-        let argv = [exe.as_os_str(), "--exact".as_ref(), "peer_main".as_ref(), "--nocapture".as_ref()];
+        let argv = [exe.as_os_str(), "--exact".as_ref(), "peer_main".as_ref(), "--nocapture".as_ref(), "-q".as_ref()];
         SpawnSpec::new(argv).env("PEER", script).env("PEER_LOG", self.log_path())
     }
 

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 #[path = "../../src/bin/handoff/demo/load.rs"]
 pub mod load;
 
-const MARK: &str = "HANDOFF_TEST_MARK";
+const MARK: &str = "TEST_OF_HANDOFF";
 /// How long a test waits for an event that must come: generous, since it is only ever reached when it does not come.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 

@@ -150,7 +150,7 @@ pub enum Input {
     Decided(Decision),
     /// The application asked to stop.
     Stop,
-    /// A timer fired.
+    /// A timer fired, and the session's queue is read to the end.
     Timer(Timer),
 }
 

@@ -73,6 +73,10 @@ impl Incumbent {
     }
 
     pub(super) fn on_unable(&mut self, id: HandoffId, text: String, out: &mut Vec<Action>) {
+        if self.is_crossing(id) {
+            self.dropped += 1;
+            return;
+        }
         if self.phase != Phase::Serving {
             return self.on_unexpected("PrepareHandoff", id, out);
         }

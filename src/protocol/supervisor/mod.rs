@@ -81,7 +81,7 @@ pub enum Timer {
     Ready,
     /// N's Serving is late.
     Serving,
-    /// The whole handoff is late: deadline and slack.
+    /// The whole handoff is late: deadline and slack. A cold start has a time of its own.
     Deadline,
     /// No frame from the peer that owes one.
     Liveness(Peer),
@@ -177,7 +177,7 @@ pub enum Input {
     Decided(Decision),
     /// The caller does not want this handoff any more.
     Cancel(String),
-    /// A timer fired.
+    /// A timer fired, and every queue is read to the end, and every death that can be seen was told.
     Timer(Timer),
 }
 

@@ -60,7 +60,7 @@ impl World {
         self.daemons[i].timers.retain(|(armed, _)| *armed != timer);
     }
 
-    fn end_session(&mut self, i: usize, violation: String) {
+    pub(super) fn end_session(&mut self, i: usize, violation: String) {
         let daemon = &mut self.daemons[i];
         daemon.violations.push(violation);
         daemon.connected = false;
@@ -158,7 +158,7 @@ impl World {
             Action::Decide(decide) => {
                 let page = self.daemons[i].page.expect("a page");
                 let to = match decide {
-                    Decide::Commit { deadline_ns: Some(deadline), .. } if deadline < now => Decision::Revoked,
+                    Decide::Commit { deadline_ns: Some(deadline), .. } if deadline < now => self.pages[page].word,
                     Decide::Commit { incompatible: true, .. } => Decision::CommittedIncompatible,
                     Decide::Commit { incompatible: false, .. } => Decision::Committed,
                     Decide::Revoke => Decision::Revoked,

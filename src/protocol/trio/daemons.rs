@@ -308,6 +308,15 @@ impl World {
                 }
                 daemon.prepared(m, coming);
             }
+            // What should have come with it is missing.
+            (Message::PrepareHandoff(m), None) => {
+                let id = m.id;
+                return self.incumbent_takes(i, incumbent::Input::Unable(id, "no page".into()));
+            }
+            (Message::HelloAck(ack), None) if ack.terms.is_some() => {
+                self.end_session(i, "HelloAck without a page".into());
+                return self.end(i);
+            }
             _ => {}
         }
         match self.daemons[i].role {

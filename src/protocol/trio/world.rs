@@ -175,6 +175,7 @@ impl World {
                 all.push(Event::Gone(i));
             }
             if !daemon.alive && !service.told_death.contains(&i) {
+                heard = false;
                 all.push(Event::Died(i));
             }
         }

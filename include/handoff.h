@@ -1,0 +1,493 @@
+/* handoff.h - replace the binary of a running daemon, with nothing lost.
+ *
+ * Made from src/ffi by cbindgen: change it there.
+ *
+ * One main serves a cold start and a successor; without a supervisor the library behaves as if it were absent:
+ *
+ *     handoff_detect_role(NULL, &h, err, sizeof err);          who am I?
+ *     handoff_on_drain(h, drain, 0, 0);  and on_seal, on_resume
+ *     fd = handoff_take_listener(h, "http", 0);                ENOTGIVEN: bind your own
+ *     handoff_wait_for_begin(h, -1);                           the lock is held: open the data
+ *     handoff_announce_ready(h, NULL, -1);                     committed: accept
+ *     if (handoff_serve(h) == HANDOFF_REPLACED) _exit(0);      or handoff_pollfd and handoff_dispatch in a loop of yours
+ *
+ * Each call on a handle belongs to one class, given in brackets:
+ *
+ *   [owner]   one thread at a time per handle, any thread; overlap or a call from inside a hook gives HANDOFF_EBUSY.
+ *   [event]   while an event is open (inside its hook, or between dispatch and the answer); any thread, also while
+ *             serve blocks.
+ *   [any]     any thread, any time until handoff_free, also while handoff_serve blocks.
+ *   [signal]  [any], and async-signal-safe.
+ *
+ * Hooks run inside serve or dispatch, on the thread that called it. They return nothing and answer by a call with the
+ * event's id: silence is failure. While one runs, an abort shows as a readable cancel_fd, as remaining_ms 0, and as
+ * HANDOFF_ESTALE from progress; RESUME follows when the hook has returned, with pollfd at once.
+ *
+ * After fork, in the child: the control and transfer sockets are closed; every call but handoff_free gives
+ * HANDOFF_EFORKED. Listeners and lock are inherited as descriptors: a child that still writes keeps a new start out.
+ *
+ * After HANDOFF_REPLACED the data belongs to another process: _exit, no atexit handlers, no flush.
+ *
+ * Returns: negative = error code, see handoff_strerror and handoff_errmsg. Outputs are written only on success.
+ * Ownership: put copies or duplicates, take gives you something that is yours, get borrows until a named call. Strings
+ * in are bytes that end with NUL, and are copied. Every descriptor is close-on-exec. Nothing that is returned must be
+ * freed, except handles. A NULL handle gives HANDOFF_EINVAL. When memory runs out, the process is aborted.
+ *
+ * No thread outside a handoff; during one, a helper thread with all signals blocked, which never calls back. No signal
+ * handler, no SIGCHLD, no stdio. Link with -lhandoff.
+ */
+
+#ifndef HANDOFF_H
+#define HANDOFF_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+// The ABI that this header describes; compare with handoff_abi().
+#define HANDOFF_ABI 1
+
+// What a call returns when it did not fail.
+typedef enum handoff_results {
+    // It is done.
+    HANDOFF_OK = 0,
+    // detect_role: nobody is to be replaced.
+    HANDOFF_COLD_START = 1,
+    // detect_role: this process was started to replace another one.
+    HANDOFF_SUCCESSOR = 2,
+    // serve: the data is not yours any more: _exit, write nothing.
+    HANDOFF_REPLACED = 3,
+    // serve: handoff_stop was called; shut down as you always did.
+    HANDOFF_STOPPED = 4,
+    // The timeout ran out; call the same function again.
+    HANDOFF_PENDING = 5,
+} handoff_results;
+
+// Error codes. A number is never used again for something else.
+typedef enum handoff_errors {
+    // An argument or a setting makes no sense.
+    HANDOFF_EINVAL = -1,
+    // No memory.
+    HANDOFF_ENOMEM = -2,
+    // A system call failed.
+    HANDOFF_ESYSTEM = -3,
+    // Another thread is inside a call of class [owner], or a hook calls one.
+    HANDOFF_EBUSY = -4,
+    // Not in this phase, or not in this version of the library.
+    HANDOFF_ESTATE = -5,
+    // Called in a forked child: the handle belongs to the parent.
+    HANDOFF_EFORKED = -6,
+    // The library panicked, which is a bug in it; the handle can only be freed.
+    HANDOFF_EPANIC = -7,
+    // The handoff was aborted: exit.
+    HANDOFF_EABORTED = -8,
+    // The event is over: answered, cancelled or late. The call did nothing.
+    HANDOFF_ESTALE = -9,
+    // Somebody else may write the data; handoff_errmsg names the process.
+    HANDOFF_ELOCKED = -10,
+    // The data must not be written now.
+    HANDOFF_ESEALED = -11,
+    // No listener at all was given to this process: bind your own.
+    HANDOFF_ENOTGIVEN = -12,
+    // The other side refuses.
+    HANDOFF_EREFUSED = -13,
+    // No protocol version in common.
+    HANDOFF_EVERSION = -14,
+    // The other side broke the protocol.
+    HANDOFF_EPROTOCOL = -15,
+    // More than fits.
+    HANDOFF_ETOOBIG = -16,
+    // Twice the same name or key.
+    HANDOFF_EDUPLICATE = -17,
+    // A limit of the process or of the system.
+    HANDOFF_ELIMIT = -18,
+    // handoff_stop was called.
+    HANDOFF_ESTOPPED = -19,
+    // This process cannot take over again: exit.
+    HANDOFF_ERESUME = -20,
+    // Listeners were given, but none of this name.
+    HANDOFF_ENONAME = -21,
+} handoff_errors;
+
+// handoff_phase. The data may be written in BEGUN, SERVING, DRAINING and SEALING.
+typedef enum handoff_phases {
+    HANDOFF_PHASE_STARTING = 0,
+    HANDOFF_PHASE_BEGUN = 1,
+    HANDOFF_PHASE_SERVING = 2,
+    HANDOFF_PHASE_DRAINING = 3,
+    HANDOFF_PHASE_SEALING = 4,
+    HANDOFF_PHASE_SEALED = 5,
+    HANDOFF_PHASE_RESUMING = 6,
+    HANDOFF_PHASE_REPLACED = 7,
+} handoff_phases;
+
+// handoff_event.kind
+typedef enum handoff_events {
+    // Stop accepting, finish, make acknowledged writes durable. Answer: done or failed.
+    HANDOFF_EVENT_DRAIN = 1,
+    // Flush and close the writers. Answer: sealed or failed; the lock is released after it.
+    HANDOFF_EVENT_SEAL = 2,
+    // The lock is yours again: reopen, take listeners again, accept. Answer: done or failed.
+    HANDOFF_EVENT_RESUME = 3,
+    // Overlap mode: the incumbent moved connections; call next_connection. No answer.
+    HANDOFF_EVENT_CONNECTIONS = 4,
+    // As the result of serve. No answer.
+    HANDOFF_EVENT_REPLACED = 5,
+    // As the result of serve. No answer.
+    HANDOFF_EVENT_STOPPED = 6,
+} handoff_events;
+
+// handoff_event.flags
+typedef enum handoff_event_flags {
+    // Overlap mode: this drain cannot be taken back; its end is the end of this process.
+    HANDOFF_EVENT_AFTER_COMMIT = 1,
+} handoff_event_flags;
+
+// Options. S = string, I = integer, + = may be given many times.
+typedef enum handoff_options {
+    // S  default $HANDOFF_CONTROL; none: no control socket, the daemon cannot be replaced.
+    HANDOFF_OPT_CONTROL_PATH = 1,
+    // S  default $HANDOFF_DATA_DIR; none: lock and gate beside the control path; no control path either: none.
+    HANDOFF_OPT_DATA_DIR = 2,
+    // S  which build this is, for people, at most 256 bytes; default: the ELF build id of the executable.
+    HANDOFF_OPT_BUILD_ID = 3,
+    // I  HANDOFF_MODE_EXCLUSIVE (default) | HANDOFF_MODE_OVERLAP.
+    HANDOFF_OPT_MODES = 4,
+    // I  HANDOFF_FORKS_COUNT (default) or HANDOFF_FORKS_IGNORE, see handoff_sealed.
+    HANDOFF_OPT_FORKS = 5,
+    // I  1 (default): one thread, alive only during a handoff, heartbeats and hears an abort; 0: none.
+    HANDOFF_OPT_HELPER_THREAD = 6,
+    // I  1: accept a data directory on NFS and the like, whose locks may not keep other hosts out; 0 (default): refuse.
+    HANDOFF_OPT_NETWORK_DATA_DIR = 7,
+    // S+ spawn: argv, in order.
+    HANDOFF_OPT_ARG = 20,
+    // S+ spawn: NAME=value.
+    HANDOFF_OPT_ENV = 21,
+    // S  spawn: path to execute, default argv[0].
+    HANDOFF_OPT_BINARY = 22,
+    // I  spawn: the whole handoff, default 300000.
+    HANDOFF_OPT_DEADLINE_MS = 23,
+    // I  spawn: drain, default 60000.
+    HANDOFF_OPT_DRAIN_GRACE_MS = 24,
+    // I  spawn: park the incumbent that long after commit, default 0.
+    HANDOFF_OPT_PROBATION_MS = 25,
+    // I  spawn: 0 start cold (default), 1 promote the successor.
+    HANDOFF_OPT_INCUMBENT_DEATH = 26,
+    // I  spawn: until the successor's Hello, default 10000.
+    HANDOFF_OPT_HELLO_MS = 27,
+    // I  spawn: from Begin to Ready, default 60000; a hung application is not alive because its library is.
+    HANDOFF_OPT_READY_MS = 28,
+} handoff_options;
+
+// HANDOFF_OPT_MODES
+typedef enum handoff_modes {
+    // Incumbent and successor must not both hold the data.
+    HANDOFF_MODE_EXCLUSIVE = 1,
+    // They may run side by side.
+    HANDOFF_MODE_OVERLAP = 2,
+} handoff_modes;
+
+// HANDOFF_OPT_FORKS
+typedef enum handoff_forks {
+    // The seal waits for forked children that have neither exec'ed nor exited.
+    HANDOFF_FORKS_COUNT = 0,
+    // It does not: they never write the data.
+    HANDOFF_FORKS_IGNORE = 1,
+} handoff_forks;
+
+// handoff_readiness.flags
+typedef enum handoff_ready_flags {
+    // This process could not serve; detail says why.
+    HANDOFF_READY_UNHEALTHY = 1,
+    // It will change the format on disk, so that the incumbent could not take over any more.
+    HANDOFF_READY_FORMAT_CHANGES = 2,
+} handoff_ready_flags;
+
+// handoff_outcome.result
+typedef enum handoff_outcomes {
+    // The successor serves.
+    HANDOFF_OUTCOME_COMMITTED = 1,
+    // The incumbent serves.
+    HANDOFF_OUTCOME_ROLLED_BACK = 2,
+    // It was committed, the successor died, the incumbent serves again.
+    HANDOFF_OUTCOME_REVERTED = 3,
+    // Nobody was left (or nobody was there yet): a new process was started.
+    HANDOFF_OUTCOME_STARTED_COLD = 4,
+    // Nothing was disturbed: busy, incompatible, bad input.
+    HANDOFF_OUTCOME_REFUSED = 5,
+    // Not known at the deadline; the supervisor goes on.
+    HANDOFF_OUTCOME_UNDECIDED = 6,
+} handoff_outcomes;
+
+// Levels of a log line.
+typedef enum handoff_log_levels {
+    HANDOFF_LOG_ERROR = 1,
+    HANDOFF_LOG_WARN = 2,
+    HANDOFF_LOG_INFO = 3,
+    HANDOFF_LOG_DEBUG = 4,
+    HANDOFF_LOG_TRACE = 5,
+} handoff_log_levels;
+
+// One per process: its role, listeners, control socket, lock.
+typedef struct handoff handoff;
+
+// Options; copied by whoever takes it.
+typedef struct handoff_config handoff_config;
+
+// A supervisor inside a program.
+typedef struct handoff_supervisor handoff_supervisor;
+
+// A log line; level is HANDOFF_LOG_*. Runs only on a thread that is inside a call of the library, one line at a time,
+// and may itself call the library as a hook may.
+typedef void (*handoff_log_fn)(void *user, int32_t level, const char *target, const char *text);
+
+// Frees user. Called exactly once, also when the call that took it fails.
+typedef void (*handoff_destroy_fn)(void *user);
+
+// Whether, and with what, this process could serve. Zero-initialise, set size.
+typedef struct handoff_readiness {
+    // sizeof(handoff_readiness)
+    uint32_t size;
+    // HANDOFF_READY_*
+    uint32_t flags;
+    // Last revision opened, one per shard, as many as the incumbent sealed.
+    const uint64_t *revisions;
+    // How many.
+    size_t revision_count;
+    // For people: where it listens, why it is unhealthy. May be NULL.
+    const char *detail;
+} handoff_readiness;
+
+// What the application is asked to do. Grows at the end.
+typedef struct handoff_event {
+    // As filled in by the library.
+    uint32_t size;
+    // HANDOFF_EVENT_*
+    uint32_t kind;
+    // For the answer; an answer that comes too late gets HANDOFF_ESTALE and does nothing.
+    uint64_t id;
+    // Absolute, CLOCK_MONOTONIC; UINT64_MAX: none.
+    uint64_t deadline_ns;
+    // Borrowed: becomes readable (level) when the event is cancelled or late; -1 if none.
+    int32_t cancel_fd;
+    // HANDOFF_EVENT_AFTER_COMMIT
+    uint32_t flags;
+    // The same in every log of this handoff; 0 outside one.
+    uint64_t handoff_id;
+} handoff_event;
+
+// A hook. It has no result: it answers by a call with event->id, and has failed if it returns without. It must return:
+// no exception, longjmp or pthread_exit may leave it.
+typedef void (*handoff_hook_fn)(struct handoff *h, const struct handoff_event *event, void *user);
+
+// A connection that the incumbent moved. Grows at the end.
+typedef struct handoff_connection {
+    // As filled in by the library.
+    uint32_t size;
+    // Yours.
+    int32_t fd;
+    // Borrowed until the next call of next_connection.
+    const char *name;
+    // The same.
+    const void *state;
+    // Bytes of state.
+    size_t state_size;
+} handoff_connection;
+
+// How a handoff ended. Grows at the end.
+typedef struct handoff_outcome {
+    // As filled in by the library.
+    uint32_t size;
+    // HANDOFF_OUTCOME_*
+    int32_t result;
+    // The same in every log of this handoff.
+    uint64_t handoff_id;
+    // 1, 2, 3 ...: which process of the service serves now.
+    uint64_t generation;
+    // The process that serves now.
+    int32_t pid;
+    // Its pidfd, yours; -1 if none.
+    int32_t pidfd;
+    // Until the successor had loaded what needs no data.
+    uint64_t warm_ns;
+    // The drain.
+    uint64_t drain_ns;
+    // The seal.
+    uint64_t seal_ns;
+    // From begin to ready.
+    uint64_t ready_ns;
+    // What a client could feel: from "accept closed" to committed.
+    uint64_t pause_ns;
+    // All.
+    uint64_t total_ns;
+    // For people; with a successor's exit status and last lines of stderr.
+    char reason[512];
+} handoff_outcome;
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+// [signal] The version of the library, "0.1.0".
+const char *handoff_version(void);
+
+// [signal] The ABI of the library; compare with HANDOFF_ABI.
+uint32_t handoff_abi(void);
+
+// [signal] What a code says, a static text, never NULL. handoff_errmsg knows more.
+const char *handoff_strerror(int code);
+
+// [any] Copies the detail of the last call that failed, on whatever thread: what was tried, on what, and what to do.
+// Calls of class [signal], handoff_write_begin and handoff_write_end leave it as it is. Returns buf, which always ends
+// with NUL; "" if buf is NULL or size is 0.
+const char *handoff_errmsg(const struct handoff *h, char *buf, size_t size);
+
+// [owner] Ends everything: the lock is released, and the hooks' destroy functions run. NULL is fine. From inside a hook
+// or a log callback the handle is gone when the call that runs it returns; until then every call says HANDOFF_ESTATE.
+// In a forked child it closes the child's copies, and the parent keeps its lock.
+void handoff_free(struct handoff *h);
+
+// All options at their defaults. NULL: no memory. A configuration belongs to one thread at a time.
+struct handoff_config *handoff_config_new(void);
+
+// Sets a string option; copies. EINVAL: unknown to this library, or of the other kind.
+int handoff_config_set_str(struct handoff_config *c, int32_t option, const char *value);
+
+// Sets an integer option. EINVAL: unknown to this library, of the other kind, or a value that it does not have.
+int handoff_config_set_int(struct handoff_config *c, int32_t option, int64_t value);
+
+// Where log lines of handles that are made with c go. They come only on a calling thread, never on the helper's; what
+// the helper has to say waits for the next call. Without one there is no log. fn must not be NULL.
+int handoff_set_log(struct handoff_config *c, handoff_log_fn fn, void *user, handoff_destroy_fn destroy);
+
+// NULL is fine.
+void handoff_config_free(struct handoff_config *c);
+
+// Makes the handle; c may be NULL. HANDOFF_COLD_START or HANDOFF_SUCCESSOR; an error copies its detail to err, which may
+// be NULL. Consumes the environment that the supervisor made, so it comes first in main, before other threads are there.
+int handoff_detect_role(const struct handoff_config *c, struct handoff **h, char *err, size_t err_size);
+
+// [any] The descriptor of the index-th listener of this name: a new duplicate each time, close-on-exec, yours. name NULL
+// = of any name; "x" also finds systemd's "x.socket". HANDOFF_ENOTGIVEN: none at all was given, bind your own;
+// HANDOFF_ENONAME: others were.
+int handoff_take_listener(struct handoff *h, const char *name, uint32_t index);
+
+// [any] The name of the index-th listener as given (systemd's too), until handoff_free; NULL past the end.
+const char *handoff_listener_name(const struct handoff *h, uint32_t index);
+
+// [owner] Says that everything is loaded that does not need the data. A cold start: no effect.
+int handoff_warmed(struct handoff *h);
+
+// [owner] Waits until the data may be opened, and says warmed if you did not; timeout_ms -1 = no limit. HANDOFF_OK with
+// the lock held; HANDOFF_PENDING; HANDOFF_EABORTED: exit; HANDOFF_ELOCKED: another process serves this data;
+// HANDOFF_ESTOPPED.
+int handoff_wait_for_begin(struct handoff *h, int timeout_ms);
+
+// [owner] Says that this process could serve, and waits for the commit; r NULL = healthy, no revisions; timeout_ms -1 =
+// no limit. HANDOFF_OK: committed, serve; HANDOFF_PENDING: call it again, with the same r; HANDOFF_EABORTED: exit,
+// touching nothing; HANDOFF_ESTOPPED.
+int handoff_announce_ready(struct handoff *h, const struct handoff_readiness *r, int timeout_ms);
+
+// [owner] What drains. fn must not be NULL; a second one takes the place of the first. Destroy runs when fn is not needed
+// any more, also when this call fails.
+int handoff_on_drain(struct handoff *h, handoff_hook_fn fn, void *user, handoff_destroy_fn destroy);
+
+// [owner] What seals; as handoff_on_drain.
+int handoff_on_seal(struct handoff *h, handoff_hook_fn fn, void *user, handoff_destroy_fn destroy);
+
+// [owner] What resumes; as handoff_on_drain.
+int handoff_on_resume(struct handoff *h, handoff_hook_fn fn, void *user, handoff_destroy_fn destroy);
+
+// [owner] Blocks, and runs hooks on this thread; an event without a hook fails. HANDOFF_REPLACED: _exit, write nothing;
+// HANDOFF_STOPPED: shut down as you always did; HANDOFF_ERESUME: exit, the data is not yours.
+int handoff_serve(struct handoff *h);
+
+// [any] One descriptor, readable (level) when handoff_dispatch has work, in every phase; poll it, do not read it. Borrowed
+// until handoff_free.
+int handoff_pollfd(const struct handoff *h);
+
+// [owner] 1 = *event is filled, as much of it as size has room for, at least the 40 bytes of the first version; 0 =
+// nothing now. Runs the hook instead, if one is set for the event, and returns 0. Errors as handoff_serve.
+int handoff_dispatch(struct handoff *h, struct handoff_event *event, size_t size);
+
+// [signal] Asks to stop: wakes serve, wait_for_begin and announce_ready. Before the seal a handoff is aborted; sealed, it
+// goes on, and then serve returns REPLACED, or STOPPED after a resume. Leaves errno as it is.
+int handoff_stop(struct handoff *h);
+
+// [event] DRAIN or RESUME succeeded.
+int handoff_done(struct handoff *h, uint64_t event_id);
+
+// [event] SEAL succeeded: all writers are closed, at these revisions, one per shard. Waits for writers that are still
+// between write_begin and write_end, and for forked children that have neither exec'ed nor exited (see
+// HANDOFF_OPT_FORKS), at most until the event's deadline; then the library unlocks. HANDOFF_ESTATE: some are left, which
+// handoff_errmsg names, and the seal has failed.
+int handoff_sealed(struct handoff *h, uint64_t event_id, const uint64_t *revisions, size_t count);
+
+// [event] The event could not be done; why is for people, and may be NULL. A hook that returns without an answer has
+// failed, too.
+int handoff_failed(struct handoff *h, uint64_t event_id, const char *why);
+
+// [event] How far it is, shown to people. HANDOFF_ESTALE once the event is cancelled or late.
+int handoff_progress(struct handoff *h, uint64_t event_id, uint64_t done, uint64_t total);
+
+// [signal] HANDOFF_PHASE_*; a hint, not a fence.
+int handoff_phase(const struct handoff *h);
+
+// [any] Milliseconds until the event's deadline, rounded up; INT_MAX: it has none; 0: late, cancelled or over.
+int handoff_remaining_ms(const struct handoff *h, uint64_t event_id);
+
+// [any] The fence that every write of the data passes: HANDOFF_OK, or HANDOFF_ESEALED. The seal waits for every begin to
+// end. A check of the phase before a write is a race; this is not.
+int handoff_write_begin(struct handoff *h);
+
+// [any] Leaves the fence; HANDOFF_ESTATE: nobody is inside.
+int handoff_write_end(struct handoff *h);
+
+// [event] Gives the successor a copy of a blob, in sealed memory. Not there yet: HANDOFF_ESTATE.
+int handoff_put_state(struct handoff *h, const char *key, const void *data, size_t size);
+
+// [event] Gives the successor a memfd or a file, of any size, without a copy, and NOT sealed: keep it unchanged until
+// RESUME or REPLACED. Not there yet: HANDOFF_ESTATE.
+int handoff_put_state_fd(struct handoff *h, const char *key, int fd);
+
+// [owner] After begin: a blob, borrowed, mapped until handoff_free. Not there yet: HANDOFF_ESTATE.
+int handoff_get_state(struct handoff *h, const char *key, const void **data, size_t *size);
+
+// [owner] After begin: a memfd or file, yours, writable once announce_ready returned. Not there yet: HANDOFF_ESTATE.
+int handoff_take_state_fd(struct handoff *h, const char *key);
+
+// [event] Sends a duplicate of a connection, with up to 60 KiB of state; keep yours, untouched, until RESUME or REPLACED.
+// Not there yet: HANDOFF_ESTATE.
+int handoff_put_connection(struct handoff *h, int fd, const char *name, const void *state, size_t size);
+
+// [owner] After announce_ready returned 0: 1 = *c is filled, 0 = no more. Not there yet: HANDOFF_ESTATE.
+int handoff_next_connection(struct handoff *h, struct handoff_connection *c, size_t size);
+
+// Makes a supervisor. Not there yet: HANDOFF_ESTATE, as every function of a supervisor.
+int handoff_supervisor_new(const struct handoff_config *c, struct handoff_supervisor **s, char *err, size_t err_size);
+
+// Duplicates fd; make it non-blocking before.
+int handoff_supervisor_add_listener(struct handoff_supervisor *s, const char *name, int fd);
+
+// Where the supervisor writes what a restarted one must know.
+int handoff_supervisor_set_journal(struct handoff_supervisor *s, const char *path);
+
+// Blocks until the handoff has its outcome. The first call is a cold start.
+int handoff_supervisor_perform_handoff(struct handoff_supervisor *s, const struct handoff_config *spawn, struct handoff_outcome *o, size_t size);
+
+// Adopts what runs.
+int handoff_supervisor_resume_from_journal(struct handoff_supervisor *s, struct handoff_outcome *o, size_t size);
+
+// [signal] Aborts the handoff that is under way.
+int handoff_supervisor_cancel(struct handoff_supervisor *s);
+
+// The detail of the last call that failed, until the next one.
+const char *handoff_supervisor_errmsg(const struct handoff_supervisor *s);
+
+// The daemons live on. NULL is fine.
+void handoff_supervisor_free(struct handoff_supervisor *s);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* HANDOFF_H */

@@ -1,0 +1,199 @@
+//! The numbers of the header.
+#![allow(non_camel_case_types)] // C's names
+
+/// The ABI that this header describes; compare with handoff_abi().
+pub const HANDOFF_ABI: u32 = 1;
+
+/// What a call returns when it did not fail.
+#[repr(C)]
+pub enum handoff_results {
+    /// It is done.
+    HANDOFF_OK = 0,
+    /// detect_role: nobody is to be replaced.
+    HANDOFF_COLD_START = 1,
+    /// detect_role: this process was started to replace another one.
+    HANDOFF_SUCCESSOR = 2,
+    /// serve: the data is not yours any more: _exit, write nothing.
+    HANDOFF_REPLACED = 3,
+    /// serve: handoff_stop was called; shut down as you always did.
+    HANDOFF_STOPPED = 4,
+    /// The timeout ran out; call the same function again.
+    HANDOFF_PENDING = 5,
+}
+
+/// Error codes. A number is never used again for something else.
+#[repr(C)]
+pub enum handoff_errors {
+    /// An argument or a setting makes no sense.
+    HANDOFF_EINVAL = -1,
+    /// No memory.
+    HANDOFF_ENOMEM = -2,
+    /// A system call failed.
+    HANDOFF_ESYSTEM = -3,
+    /// Another thread is inside a call of class [owner], or a hook calls one.
+    HANDOFF_EBUSY = -4,
+    /// Not in this phase, or not in this version of the library.
+    HANDOFF_ESTATE = -5,
+    /// Called in a forked child: the handle belongs to the parent.
+    HANDOFF_EFORKED = -6,
+    /// The library panicked, which is a bug in it; the handle can only be freed.
+    HANDOFF_EPANIC = -7,
+    /// The handoff was aborted: exit.
+    HANDOFF_EABORTED = -8,
+    /// The event is over: answered, cancelled or late. The call did nothing.
+    HANDOFF_ESTALE = -9,
+    /// Somebody else may write the data; handoff_errmsg names the process.
+    HANDOFF_ELOCKED = -10,
+    /// The data must not be written now.
+    HANDOFF_ESEALED = -11,
+    /// No listener at all was given to this process: bind your own.
+    HANDOFF_ENOTGIVEN = -12,
+    /// The other side refuses.
+    HANDOFF_EREFUSED = -13,
+    /// No protocol version in common.
+    HANDOFF_EVERSION = -14,
+    /// The other side broke the protocol.
+    HANDOFF_EPROTOCOL = -15,
+    /// More than fits.
+    HANDOFF_ETOOBIG = -16,
+    /// Twice the same name or key.
+    HANDOFF_EDUPLICATE = -17,
+    /// A limit of the process or of the system.
+    HANDOFF_ELIMIT = -18,
+    /// handoff_stop was called.
+    HANDOFF_ESTOPPED = -19,
+    /// This process cannot take over again: exit.
+    HANDOFF_ERESUME = -20,
+    /// Listeners were given, but none of this name.
+    HANDOFF_ENONAME = -21,
+}
+
+/// handoff_phase. The data may be written in BEGUN, SERVING, DRAINING and SEALING.
+#[repr(C)]
+#[allow(missing_docs)] // the names say it
+pub enum handoff_phases {
+    HANDOFF_PHASE_STARTING = 0,
+    HANDOFF_PHASE_BEGUN = 1,
+    HANDOFF_PHASE_SERVING = 2,
+    HANDOFF_PHASE_DRAINING = 3,
+    HANDOFF_PHASE_SEALING = 4,
+    HANDOFF_PHASE_SEALED = 5,
+    HANDOFF_PHASE_RESUMING = 6,
+    HANDOFF_PHASE_REPLACED = 7,
+}
+
+/// handoff_event.kind
+#[repr(C)]
+pub enum handoff_events {
+    /// Stop accepting, finish, make acknowledged writes durable. Answer: done or failed.
+    HANDOFF_EVENT_DRAIN = 1,
+    /// Flush and close the writers. Answer: sealed or failed; the lock is released after it.
+    HANDOFF_EVENT_SEAL = 2,
+    /// The lock is yours again: reopen, take listeners again, accept. Answer: done or failed.
+    HANDOFF_EVENT_RESUME = 3,
+    /// Overlap mode: the incumbent moved connections; call next_connection. No answer.
+    HANDOFF_EVENT_CONNECTIONS = 4,
+    /// As the result of serve. No answer.
+    HANDOFF_EVENT_REPLACED = 5,
+    /// As the result of serve. No answer.
+    HANDOFF_EVENT_STOPPED = 6,
+}
+
+/// handoff_event.flags
+#[repr(C)]
+pub enum handoff_event_flags {
+    /// Overlap mode: this drain cannot be taken back; its end is the end of this process.
+    HANDOFF_EVENT_AFTER_COMMIT = 1,
+}
+
+/// Options. S = string, I = integer, + = may be given many times.
+#[repr(C)]
+pub enum handoff_options {
+    /// S  default $HANDOFF_CONTROL; none: no control socket, the daemon cannot be replaced.
+    HANDOFF_OPT_CONTROL_PATH = 1,
+    /// S  default $HANDOFF_DATA_DIR; none: lock and gate beside the control path; no control path either: none.
+    HANDOFF_OPT_DATA_DIR = 2,
+    /// S  which build this is, for people, at most 256 bytes; default: the ELF build id of the executable.
+    HANDOFF_OPT_BUILD_ID = 3,
+    /// I  HANDOFF_MODE_EXCLUSIVE (default) | HANDOFF_MODE_OVERLAP.
+    HANDOFF_OPT_MODES = 4,
+    /// I  HANDOFF_FORKS_COUNT (default) or HANDOFF_FORKS_IGNORE, see handoff_sealed.
+    HANDOFF_OPT_FORKS = 5,
+    /// I  1 (default): one thread, alive only during a handoff, heartbeats and hears an abort; 0: none.
+    HANDOFF_OPT_HELPER_THREAD = 6,
+    /// I  1: accept a data directory on NFS and the like, whose locks may not keep other hosts out; 0 (default): refuse.
+    HANDOFF_OPT_NETWORK_DATA_DIR = 7,
+    /// S+ spawn: argv, in order.
+    HANDOFF_OPT_ARG = 20,
+    /// S+ spawn: NAME=value.
+    HANDOFF_OPT_ENV = 21,
+    /// S  spawn: path to execute, default argv[0].
+    HANDOFF_OPT_BINARY = 22,
+    /// I  spawn: the whole handoff, default 300000.
+    HANDOFF_OPT_DEADLINE_MS = 23,
+    /// I  spawn: drain, default 60000.
+    HANDOFF_OPT_DRAIN_GRACE_MS = 24,
+    /// I  spawn: park the incumbent that long after commit, default 0.
+    HANDOFF_OPT_PROBATION_MS = 25,
+    /// I  spawn: 0 start cold (default), 1 promote the successor.
+    HANDOFF_OPT_INCUMBENT_DEATH = 26,
+    /// I  spawn: until the successor's Hello, default 10000.
+    HANDOFF_OPT_HELLO_MS = 27,
+    /// I  spawn: from Begin to Ready, default 60000; a hung application is not alive because its library is.
+    HANDOFF_OPT_READY_MS = 28,
+}
+
+/// HANDOFF_OPT_MODES
+#[repr(C)]
+pub enum handoff_modes {
+    /// Incumbent and successor must not both hold the data.
+    HANDOFF_MODE_EXCLUSIVE = 1,
+    /// They may run side by side.
+    HANDOFF_MODE_OVERLAP = 2,
+}
+
+/// HANDOFF_OPT_FORKS
+#[repr(C)]
+pub enum handoff_forks {
+    /// The seal waits for forked children that have neither exec'ed nor exited.
+    HANDOFF_FORKS_COUNT = 0,
+    /// It does not: they never write the data.
+    HANDOFF_FORKS_IGNORE = 1,
+}
+
+/// handoff_readiness.flags
+#[repr(C)]
+pub enum handoff_ready_flags {
+    /// This process could not serve; detail says why.
+    HANDOFF_READY_UNHEALTHY = 1,
+    /// It will change the format on disk, so that the incumbent could not take over any more.
+    HANDOFF_READY_FORMAT_CHANGES = 2,
+}
+
+/// handoff_outcome.result
+#[repr(C)]
+pub enum handoff_outcomes {
+    /// The successor serves.
+    HANDOFF_OUTCOME_COMMITTED = 1,
+    /// The incumbent serves.
+    HANDOFF_OUTCOME_ROLLED_BACK = 2,
+    /// It was committed, the successor died, the incumbent serves again.
+    HANDOFF_OUTCOME_REVERTED = 3,
+    /// Nobody was left (or nobody was there yet): a new process was started.
+    HANDOFF_OUTCOME_STARTED_COLD = 4,
+    /// Nothing was disturbed: busy, incompatible, bad input.
+    HANDOFF_OUTCOME_REFUSED = 5,
+    /// Not known at the deadline; the supervisor goes on.
+    HANDOFF_OUTCOME_UNDECIDED = 6,
+}
+
+/// Levels of a log line.
+#[repr(C)]
+#[allow(missing_docs)] // the names say it
+pub enum handoff_log_levels {
+    HANDOFF_LOG_ERROR = 1,
+    HANDOFF_LOG_WARN = 2,
+    HANDOFF_LOG_INFO = 3,
+    HANDOFF_LOG_DEBUG = 4,
+    HANDOFF_LOG_TRACE = 5,
+}

@@ -1,0 +1,200 @@
+//! The handle, and the one guard that every call of it passes: null, fork, panic, overlap, log.
+
+use super::hooks::Hooks;
+use super::log::Log;
+use super::text::c_string;
+use crate::error::{Error, Result};
+use crate::participant::Participant;
+use std::cell::Cell;
+use std::ffi::{CString, c_int};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use tracing::dispatcher::{Dispatch, with_default};
+
+/// One per process: its role, listeners, control socket, lock.
+pub struct Handoff {
+    pub(super) participant: Participant,
+    pub(super) hooks: Hooks,
+    pub(super) names: Vec<CString>,
+    /// Of the last call that failed.
+    detail: Mutex<String>,
+    /// A call has panicked.
+    poisoned: AtomicBool,
+    /// Calls under way, and the flags below.
+    usage: AtomicU32,
+    log: Arc<Log>,
+    dispatch: Dispatch,
+}
+
+/// A call of class \[owner\] is under way.
+const OWNED: u32 = 1 << 30;
+/// The handle was freed; whoever leaves it last drops it.
+const FREED: u32 = 1 << 31;
+
+thread_local! {
+    /// Calls under way on this thread.
+    static DEPTH: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Who may call.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Class {
+    /// One thread at a time, not from inside a hook.
+    Owner,
+    /// Any thread at any time.
+    Any,
+}
+
+/// Runs a call: its value, or the code of its error, whose text is kept for `handoff_errmsg`.
+///
+/// # Safety
+/// `h` is NULL, or a handle that is not dropped before this returns, but from inside.
+pub(super) unsafe fn call(h: *const Handoff, class: Class, f: impl FnOnce(&Handoff) -> Result<c_int>) -> c_int {
+    // SAFETY: the caller's promise.
+    let Some(handle) = (unsafe { h.as_ref() }) else { return no_handle().code() };
+    if let Err(error) = handle.check() {
+        return error.code();
+    }
+    if let Err(error) = handle.enter(class) {
+        return handle.fail(&error);
+    }
+    let result = with_default(&handle.dispatch, || catch_unwind(AssertUnwindSafe(|| f(handle))));
+    let code = match result {
+        Ok(Ok(value)) => value,
+        Ok(Err(error)) => handle.fail(&error),
+        Err(_) => {
+            handle.poisoned.store(true, Ordering::Release);
+            handle.fail(&Error::Panicked)
+        }
+    };
+    if handle.check_fork().is_ok() {
+        handle.log.deliver();
+    }
+    // SAFETY: this call entered, and does not use the handle any more.
+    unsafe { leave(h, class) };
+    code
+}
+
+/// Runs a call that must be quick, or async-signal-safe: no log, no text of an error, no thread-local variable.
+///
+/// # Safety
+/// As [`call`].
+pub(super) unsafe fn peek(h: *const Handoff, f: impl FnOnce(&Handoff) -> Result<c_int>) -> c_int {
+    // SAFETY: the caller's promise.
+    let Some(handle) = (unsafe { h.as_ref() }) else { return no_handle().code() };
+    let result = handle.check().and_then(|()| {
+        catch_unwind(AssertUnwindSafe(|| f(handle))).unwrap_or_else(|_| {
+            handle.poisoned.store(true, Ordering::Release);
+            Err(Error::Panicked)
+        })
+    });
+    result.unwrap_or_else(|error| error.code())
+}
+
+fn no_handle() -> Error {
+    Error::Invalid(String::new())
+}
+
+impl Handoff {
+    pub(super) fn new(participant: Participant, log: Arc<Log>, dispatch: Dispatch) -> Self {
+        let names = participant.listeners().names().map(c_string).collect();
+        Self {
+            participant,
+            hooks: Hooks::default(),
+            names,
+            detail: Mutex::default(),
+            poisoned: AtomicBool::new(false),
+            usage: AtomicU32::new(0),
+            log,
+            dispatch,
+        }
+    }
+
+    /// Whether the handle may be used by this process, and at all.
+    pub(super) fn check(&self) -> Result<()> {
+        self.check_fork()?;
+        if self.poisoned.load(Ordering::Acquire) { Err(Error::Panicked) } else { Ok(()) }
+    }
+
+    pub(super) fn check_fork(&self) -> Result<()> {
+        self.participant.check_fork()
+    }
+
+    /// Whether the application has freed the handle, from inside of this call.
+    pub(super) fn is_freed(&self) -> bool {
+        self.usage.load(Ordering::Acquire) & FREED != 0
+    }
+
+    pub(super) fn detail(&self) -> String {
+        self.detail.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn fail(&self, error: &Error) -> c_int {
+        // In a child another thread may have held the lock.
+        if !matches!(error, Error::Forked) {
+            *self.detail.lock().unwrap_or_else(PoisonError::into_inner) = error.to_string();
+        }
+        error.code()
+    }
+
+    fn enter(&self, class: Class) -> Result<()> {
+        let entered = self.usage.fetch_update(Ordering::AcqRel, Ordering::Acquire, |usage| match class {
+            Class::Owner if usage & (OWNED | FREED) == 0 => Some((usage | OWNED) + 1),
+            Class::Any if usage & FREED == 0 => Some(usage + 1),
+            _ => None,
+        });
+        match entered {
+            Ok(_) => {
+                DEPTH.set(DEPTH.get() + 1);
+                Ok(())
+            }
+            Err(usage) if usage & FREED != 0 => Err(Error::State("the handle was freed".into())),
+            Err(_) => Err(Error::Busy("another call of class [owner] is under way, or this one is from inside a hook")),
+        }
+    }
+}
+
+/// # Safety
+/// The call entered with the same class, and nobody uses a reference of this call any more.
+unsafe fn leave(h: *const Handoff, class: Class) {
+    DEPTH.set(DEPTH.get() - 1);
+    let mine = if class == Class::Owner { OWNED + 1 } else { 1 };
+    // SAFETY: this call still counts, so the handle is there.
+    let before = unsafe { &(*h).usage }.fetch_sub(mine, Ordering::AcqRel);
+    if before - mine == FREED {
+        // SAFETY: freed by the application, and this was the last call.
+        unsafe { destroy(h) };
+    }
+}
+
+/// What `handoff_free` does: at once, or when the last call under way returns.
+///
+/// # Safety
+/// `h` is NULL, or a handle that was not freed yet.
+pub(super) unsafe fn free(h: *mut Handoff) {
+    // SAFETY: the caller's promise.
+    let Some(handle) = (unsafe { h.as_ref() }) else { return };
+    let before = handle.usage.fetch_or(FREED, Ordering::AcqRel);
+    // A child has only the thread that forked; the calls of the others never return here.
+    let alone = before == 0 || (handle.check_fork().is_err() && DEPTH.get() == 0);
+    if before & FREED == 0 && alone {
+        // SAFETY: no call is under way, and none may begin.
+        unsafe { destroy(h) };
+    }
+}
+
+/// # Safety
+/// Nobody uses the handle, now or later.
+unsafe fn destroy(h: *const Handoff) {
+    // SAFETY: made by Box::into_raw in detect_role, and given up by everybody.
+    let handle = unsafe { Box::from_raw(h.cast_mut()) };
+    let (log, dispatch) = (Arc::clone(&handle.log), handle.dispatch.clone());
+    // In a child another thread may have held the log's lock.
+    let forked = handle.check_fork().is_err();
+    let dispatch = if forked { Dispatch::none() } else { dispatch };
+    let _ = with_default(&dispatch, || catch_unwind(AssertUnwindSafe(|| drop(handle))));
+    if !forked {
+        log.deliver();
+    }
+}

@@ -1,0 +1,30 @@
+//! The C ABI: a thin shell over [`crate::participant`], with no logic of its own.
+//!
+//! The comments on what is exported here are `include/handoff.h`: cbindgen copies them, in the order of the source. What
+//! every call has in common, null, fork, overlap, log and panic, is in one place, [`handle`].
+#![allow(clippy::missing_safety_doc)] // what a caller must keep is in the header's own words
+
+mod answer;
+mod enums;
+mod handle;
+mod hooks;
+mod library;
+mod log;
+mod options;
+mod payload;
+mod serve;
+mod start;
+mod structs;
+mod supervisor;
+mod text;
+
+pub use self::answer::*;
+pub use self::enums::*;
+pub use self::handle::Handoff;
+pub use self::library::*;
+pub use self::options::*;
+pub use self::payload::*;
+pub use self::serve::*;
+pub use self::start::*;
+pub use self::structs::*;
+pub use self::supervisor::*;

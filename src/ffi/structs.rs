@@ -1,0 +1,107 @@
+//! The structs and callbacks of the header. They grow at the end, and carry their size.
+#![allow(non_camel_case_types)] // C's names
+
+use super::handle::Handoff;
+use std::ffi::{c_char, c_void};
+
+/// What the application is asked to do. Grows at the end.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct handoff_event {
+    /// As filled in by the library.
+    pub size: u32,
+    /// HANDOFF_EVENT_*
+    pub kind: u32,
+    /// For the answer; an answer that comes too late gets HANDOFF_ESTALE and does nothing.
+    pub id: u64,
+    /// Absolute, CLOCK_MONOTONIC; UINT64_MAX: none.
+    pub deadline_ns: u64,
+    /// Borrowed: becomes readable (level) when the event is cancelled or late; -1 if none.
+    pub cancel_fd: i32,
+    /// HANDOFF_EVENT_AFTER_COMMIT
+    pub flags: u32,
+    /// The same in every log of this handoff; 0 outside one.
+    pub handoff_id: u64,
+}
+
+/// Whether, and with what, this process could serve. Zero-initialise, set size.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct handoff_readiness {
+    /// sizeof(handoff_readiness)
+    pub size: u32,
+    /// HANDOFF_READY_*
+    pub flags: u32,
+    /// Last revision opened, one per shard, as many as the incumbent sealed.
+    pub revisions: *const u64,
+    /// How many.
+    pub revision_count: usize,
+    /// For people: where it listens, why it is unhealthy. May be NULL.
+    pub detail: *const c_char,
+}
+
+/// A connection that the incumbent moved. Grows at the end.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct handoff_connection {
+    /// As filled in by the library.
+    pub size: u32,
+    /// Yours.
+    pub fd: i32,
+    /// Borrowed until the next call of next_connection.
+    pub name: *const c_char,
+    /// The same.
+    pub state: *const c_void,
+    /// Bytes of state.
+    pub state_size: usize,
+}
+
+/// How a handoff ended. Grows at the end.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct handoff_outcome {
+    /// As filled in by the library.
+    pub size: u32,
+    /// HANDOFF_OUTCOME_*
+    pub result: i32,
+    /// The same in every log of this handoff.
+    pub handoff_id: u64,
+    /// 1, 2, 3 ...: which process of the service serves now.
+    pub generation: u64,
+    /// The process that serves now.
+    pub pid: i32,
+    /// Its pidfd, yours; -1 if none.
+    pub pidfd: i32,
+    /// Until the successor had loaded what needs no data.
+    pub warm_ns: u64,
+    /// The drain.
+    pub drain_ns: u64,
+    /// The seal.
+    pub seal_ns: u64,
+    /// From begin to ready.
+    pub ready_ns: u64,
+    /// What a client could feel: from "accept closed" to committed.
+    pub pause_ns: u64,
+    /// All.
+    pub total_ns: u64,
+    /// For people; with a successor's exit status and last lines of stderr.
+    pub reason: [c_char; 512],
+}
+
+/// A hook. It has no result: it answers by a call with event->id, and has failed if it returns without. It must return:
+/// no exception, longjmp or pthread_exit may leave it.
+pub type handoff_hook_fn =
+    Option<unsafe extern "C-unwind" fn(h: *mut Handoff, event: *const handoff_event, user: *mut c_void)>;
+/// A log line; level is HANDOFF_LOG_*. Runs only on a thread that is inside a call of the library, one line at a time,
+/// and may itself call the library as a hook may.
+pub type handoff_log_fn =
+    Option<unsafe extern "C-unwind" fn(user: *mut c_void, level: i32, target: *const c_char, text: *const c_char)>;
+/// Frees user. Called exactly once, also when the call that took it fails.
+pub type handoff_destroy_fn = Option<unsafe extern "C-unwind" fn(user: *mut c_void)>;
+
+const _: () = {
+    assert!(size_of::<handoff_event>() == 40);
+    assert!(size_of::<handoff_outcome>() == 592);
+    #[cfg(target_pointer_width = "64")]
+    assert!(size_of::<handoff_readiness>() == 32 && size_of::<handoff_connection>() == 32);
+};
