@@ -25,11 +25,13 @@ const SETTLE: Duration = Duration::from_millis(50);
 const TICK: Duration = Duration::from_millis(50);
 /// Between two requests of one client: a machine that is busy to its limit would show its own stalls.
 const THINK: Duration = Duration::from_millis(1);
-/// Long enough for the slowest machine; the build that hangs costs it once.
-const READY_TIMEOUT: Duration = Duration::from_secs(1);
-const DRAIN_GRACE: Duration = Duration::from_secs(2);
-const DEADLINE: Duration = Duration::from_secs(8);
-const START_PATIENCE: Duration = Duration::from_secs(10);
+/// For a disk that is busy with something else.
+const READY_TIMEOUT: Duration = Duration::from_secs(10);
+/// For the build that hangs: its clients wait for so long.
+const HANG_TIMEOUT: Duration = Duration::from_secs(1);
+const DRAIN_GRACE: Duration = Duration::from_secs(5);
+const DEADLINE: Duration = Duration::from_secs(20);
+const START_PATIENCE: Duration = Duration::from_secs(30);
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why there is no result.
@@ -221,7 +223,7 @@ impl<'a> Stage<'a> {
             .capture_stderr(dir)
             .deadline(DEADLINE)
             .drain_grace(DRAIN_GRACE)
-            .ready_timeout(READY_TIMEOUT);
+            .ready_timeout(if fault == Some(Fault::Hang) { HANG_TIMEOUT } else { READY_TIMEOUT });
         fault.iter().fold(spec, |spec, fault| spec.env(daemon::FAULT, fault.name()))
     }
 
