@@ -34,8 +34,7 @@ impl Participant {
         self.answer(event, |core, event| {
             let input = match event.kind {
                 EventKind::Drain => {
-                    let began_ns = core.events.drain_began_ns;
-                    let accept_stopped_ns = stopped_ns.unwrap_or(began_ns).max(began_ns);
+                    let accept_stopped_ns = core.events.accept_stopped_ns(stopped_ns);
                     incumbent::Input::Drained { connections_open, accept_stopped_ns }
                 }
                 EventKind::Resume => incumbent::Input::Resumed,

@@ -18,6 +18,7 @@ mod program;
 pub mod seqpacket;
 pub mod signals;
 pub mod spawn;
+pub mod terminal;
 pub mod timers;
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ mod view;
 use self::driver::Trouble;
 use self::report::Report;
 use self::view::View;
-use crate::exit;
+use crate::exit::{self, Failure};
 
 /// The three bad builds need one place each, and a good one before them.
 const REPLACEMENTS_MIN: i64 = 4;
@@ -48,8 +48,7 @@ pub fn demo(args: &DemoArgs) -> u8 {
             return 128 + signal;
         }
         Err(Trouble::Failed(text)) => {
-            eprintln!("handoff: the demo failed: {text}");
-            return exit::ERROR;
+            return Failure::new(exit::ERROR, format!("the demo failed: {text}")).report(args.json);
         }
     };
     view::print(&if args.json { report.json() } else { report.table() });

@@ -8,6 +8,7 @@ use super::load::Snapshot;
 use crate::text::nanoseconds;
 use handoff::HandoffOutcome;
 use handoff::supervisor::verdict_name;
+use handoff::sys::terminal;
 use std::io::{self, IsTerminal, Write};
 
 /// The way to show it.
@@ -124,14 +125,7 @@ pub fn cut(line: &str, width: usize) -> String {
 
 /// Columns of the terminal; without one there is no limit.
 pub fn width() -> usize {
-    if !io::stdout().is_terminal() {
-        return usize::MAX;
-    }
-    // SAFETY: all-zero is a valid winsize.
-    let mut size: libc::winsize = unsafe { std::mem::zeroed() };
-    // SAFETY: the call fills in one winsize.
-    let asked = unsafe { libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, &mut size) };
-    if asked == 0 && size.ws_col > 0 { size.ws_col.into() } else { 80 }
+    terminal::width(io::stdout()).map_or(usize::MAX, |columns| columns.unwrap_or(80).into())
 }
 
 #[cfg(test)]
