@@ -43,10 +43,14 @@ fn after_the_promotion_the_names_mean_other_processes() {
     world.run_until(|world| world.service.machine.phase() == Phase::Retiring && world.service.is_quiet());
     world.service.told_gone.push(0);
     world.supervise(Input::Gone(Peer::Incumbent)); // O's session ends before its process
+    world.run_until(|world| world.pages[0].retired && world.service.is_quiet());
+    world.service.told_retired = true;
+    world.supervise(Input::Retired); // and S sees the page before it sees the death
+    world.run();
+    assert!(world.service.machine.incumbent_is_linked() && world.service.timers.is_empty());
     world.handoffs = 1;
     world.run();
     assert_eq!(world.verdicts(), [Verdict::Committed; 2]);
-    assert!(world.service.machine.incumbent_is_linked() && world.service.timers.is_empty());
 }
 
 #[test]
