@@ -193,6 +193,32 @@ fn the_successor_promotes_itself_in_each_phase() {
     }
 }
 
+/// A driver may give answers late: what comes in between is not lost.
+#[test]
+fn something_comes_between_a_question_and_its_answer() {
+    use successor::{Action, Input, Phase as At};
+    let mut world = World::with(Kind::Warm, Outcome::Good(SECOND));
+    world.run_until(|world| world.daemons.get(1).is_some_and(|n| n.successor_phase() == Some(At::Warming)));
+    let Role::Successor(machine) = &world.daemons[1].role else { unreachable!() };
+    let mut n = machine.clone();
+    assert_eq!(n.step(Input::SupervisorGone), [Action::Look]);
+    assert_eq!(n.step(Input::Warmed), []);
+    assert_eq!(n.step(Input::IncumbentSeen { alive: false }), [Action::TakeLock(Sealed::Recover)]);
+    // It turns out to be the last one while the word is asked, and the answer is that the deadline is past.
+    n.step(Input::Locked);
+    let deadline = Action::Decide(crate::protocol::Decide::Commit { incompatible: false, deadline_ns: None });
+    assert_eq!(n.step(Input::Opened(Readiness::default())), [deadline]);
+    assert_eq!(n.step(Input::Decided(Decision::Committed)).last(), Some(&Action::Publish));
+
+    let mut world = World::new();
+    world.run_until(|world| world.daemons.get(1).is_some_and(|n| n.successor_phase() == Some(At::Committing)));
+    let Role::Successor(machine) = &world.daemons[1].role else { unreachable!() };
+    let mut n = machine.clone();
+    assert_eq!(n.step(Input::SupervisorGone), []);
+    assert_eq!(n.step(Input::IncumbentDied), []);
+    assert!(matches!(&n.step(Input::Decided(Decision::Open))[..], [Action::Decide(_)]));
+}
+
 /// The deadline is past when it reads Committed, but it is the last.
 #[test]
 fn the_last_one_is_never_too_late() {

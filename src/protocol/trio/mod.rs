@@ -10,6 +10,7 @@ mod checks;
 mod crossings;
 mod daemons;
 mod deaths;
+mod edges;
 mod explore;
 mod forward;
 mod service;

@@ -242,8 +242,10 @@ impl World {
     fn say(&mut self, peer: Peer, message: Message) {
         if matches!(message, Message::PrepareHandoff(_)) {
             self.service.said_prepare = true;
+        }
+        if matches!(message, Message::PrepareHandoff(_) | Message::Begin(_)) {
             let journal = self.service.journal;
-            self.require(journal, "Prepare is sent before the journal is written");
+            self.require(journal, "Prepare or Begin is sent before the journal is written");
         }
         if matches!(message, Message::ResumeAfterAbort(_)) {
             let may = self.word() == Some(Decision::Revoked) || self.successor_is_dead();

@@ -354,7 +354,11 @@ impl World {
     /// Runs on to the end, but not for longer than any wait may take.
     pub(super) fn run(&mut self) {
         let end = self.now + 1000 * SECOND;
-        while self.broken.is_none() && self.now < end && self.step() {}
+        let mut steps = 0;
+        while self.broken.is_none() && self.now < end && self.step() {
+            steps += 1;
+            self.require(steps < 100_000, "it goes round for ever");
+        }
     }
 
     /// Runs until `there`; panics if it is never reached.

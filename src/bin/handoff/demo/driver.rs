@@ -4,7 +4,9 @@ use super::DemoArgs;
 use super::daemon::{self, Fault};
 use super::load::{self, Load, LoadOptions, Snapshot};
 use super::view::View;
+use handoff::limits::LISTEN_BACKLOG;
 use handoff::supervisor::Event;
+use handoff::sys::listener::bind_tcp;
 use handoff::sys::pidfd::Pidfd;
 use handoff::sys::signals::Signals;
 use handoff::{HandoffOutcome, SpawnSpec, Supervisor, Verdict};
@@ -21,15 +23,19 @@ use tempfile::TempDir;
 const GAP: Duration = Duration::from_millis(250);
 /// After an outcome, requests that waited for it are still on their way.
 const SETTLE: Duration = Duration::from_millis(50);
+/// And this much later they do not count as "without a handoff" either, however many clients there are.
+const AFTERMATH: Duration = Duration::from_millis(100);
 /// Between two looks at the load.
 const TICK: Duration = Duration::from_millis(50);
 /// Between two requests of one client: a machine that is busy to its limit would show its own stalls.
 const THINK: Duration = Duration::from_millis(1);
-/// Long enough for the slowest machine; the build that hangs costs it once.
-const READY_TIMEOUT: Duration = Duration::from_secs(1);
-const DRAIN_GRACE: Duration = Duration::from_secs(2);
-const DEADLINE: Duration = Duration::from_secs(8);
-const START_PATIENCE: Duration = Duration::from_secs(10);
+/// For a disk that is busy with something else.
+const READY_TIMEOUT: Duration = Duration::from_secs(10);
+/// For the build that hangs: its clients wait for so long.
+const HANG_TIMEOUT: Duration = Duration::from_secs(1);
+const DRAIN_GRACE: Duration = Duration::from_secs(5);
+const DEADLINE: Duration = Duration::from_secs(20);
+const START_PATIENCE: Duration = Duration::from_secs(30);
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why there is no result.
@@ -141,7 +147,8 @@ impl Loads {
         Snapshot {
             requests: once.requests + kept.requests,
             failed_requests: once.failed_requests + kept.failed_requests,
-            closed_connections: once.closed_connections + kept.closed_connections,
+            // Whoever has a connection for each request closes it anyway.
+            closed_connections: kept.closed_connections,
             acknowledged: once.acknowledged + kept.acknowledged,
             slowest_ns: once.slowest_ns.max(kept.slowest_ns),
         }
@@ -186,8 +193,9 @@ impl<'a> Stage<'a> {
         let dir =
             tempfile::Builder::new().prefix("handoff-demo-").tempdir().map_err(failed("cannot make a directory"))?;
         std::fs::create_dir(dir.path().join("data")).map_err(failed("cannot make a directory"))?;
-        let listener = TcpListener::bind("127.0.0.1:0").map_err(failed("cannot bind a port of 127.0.0.1"))?;
-        listener.set_nonblocking(true).map_err(failed("cannot set up the listener"))?;
+        // Clients that connect in a pause wait in the backlog.
+        let listener = bind_tcp(([127, 0, 0, 1], 0).into(), LISTEN_BACKLOG, false);
+        let listener = TcpListener::from(listener.map_err(failed("cannot bind a port of 127.0.0.1"))?);
         let address = listener.local_addr().map_err(failed("cannot set up the listener"))?;
         let supervisor = Supervisor::new()
             .and_then(|supervisor| supervisor.with_name("demo"))
@@ -220,7 +228,7 @@ impl<'a> Stage<'a> {
             .capture_stderr(dir)
             .deadline(DEADLINE)
             .drain_grace(DRAIN_GRACE)
-            .ready_timeout(READY_TIMEOUT);
+            .ready_timeout(if fault == Some(Fault::Hang) { HANG_TIMEOUT } else { READY_TIMEOUT });
         fault.iter().fold(spec, |spec, fault| spec.env(daemon::FAULT, fault.name()))
     }
 
@@ -249,7 +257,7 @@ impl<'a> Stage<'a> {
         self.rest(SETTLE)?;
         let before = std::array::from_fn(|load| (self.quiet_since[load], begin[load]));
         let during = std::array::from_fn(|load| (begin[load], end[load]));
-        self.quiet_since = self.now();
+        self.quiet_since = self.now().map(|now| now + AFTERMATH.as_nanos() as u64);
         Ok(Step { number, fault, outcome, during, before, slowest_ns: self.slowest_ns })
     }
 

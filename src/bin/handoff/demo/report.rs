@@ -77,7 +77,6 @@ impl Report {
             requests: once.requests + kept.requests,
             failed_requests: once.failed_requests + kept.failed_requests,
             lost_writes: lost.len(),
-            // Whoever has one connection for each request closes it anyway.
             closed_connections: kept.closed_connections,
             elapsed_s: elapsed.as_secs_f64(),
             stall: stall(committed().map(|step| step.during).collect()),
@@ -154,7 +153,7 @@ impl Report {
             lines.push(format!("  {name:<20}{p50:>10}{max:>10}   {note}"));
         };
         spread("pause", self.pause, "nobody accepts");
-        spread("handoff", self.handoff, "from the request to \"the new one serves\"");
+        spread("handoff", self.handoff, "from the request to \"the new one serves\", its loading included");
         spread("stall", self.stall, "slowest request meanwhile");
         spread("  when rolled back", self.rolled_back_stall, "the one that hangs is given 1 s, and 1 s of slack");
         spread("  without a handoff", self.quiet_stall, "in the time before each");
