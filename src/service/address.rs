@@ -3,9 +3,11 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket, sockopt};
 
 use crate::error::{Error, Result};
 use crate::limits::LISTEN_BACKLOG;
@@ -121,11 +123,32 @@ impl ListenSpec {
             Address::Unix(path) => listener::bind_unix(path, backlog, self.mode, self.blocking),
         };
         let failed = |error| Error::System { what: format!("listener '{}'", self.name), source: error };
-        let fd = bound.map_err(|error| failed(with_advice(error)))?;
+        let fd = bound.map_err(|error| failed(with_advice(self.with_owner(error))))?;
         let resolved = listener::local_address(fd.as_fd()).map_err(failed)?;
         let address = if matches!(self.address, Address::Udp(_)) { format!("udp:{resolved}") } else { resolved };
         Ok(Listener { name: self.name.clone(), address, fd })
     }
+}
+
+impl ListenSpec {
+    /// Names who listens on a Unix socket; for TCP the binding itself did.
+    fn with_owner(&self, error: io::Error) -> io::Error {
+        match &self.address {
+            Address::Unix(path) if error.kind() == io::ErrorKind::AddrInUse => match unix_owner(path) {
+                Some(pid) => io::Error::new(error.kind(), format!("{error}: process {pid}")),
+                None => error,
+            },
+            _ => error,
+        }
+    }
+}
+
+/// Who called listen(2) on it (`SO_PEERCRED`); the listener sees a connection that closes at once.
+fn unix_owner(path: &Path) -> Option<i32> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let probe = socket(AddressFamily::Unix, SockType::Stream, flags, None).ok()?;
+    connect(probe.as_raw_fd(), &UnixAddr::new(path).ok()?).ok()?;
+    getsockopt(&probe, sockopt::PeerCredentials).ok().map(|peer| peer.pid()).filter(|pid| *pid > 0)
 }
 
 fn with_advice(error: io::Error) -> io::Error {
@@ -136,6 +159,7 @@ fn with_advice(error: io::Error) -> io::Error {
             "; a port below net.ipv4.ip_unprivileged_port_start needs CAP_NET_BIND_SERVICE, a path a writable directory"
         }
         io::ErrorKind::NotFound => "; create the directory first",
+        io::ErrorKind::InvalidFilename | io::ErrorKind::InvalidInput => "; a socket's path has 107 bytes at most",
         _ => "",
     };
     io::Error::new(error.kind(), format!("{error}{advice}"))

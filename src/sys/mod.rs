@@ -16,6 +16,7 @@ pub mod pidfd;
 mod proc;
 mod program;
 pub mod seqpacket;
+pub mod session;
 pub mod signals;
 pub mod spawn;
 pub mod terminal;

@@ -37,7 +37,9 @@ fn an_address_in_use_names_who_has_it() {
     listen(&place, &[&listener]).expect(125, &["'a'", &format!("process {}", std::process::id())]);
     let socket = format!("a=unix:{}", place.path("socket").display());
     let _bound = std::os::unix::net::UnixListener::bind(place.path("socket")).unwrap();
-    listen(&place, &[&socket]).expect(125, &["in use"]);
+    listen(&place, &[&socket]).expect(125, &["in use", &format!("process {}", std::process::id())]);
+    let long = format!("a=unix:{}/x", "/tmp/long".repeat(20));
+    listen(&place, &[&long]).expect(125, &["107 bytes"]);
     listen(&place, &["a=unix:/no/such/dir/socket"]).expect(125, &["/no/such/dir"]);
 }
 

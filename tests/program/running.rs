@@ -146,3 +146,33 @@ fn events_are_json_if_asked() {
     assert_eq!(of("listening")["name"], json!("web"));
     assert_eq!((&of("ended")["code"], &of("ended")["service"]), (&json!(7), &json!("web")));
 }
+
+#[test]
+fn what_a_daemon_leaves_behind_ends_with_it() {
+    let place = Place::new();
+    let helper = place.path("helper");
+    let script = format!("sleep 1000 & echo $! > {}; wait", helper.display());
+    let run = place.run(&["--", "sh", "-c", &script]);
+    let helper_pid = || std::fs::read_to_string(&helper).ok()?.trim().parse::<i32>().ok();
+    let first = wait_until("a helper", helper_pid);
+    signal(pid_of(&run.wait_for("running", |service| service["pid"].is_i64())), Signal::SIGKILL);
+    let second = wait_until("another helper", || helper_pid().filter(|pid| *pid != first));
+    assert!(!lives(first));
+    signal(run.pid(), Signal::SIGTERM);
+    wait_until("its end", || (!lives(second)).then_some(()));
+}
+
+#[test]
+fn a_daemon_whose_supervisor_was_killed_is_not_started_twice() {
+    let place = Place::new();
+    let arguments = web(&place, "plain", &[]);
+    let mut run = place.run(&refs(&arguments));
+    let (pid, address) = run.running();
+    run.wait_for_text("serving");
+    signal(run.pid(), Signal::SIGKILL);
+    run.end();
+    assert_eq!(ask(address, "on").0, pid, "it lives on");
+    let said = place.output("run", &refs(&arguments));
+    said.expect(125, &[&format!("process {pid}"), "without a supervisor"]);
+    assert_eq!(ask(address, "and on").0, pid);
+}

@@ -66,7 +66,7 @@ fn policies_say_what_starts_again() {
 fn a_second_supervisor_of_the_name_is_refused() {
     let place = Place::new();
     let first = place.run(&["--name", "one", "--", "sleep", "1000"]);
-    let _ = wait_until("running", || (place.output("status", &[]).code == 0).then_some(()));
+    wait_until("running", || (place.output("status", &[]).code == 0).then_some(()));
     let said = run(&place, &["--name", "one", "--", "true"]);
     said.expect(125, &["'one'", &format!("process {}", first.pid()), "--name"]);
     run(&place, &["--name", "two", "--", "true"]).expect(0, &[]);
