@@ -14,7 +14,7 @@ use crate::protocol::message::Readiness;
 use crate::protocol::successor;
 use crate::sys::env;
 use crate::sys::fork::{Witness, watch_forks};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 

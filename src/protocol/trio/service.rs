@@ -230,10 +230,9 @@ impl World {
         if std::mem::take(&mut service.spawn_fails) {
             return service.answers.push_back(Input::SpawnFailed("exec: not found".into()));
         }
-        let id = service.machine.handoff().expect("a handoff");
         service.page = Some(self.pages.len());
         service.last_page = service.page;
-        self.pages.push(Page { id, word: Decision::Open, decided_by: None, serving: false, retired: false });
+        self.pages.push(Page { word: Decision::Open, decided_by: None, serving: false, retired: false });
         let i = self.spawn(Daemon::successor);
         self.service.successor = Some(i);
         self.service.answers.push_back(Input::Spawned);

@@ -3,13 +3,12 @@
 use super::daemons::{Daemon, Kind, Role};
 use super::service::{Service, nanoseconds, plan};
 use crate::limits;
-use crate::protocol::{Decision, HandoffId, incumbent, supervisor};
+use crate::protocol::{Decision, incumbent, supervisor};
 use supervisor::{OnIncumbentDeath, Peer, Verdict};
 
 /// The memory that the processes of a handoff share.
 #[derive(Clone, Debug)]
 pub(super) struct Page {
-    pub(super) id: HandoffId,
     pub(super) word: Decision,
     /// The daemon that won it; none for S.
     pub(super) decided_by: Option<usize>,
