@@ -19,9 +19,9 @@ const ROUND_TRIPS: usize = 2000;
 const WARM_UP: usize = 20;
 const BALLAST_BYTES: usize = 1 << 30;
 
-const DAEMON: &str = "HANDOFF_BENCH_DAEMON";
-const FLOOR: &str = "HANDOFF_BENCH_FLOOR";
-const ECHO: &str = "HANDOFF_BENCH_ECHO";
+const DAEMON: &str = "BENCH_HANDOFF_DAEMON";
+const FLOOR: &str = "BENCH_HANDOFF_FLOOR";
+const ECHO: &str = "BENCH_HANDOFF_ECHO";
 
 fn main() {
     if std::env::var_os(DAEMON).is_some() {

@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <sys/socket.h>
 #include <unistd.h>
-
 enum { LISTENER = 1, FIRST = 2, CLIENTS_MAX = 256, END = FIRST + CLIENTS_MAX, MARGIN_MS = 100 };
 static struct pollfd p[END];
 static handoff *h;
@@ -24,7 +23,7 @@ static int echo(struct pollfd *c) { /* what cannot be sent yet stays in the kern
 int main(void) {
     char why[256];
     int clients = 0, i, got = 0;
-    uint64_t drain = 0; /* the event that waits for its answer */
+    uint64_t drain = 0; /* the drain that waits for its answer */
     for (i = 0; i < END; i++) p[i] = (struct pollfd){.fd = -1, .events = POLLIN}; /* poll skips -1 */
     if (handoff_detect_role(NULL, &h, why, sizeof why) < 0) return complain(why);
     signal(SIGTERM, on_sigterm);
@@ -38,7 +37,8 @@ int main(void) {
         for (handoff_event e; p[0].revents && (got = handoff_dispatch(h, &e, sizeof e)) > 0;) switch (e.kind) {
             case HANDOFF_EVENT_DRAIN: drain = e.id; close(p[LISTENER].fd); p[LISTENER].fd = -1; break;
             case HANDOFF_EVENT_SEAL: handoff_sealed(h, e.id, NULL, 0); break; /* there is no data to close */
-            case HANDOFF_EVENT_RESUME: drain = 0; p[LISTENER].fd = handoff_take_listener(h, "echo", 0); handoff_done(h, e.id); break;
+            case HANDOFF_EVENT_RESUME: drain = 0; p[LISTENER].fd = handoff_take_listener(h, "echo", 0);
+                p[LISTENER].fd < 0 ? handoff_failed(h, e.id, "no listener") : handoff_done(h, e.id); break;
             case HANDOFF_EVENT_REPLACED: _exit(0);
             case HANDOFF_EVENT_STOPPED: handoff_free(h); return 0; }
         for (i = FIRST; i < END; i++)

@@ -9,8 +9,8 @@
  *   anything else  ->  ERR <why>
  *
  * How a connection ends when the store drains, so that no request is lost and none is executed twice: a reply that
- * ends in " CLOSE" is the last one; a line that is only "CLOSE" comes instead of a reply.  No request without a
- * reply was executed: the client hangs up, connects again, and asks again.  The store waits for the hang-up,
+ * ends in " CLOSE" is the last one; a line that is only "CLOSE" comes instead of a reply.  What has no reply then
+ * was not executed: the client hangs up, connects again, and asks again.  The store waits for the hang-up,
  * because a close with a request on the wire would be a reset. */
 #define _GNU_SOURCE
 #include <errno.h>

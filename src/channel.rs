@@ -93,12 +93,12 @@ impl AsFd for Channel {
 /// Carries out what a machine asks of the decision word; the value that holds afterwards.
 pub fn decide(page: &DecisionPage, decide: Decide) -> Decision {
     let word = match decide {
-        Decide::Commit { deadline_ns: Some(deadline_ns), .. } if monotonic_ns() > deadline_ns => Word::Revoked,
-        Decide::Commit { incompatible: true, .. } => Word::CommittedIncompatible,
-        Decide::Commit { .. } => Word::Committed,
-        Decide::Revoke => Word::Revoked,
+        Decide::Commit { deadline_ns: Some(deadline_ns), .. } if monotonic_ns() > deadline_ns => page.word(),
+        Decide::Commit { incompatible: true, .. } => page.decide(Word::CommittedIncompatible),
+        Decide::Commit { .. } => page.decide(Word::Committed),
+        Decide::Revoke => page.decide(Word::Revoked),
     };
-    match page.decide(word) {
+    match word {
         Word::Open => Decision::Open,
         Word::Committed => Decision::Committed,
         Word::CommittedIncompatible => Decision::CommittedIncompatible,

@@ -13,6 +13,33 @@ pub const BUILD_ID_BYTES_MAX: usize = 256;
 /// Listeners of a service at most: the kernel's bound for one message is 253 (`SCM_MAX_FD`); inheritance has none.
 pub const LISTENERS_MAX: usize = 4096;
 
+/// The wait before a daemon that crashed is started again: short enough for clients that wait in the backlog.
+pub const RESTART_DELAY_FIRST: Duration = Duration::from_millis(500);
+/// The wait doubles up to this: a daemon that can not start must not load the machine.
+pub const RESTART_DELAY_MAX: Duration = Duration::from_secs(10);
+/// A daemon that lived that long was healthy: the wait starts anew.
+pub const RESTART_HEALTHY: Duration = Duration::from_secs(30);
+/// The time in which restarts are counted.
+pub const RESTART_WINDOW: Duration = Duration::from_secs(60);
+/// Restarts in [`RESTART_WINDOW`] until the daemon is given up: the backoff alone comes to nine.
+pub const RESTARTS_IN_WINDOW_MAX: usize = 10;
+/// A daemon that can not say that it serves is taken to be up after this: mistakes in settings show sooner.
+pub const START_PROBE: Duration = Duration::from_secs(1);
+/// From SIGTERM to SIGKILL when a service is stopped.
+pub const STOP_GRACE: Duration = Duration::from_secs(10);
+/// How long a stop waits for a cancelled handoff to be undone, until the signals go out all the same.
+pub const CANCEL_GRACE: Duration = Duration::from_secs(10);
+/// Bytes of a request line on the control socket: a path and a few numbers.
+pub const REQUEST_BYTES_MAX: usize = 16 * 1024;
+/// Bytes that wait for a client that does not read, until it is cut off.
+pub const REPLY_BYTES_MAX: usize = 1024 * 1024;
+/// Clients of the control socket at the same time: a monitor, a few people and scripts.
+pub const CLIENTS_MAX: usize = 64;
+/// How long a client of the control socket may be silent without a request under way.
+pub const CLIENT_IDLE: Duration = Duration::from_secs(30);
+/// Bytes of the daemon's and our own messages that wait for a reader of our standard error; then they are dropped.
+pub const OUTPUT_BYTES_MAX: usize = 256 * 1024;
+
 /// A whole handoff, by default: long enough for a drain, a seal of gigabytes and an initialisation.
 pub const HANDOFF_DEADLINE: Duration = Duration::from_secs(300);
 /// A drain, by default: requests are shorter; what takes longer is better transferred.
@@ -56,7 +83,7 @@ pub const OUTPUT_READ_BYTES_MAX: usize = 1024 * 1024;
 pub const REASON_BYTES_MAX: usize = 4096;
 /// See [`REASON_BYTES_MAX`].
 pub const REASON_LINES_MAX: usize = 20;
-/// Between two looks at the page of a successor that has committed but can not be heard: a state that is very rare.
+/// Between two looks at the page while a retired incumbent exits, or a successor that has committed can not be heard.
 pub const PAGE_POLL: Duration = Duration::from_millis(20);
 /// Events that nobody has fetched: a caller that only ever blocks in `perform_handoff` does not.
 pub const EVENTS_MAX: usize = 1024;

@@ -67,10 +67,19 @@ fn a_hundred_upgrades_under_load_lose_nothing() {
     );
 }
 
-/// Descriptors of the supervisor and of the daemon, once nobody else is left.
+/// Descriptors of the supervisor and of the daemon, once nobody else is left and the numbers stand still.
 fn settled_descriptors(service: &Service) -> Option<(usize, usize)> {
-    let [daemon] = service.daemons()[..] else { return None };
-    Some((open_descriptors(service.supervisor_pid()), open_descriptors(daemon)))
+    let look = || {
+        let [daemon] = service.daemons()[..] else { return None };
+        (service.status()?["phase"] == "idle")
+            .then(|| (open_descriptors(service.supervisor_pid()), open_descriptors(daemon)))
+    };
+    let first = look()?;
+    let unchanged = (0..5).all(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        look() == Some(first)
+    });
+    unchanged.then_some(first)
 }
 
 #[test]

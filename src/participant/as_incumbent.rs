@@ -36,6 +36,10 @@ impl Core {
                     Err(error) => Input::UnlockFailed(error.to_string()),
                 });
             }
+            Action::Look => {
+                let alive = self.link.as_ref().is_some_and(|link| !link.peer.is_dead());
+                return Some(Input::SuccessorSeen { alive });
+            }
             Action::TakeLock => self.tasks.push_back(Task::RetakeLock),
             Action::Decide(request) => {
                 return self.link.as_ref().map(|link| Input::Decided(decide(&link.page, request)));

@@ -28,6 +28,8 @@ pub struct DataDirLock {
     paths: Paths,
     gate: Option<LockFile>,
     lock: Option<LockFile>,
+    /// What was locked: looked up before the pause.
+    locked: Option<Fingerprint>,
     held: bool,
 }
 
@@ -44,7 +46,7 @@ impl DataDirLock {
     fn at(dir: &Path, network: bool) -> Result<Self> {
         check_directory(dir, network)?;
         let paths = Paths { dir: dir.into(), lock: dir.join(".handoff.lock"), gate: dir.join(".handoff.gate") };
-        Ok(Self { paths, gate: None, lock: None, held: false })
+        Ok(Self { paths, gate: None, lock: None, locked: None, held: false })
     }
 
     /// Looks for the place of the lock; none without a data directory and a control path.
@@ -57,7 +59,7 @@ impl DataDirLock {
             }
             (None, None) => return Ok(None),
         };
-        Ok(Some(Self { paths, gate: None, lock: None, held: false }))
+        Ok(Some(Self { paths, gate: None, lock: None, locked: None, held: false }))
     }
 
     /// The lock file.
@@ -73,7 +75,10 @@ impl DataDirLock {
     /// Takes the gate, unless it came from the incumbent, then the lock. `Ok(false)`: somebody holds one of them.
     pub(super) fn try_take(&mut self) -> Result<bool> {
         let taken = try_one(&mut self.gate, &self.paths.gate)? && try_one(&mut self.lock, &self.paths.lock)?;
-        self.held |= taken;
+        if taken {
+            self.held = true;
+            self.locked = Some(self.look_up()?);
+        }
         Ok(taken)
     }
 
@@ -100,6 +105,10 @@ impl DataDirLock {
 
     /// What tells this directory from another one.
     pub(super) fn fingerprint(&self) -> Result<Fingerprint> {
+        self.locked.map_or_else(|| self.look_up(), Ok)
+    }
+
+    fn look_up(&self) -> Result<Fingerprint> {
         let stat = |path: &Path| {
             let seen = fs::metadata(path).map_err(Error::system(format!("stat {}", path.display())))?;
             Ok((seen.dev(), seen.ino()))

@@ -3,7 +3,7 @@
 use crate::sys::clock::monotonic_ns;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Why a hook failed: any error, or a text.
 pub type HookError = Box<dyn std::error::Error + Send + Sync>;
@@ -13,6 +13,9 @@ pub type HookError = Box<dyn std::error::Error + Send + Sync>;
 pub struct DrainReport {
     /// Connections that are still open, and will be closed when the process exits.
     pub connections_open: u32,
+    /// When this process stopped accepting, if it went on for a part of the drain; otherwise that is when the drain began.
+    /// The outcome's pause starts here.
+    pub accept_stopped: Option<Instant>,
 }
 
 /// How a seal ended.

@@ -56,7 +56,7 @@ pub(super) struct EventSlot {
     /// The application has heard of a drain, and so must hear of the resume.
     disturbed: bool,
     /// When the application heard of the drain.
-    pub(super) drain_began_ns: u64,
+    drain_began_ns: u64,
     cancel: Arc<EventFd>,
 }
 
@@ -121,6 +121,11 @@ impl EventSlot {
         Some(event)
     }
 
+    /// When accepting stopped: when the application says, or when it heard of the drain, but not before that.
+    pub(super) fn accept_stopped_ns(&self, said_ns: Option<u64>) -> u64 {
+        said_ns.map_or(self.drain_began_ns, |said_ns| said_ns.max(self.drain_began_ns))
+    }
+
     /// The event of this id, if its answer is still wanted.
     pub(super) fn look(&self, id: u64) -> Result<Event> {
         self.open.filter(|event| event.id == id && monotonic_ns() <= event.deadline_ns).ok_or(Error::Stale)
@@ -140,5 +145,22 @@ impl EventSlot {
             Some(event) => event.deadline_ns.saturating_sub(monotonic_ns()).div_ceil(1_000_000),
             None => 0,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accepting_stops_with_the_drain_unless_the_application_went_on() {
+        let mut slot = EventSlot::new().unwrap();
+        let before_ns = monotonic_ns();
+        slot.ask(EventKind::Drain, u64::MAX, HandoffId(1));
+        slot.deliver().unwrap();
+        let began_ns = slot.accept_stopped_ns(None);
+        assert!((before_ns..=monotonic_ns()).contains(&began_ns));
+        assert_eq!(slot.accept_stopped_ns(Some(began_ns + 5)), began_ns + 5);
+        assert_eq!(slot.accept_stopped_ns(Some(1)), began_ns);
     }
 }

@@ -3,20 +3,18 @@
 
 use super::config::Config;
 use super::control::Control;
-use super::core::{Core, End, Machine};
+use super::core::{Core, End};
 use super::data_lock::DataDirLock;
 use super::event::{Event, EventKind};
 use super::listeners::InheritedListeners;
 use super::shared::{Help, Shared};
 use crate::error::{Error, Result};
-use crate::limits::{LOCK_PATIENCE, LOCK_RETRY, REVISIONS_MAX};
+use crate::limits::{LOCK_PATIENCE, REVISIONS_MAX};
 use crate::protocol::message::Readiness;
-use crate::protocol::{incumbent, successor};
-use crate::sys::clock::monotonic_ns;
+use crate::protocol::successor;
 use crate::sys::env;
 use crate::sys::fork::{Witness, watch_forks};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -38,8 +36,9 @@ pub struct Participant {
     pub(super) shared: Arc<Shared>,
     listeners: InheritedListeners,
     help: Mutex<Help>,
-    /// Sees children that are about to exec or exit; none if they do not count.
-    witness: Mutex<Option<Witness>>,
+    /// Sees children that are about to exec or exit; none if they do not count, and between a seal and its resume.
+    pub(super) witness: Mutex<Option<Witness>>,
+    ignore_forks: bool,
     successor: bool,
 }
 
@@ -61,17 +60,15 @@ impl Participant {
             return Err(Error::Invalid("HANDOFF_ROLE=successor, but HANDOFF_SOCK_FD is not set".into()));
         }
         let core = Core::new(inherited.session, successor, lock, Control::new(control), config.build_id_or_default())?;
-        let witness = match config.ignore_forks {
-            true => None,
-            false => Some(Witness::new().map_err(Error::system("pipe"))?),
-        };
         let participant = Self {
             shared: Arc::new(Shared::new(core, config.before_wait.clone())?),
             listeners: InheritedListeners(inherited.listeners),
             help: Mutex::new(Help::new(config.no_helper_thread)),
-            witness: Mutex::new(witness),
+            witness: Mutex::default(),
+            ignore_forks: config.ignore_forks,
             successor,
         };
+        participant.watch_children()?;
         participant.leave()?;
         Ok(participant)
     }
@@ -255,139 +252,20 @@ impl Participant {
         })?;
         // Before the application hears of a drain: its pause must not pay for the thread.
         self.lock_help().adjust(&self.shared, in_handoff);
-        self.shared.with(|core| core.next_event(stopping))?
-    }
-
-    // ---- answers (any thread, while the event is open)
-
-    /// A drain or a resume has succeeded. `connections_open` are those that a drain left open.
-    ///
-    /// # Errors
-    /// [`Error::Stale`]: the event is over, and nothing was done. [`Error::State`]: a seal wants [`Participant::sealed`].
-    pub fn done(&self, event: u64, connections_open: u32) -> Result<()> {
-        self.answer(event, |core, event| {
-            let input = match event.kind {
-                EventKind::Drain => {
-                    let accept_stopped_ns = core.events.drain_began_ns;
-                    incumbent::Input::Drained { connections_open, accept_stopped_ns }
-                }
-                EventKind::Resume => incumbent::Input::Resumed,
-                _ => return Err(Error::State("a seal is answered with sealed".into())),
-            };
-            core.events.answer(event.id)?;
-            core.feed_incumbent(input);
-            Ok(())
-        })
-    }
-
-    /// All writers are closed, at these revisions, one per shard. Waits for writers that are still inside
-    /// [`Participant::write_begin`] and for forked children; then the lock is released.
-    ///
-    /// # Errors
-    /// [`Error::Stale`]: the event is over, nothing was released. [`Error::State`]: writers or children are still there at
-    /// the event's deadline: the seal has failed.
-    pub fn sealed(&self, event: u64, revisions: &[u64]) -> Result<()> {
-        if revisions.len() > REVISIONS_MAX {
-            return Err(Error::TooBig(format!("at most {REVISIONS_MAX} revisions")));
+        let event = self.shared.with(|core| core.next_event(stopping))??;
+        if event.is_some_and(|event| event.kind == EventKind::Resume) {
+            self.watch_children()?;
         }
-        self.answer(event, |_, event| match event.kind {
-            EventKind::Seal => Ok(()),
-            _ => Err(Error::State("only a seal is answered with sealed".into())),
-        })?;
-        self.shared.fence().close();
-        if let Err(why) = self.wait_for_writers(event) {
-            self.shared.fence().open();
-            self.failed(event, &why.to_string())?;
-            return Err(why);
+        Ok(event)
+    }
+
+    /// Sees the children that are forked from now on, if it does not already.
+    fn watch_children(&self) -> Result<()> {
+        let mut witness = self.witness.lock().unwrap_or_else(PoisonError::into_inner);
+        if witness.is_none() && !self.ignore_forks {
+            *witness = Some(Witness::new().map_err(Error::system("pipe"))?);
         }
-        self.answer(event, |core, event| {
-            core.events.answer(event.id)?;
-            core.feed_incumbent(incumbent::Input::Sealed(revisions.to_vec()));
-            Ok(())
-        })
-    }
-
-    /// The event could not be done.
-    ///
-    /// # Errors
-    /// [`Error::Stale`]: the event is over.
-    pub fn failed(&self, event: u64, why: &str) -> Result<()> {
-        self.answer(event, |core, event| {
-            core.events.answer(event.id)?;
-            core.feed_incumbent(incumbent::Input::HookFailed(why.into()));
-            Ok(())
-        })
-    }
-
-    /// How far the event is, for people.
-    ///
-    /// # Errors
-    /// [`Error::Stale`]: the answer is not wanted any more.
-    pub fn progress(&self, event: u64, done: u64, total: u64) -> Result<()> {
-        self.answer(event, |core, _| {
-            core.feed_incumbent(incumbent::Input::Progress(done, total));
-            Ok(())
-        })
-    }
-
-    /// Milliseconds until the event is late, rounded up; 0 if it is late, cancelled or over.
-    ///
-    /// # Errors
-    /// Called in a forked child.
-    pub fn remaining_ms(&self, event: u64) -> Result<u64> {
-        self.shared.check_fork()?;
-        self.shared.with(|core| core.events.remaining_ms(event))
-    }
-
-    fn answer<T>(&self, id: u64, f: impl FnOnce(&mut Core, Event) -> Result<T>) -> Result<T> {
-        self.shared.check_fork()?;
-        self.shared.with(|core| core.events.look(id).and_then(|event| f(core, event)))?
-    }
-
-    // ---- writers (any thread)
-
-    /// Enters the fence: until [`Participant::write_end`] the seal waits.
-    ///
-    /// # Errors
-    /// [`Error::Sealed`]: the data must not be written now.
-    pub fn write_begin(&self) -> Result<()> {
-        self.shared.check_fork()?;
-        self.shared.fence().begin()
-    }
-
-    /// Leaves the fence.
-    ///
-    /// # Errors
-    /// Without a begin.
-    pub fn write_end(&self) -> Result<()> {
-        self.shared.check_fork()?;
-        self.shared.fence().end()
-    }
-
-    /// Waits for the last writer, then for forked children that have neither exec'ed nor exited.
-    fn wait_for_writers(&self, event: u64) -> Result<()> {
-        let left = || self.remaining_ms(event).unwrap_or(0);
-        loop {
-            let inside = self.shared.fence().wait_empty(Duration::from_millis(left().min(100)));
-            match (inside, left()) {
-                (0, _) => break,
-                (_, 0) => return Err(Error::State(format!("{inside} writers did not leave write_begin in time"))),
-                _ => {}
-            }
-        }
-        let mut slot = self.witness.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(mut witness) = slot.take() else { return Ok(()) };
-        witness.close_own_write_end();
-        while !witness.all_gone() && left() > 0 {
-            let timeout = PollTimeout::try_from(left().min(100)).unwrap_or(PollTimeout::ZERO);
-            let _ = poll(&mut [PollFd::new(witness.as_fd(), PollFlags::empty())], timeout);
-        }
-        let (gone, living) = (witness.all_gone(), witness.living());
-        *slot = Some(Witness::new().map_err(Error::system("pipe"))?); // for the children of a resume
-        if gone {
-            return Ok(());
-        }
-        Err(Error::State(format!("forked children have neither exec'ed nor exited, and may still write: {living}")))
+        Ok(())
     }
 
     // ---- who attends
@@ -419,92 +297,6 @@ impl Participant {
         let timeout = [left, retry].into_iter().flatten().min();
         self.shared.sleep(timeout)?;
         Ok(true)
-    }
-}
-
-impl Core {
-    /// Whether the lock is held and the data may be opened; and when to look again.
-    fn begin_state(&mut self, patience: Instant) -> (Result<bool>, Option<Duration>) {
-        if let Some(End::Aborted(reason)) = &self.end {
-            let locked = self.successor().is_some() && reason.contains(" is locked by ");
-            let error = if locked { Error::Locked(reason.clone()) } else { Error::Aborted(reason.clone()) };
-            return (Err(error), None);
-        }
-        match &self.machine {
-            Machine::Successor(machine) => {
-                let begun = matches!(machine.phase(), successor::Phase::Opening | successor::Phase::AwaitCommitted);
-                let retry = (!self.tasks.is_empty()).then_some(LOCK_RETRY);
-                (Ok(begun), retry)
-            }
-            Machine::Incumbent(_) if self.cold_begun => (Ok(true), None),
-            Machine::Incumbent(_) => match self.lock.as_mut().map_or(Ok(true), DataDirLock::try_take) {
-                Ok(true) => {
-                    self.cold_begun = true;
-                    self.fence.open();
-                    (Ok(true), None)
-                }
-                Ok(false) if Instant::now() < patience => (Ok(false), Some(LOCK_RETRY)),
-                Ok(false) => (Err(Error::Locked(self.lock.as_ref().map_or(String::new(), |lock| lock.blame()))), None),
-                Err(error) => (Err(error), None),
-            },
-        }
-    }
-
-    /// The first call of announce_ready: binds the control path under its temporary name, then says Ready.
-    fn announce(&mut self, readiness: &Readiness) -> Result<()> {
-        self.pump();
-        let cold = self.successor().is_none();
-        let too_early = || Error::State("announce_ready needs wait_for_begin first".into());
-        if cold {
-            if !self.cold_begun || self.cold_ready || self.incumbent_phase() != Some(incumbent::Phase::Starting) {
-                return Err(too_early());
-            }
-            self.control.check_free()?;
-            self.control.prepare()?;
-            self.publish_control();
-            self.feed_incumbent(incumbent::Input::Ready(readiness.clone()));
-            self.cold_ready = true;
-            return Ok(());
-        }
-        match self.successor().map(|machine| *machine.phase()) {
-            Some(successor::Phase::Opening) => {}
-            Some(successor::Phase::AwaitCommitted | successor::Phase::Committing) => return Ok(()), // called again
-            _ if self.end.is_some() => return Ok(()), // commit_state says why
-            _ => return Err(too_early()),
-        }
-        let bound = self.control.prepare();
-        let readiness = match &bound {
-            Ok(()) => readiness.clone(),
-            Err(error) => Readiness { unhealthy: true, detail: error.to_string(), ..Readiness::default() },
-        };
-        self.feed_successor(successor::Input::Opened(readiness));
-        bound
-    }
-
-    /// Whether this process serves.
-    fn commit_state(&self) -> Result<bool> {
-        match &self.end {
-            Some(End::Aborted(reason)) => Err(Error::Aborted(reason.clone())),
-            _ => Ok(self.has_won() || self.cold_ready),
-        }
-    }
-
-    /// The application has come back to serve: now everybody may know.
-    fn tell_served(&mut self) {
-        if self.served {
-            return;
-        }
-        if self.has_won() {
-            self.served = true;
-            self.become_incumbent();
-        } else if self.cold_ready {
-            self.served = true;
-            let (now_ns, control) = (monotonic_ns(), self.published.clone());
-            self.feed_incumbent(incumbent::Input::Served { now_ns, control });
-            if let (Some(lock), Some(machine)) = (&self.lock, self.incumbent()) {
-                lock.record(machine.generation());
-            }
-        }
     }
 }
 

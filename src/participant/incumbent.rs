@@ -23,7 +23,7 @@ pub struct Incumbent(Arc<Participant>);
 
 /// Ends [`Incumbent::serve`] from another thread, or from a signal handler.
 #[derive(Clone, Debug)]
-pub struct Stopper(Arc<Participant>);
+pub struct Stopper(pub(super) Arc<Participant>);
 
 impl Stopper {
     /// Asks to stop. Async-signal-safe.
@@ -44,7 +44,7 @@ impl Drop for WriteGuard<'_> {
 
 /// Lets writers of other threads pass the fence.
 #[derive(Clone, Debug)]
-pub struct Writers(Arc<Participant>);
+pub struct Writers(pub(super) Arc<Participant>);
 
 impl Writers {
     /// The data may be written until the guard is dropped.
@@ -95,9 +95,7 @@ impl Incumbent {
     fn run(&self, event: Event, application: &mut impl Drainable) {
         let deadline = Deadline { deadline_ns: event.deadline_ns, cancel: self.0.cancel_fd() };
         let answered = match event.kind {
-            EventKind::Drain => {
-                application.drain(&deadline).map(|report| self.0.done(event.id, report.connections_open))
-            }
+            EventKind::Drain => application.drain(&deadline).map(|report| self.0.drained(event.id, &report)),
             EventKind::Seal => application.seal(&deadline).map(|report| self.0.sealed(event.id, &report.revisions)),
             _ => application.resume_after_abort().map(|()| self.0.done(event.id, 0)),
         };

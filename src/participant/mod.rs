@@ -1,5 +1,6 @@
 //! What a daemon links: its part in its own replacement.
 
+mod answer;
 mod as_incumbent;
 mod as_successor;
 mod config;
@@ -15,6 +16,7 @@ mod incumbent;
 mod listeners;
 mod role;
 mod shared;
+mod start;
 
 pub use self::config::Config;
 pub use self::data_lock::DataDirLock;

@@ -9,7 +9,7 @@
 use super::config::Config;
 use super::drainable::{Drainable, StateSnapshot};
 use super::handle::{Participant, Progress};
-use super::incumbent::Incumbent;
+use super::incumbent::{Incumbent, Stopper, Writers};
 use super::listeners::InheritedListeners;
 use crate::error::{Error, Result};
 use crate::protocol::message::Readiness;
@@ -109,6 +109,16 @@ impl Begun {
     /// The listeners. Do not accept yet.
     pub fn listeners(&self) -> &InheritedListeners {
         self.0.listeners()
+    }
+
+    /// For writers of other threads. Until the commit they may do only what the incumbent could still read.
+    pub fn writers(&self) -> Writers {
+        Writers(Arc::clone(&self.0))
+    }
+
+    /// Ends [`Incumbent::serve`], and the wait before it, from elsewhere.
+    pub fn stopper(&self) -> Stopper {
+        Stopper(Arc::clone(&self.0))
     }
 
     /// Says that this process could serve with what it opened, and waits for at most `timeout` for the commit.

@@ -71,6 +71,8 @@ pub(super) struct Shared {
     sources: std::os::fd::OwnedFd,
     /// Readable while the owner's thread has something to do.
     wake: EventFd,
+    /// Whether it is; changed under the mutex only.
+    awake: AtomicBool,
     stop_fd: EventFd,
     stop: Arc<AtomicBool>,
     phase: AtomicU8,
@@ -101,6 +103,7 @@ impl Shared {
             outer,
             sources,
             wake,
+            awake: AtomicBool::new(false),
             stop_fd,
             stop,
             phase: AtomicU8::new(0),
@@ -168,10 +171,12 @@ impl Shared {
             let _ = self.stop_fd.read(); // or it would keep the poll awake
         }
         self.phase.store(Phase::of(core) as u8, Ordering::Release);
-        if core.has_work(self.is_stopping()) {
-            let _ = self.wake.write(1);
-        } else {
-            let _ = self.wake.read();
+        let work = core.has_work(self.is_stopping());
+        // Neither can fail: the eventfd is readable exactly while `awake` is true.
+        match (work, self.awake.swap(work, Ordering::AcqRel)) {
+            (true, false) => drop(self.wake.write(1)),
+            (false, true) => drop(self.wake.read()),
+            _ => {}
         }
     }
 

@@ -41,7 +41,8 @@ impl Decision {
 /// What a machine asks of the decision word. The driver answers with `Decided(value)`, the value that holds afterwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Decide {
-    /// Compare-and-swap from open to committed; to revoked instead if `deadline_ns` is past at that moment.
+    /// Compare-and-swap from open to committed; none if `deadline_ns` is past at that moment. The answer is the word as
+    /// it is then, which may still be open.
     Commit {
         /// N changed the format on disk.
         incompatible: bool,

@@ -99,7 +99,7 @@ pub enum Input {
     },
     /// The application asked to stop.
     Stop,
-    /// A timer fired.
+    /// A timer fired, and the session's queue is read to the end.
     Timer(Timer),
 }
 
@@ -249,7 +249,10 @@ impl Successor {
             Message::Reject(reject) if self.uncommitted() => {
                 self.abandon(format!("the supervisor refuses this process: {}", reject.text), out);
             }
-            _ if self.phase == Phase::Aborted || named < self.id() => {} // a crossing
+            _ if self.phase == Phase::Aborted => {}
+            Message::Begin(_) | Message::Committed(_) | Message::Abort(_) if self.is_crossing(named) => {}
+            // Hello was late: S gave up before it could tell us the terms.
+            Message::Abort(m) if self.phase == Phase::AwaitAck => self.abandon(m.reason, out),
             Message::Begin(Begin { id, sealed }) if id == self.id() && self.phase == Phase::AwaitBegin => {
                 self.lock(sealed, out);
             }
@@ -257,10 +260,7 @@ impl Successor {
                 let deadline_ns = self.terms.map(|terms| terms.deadline_ns);
                 self.commit(deadline_ns, out);
             }
-            // A crossing: S sends Committed and Abort only after Ready, or after it has won the word.
-            Message::Committed(m) if m.id == self.id() && matches!(self.phase, Phase::Looking | Phase::Revoking) => {}
             Message::Abort(m) if m.id == self.id() && self.uncommitted() => self.abandon(m.reason, out),
-            Message::Abort(m) if m.id == self.id() => {} // the word was won first
             other => {
                 let phase = self.phase.name();
                 out.push(Action::EndSession(Violation { message: other.name(), phase, id: named }));
@@ -268,6 +268,13 @@ impl Successor {
                 self.on_loss("the supervisor broke the protocol", out);
             }
         }
+    }
+
+    /// Whether nothing is left to do about a message: of an older handoff, or because N is giving up or has won.
+    fn is_crossing(&self, id: HandoffId) -> bool {
+        let older = id != HandoffId::COLD && id < self.id();
+        let decided = matches!(self.phase, Phase::Looking | Phase::Revoking) || !self.uncommitted();
+        older || id == self.id() && decided
     }
 
     fn on_warmed(&mut self, out: &mut Vec<Action>) {
@@ -340,6 +347,7 @@ impl Successor {
             return self.leave(reason, out);
         }
         match self.phase {
+            Phase::Warming if self.warmed => self.on_warmed(out),
             Phase::AwaitBegin => self.lock(Sealed::Recover, out),
             Phase::AwaitCommitted => self.promote(out),
             _ => {} // on_warmed, on_opened and on_seen go on from here
@@ -391,6 +399,14 @@ impl Successor {
             Phase::Committing if value.is_committed() => {
                 self.phase = Phase::Won;
                 out.extend([Action::Disarm(Timer::Deadline), Action::Publish]);
+            }
+            Phase::Committing if value == Decision::Open => {
+                // Too late; but first it must be known whether N is the last. A timer fires after the queue is read.
+                self.phase = Phase::AwaitCommitted;
+                if self.alone() {
+                    return self.promote(out);
+                }
+                out.push(Action::Arm(Timer::Deadline));
             }
             Phase::Committing => self.abandon("the handoff was revoked".into(), out),
             Phase::Revoking => {

@@ -280,9 +280,9 @@ impl Engine {
         let (status, text) = process.reap();
         self.remove_output(&mut process);
         let Was::Peer(peer) = was else { return };
-        let unexpected = peer == Peer::Incumbent && self.machine.phase() == Phase::Idle;
         self.feed(Input::Died(peer, text.clone()));
-        if unexpected {
+        // A start that failed is an outcome; how the process ended is told beside it.
+        if peer == Peer::Incumbent && self.machine.phase() == Phase::Idle && self.processes.incumbent.is_none() {
             let (pid, generation) = (process.pid, process.generation);
             self.push(Event::Exited { pid, generation, status, text });
         }
@@ -311,18 +311,21 @@ impl Engine {
         self.timers.arm(Due::Leaving(key), monotonic_ns() + RETIRE_GRACE.as_nanos() as u64);
     }
 
-    /// N has committed, perhaps, and its session is lost: only the page can say that it serves.
+    /// Only the page can say that O has retired, if it takes its time to exit; or that N serves, if its session is lost.
     fn listens_to_page(&self) -> bool {
-        let unheard = self.processes.successor.as_ref().is_some_and(|successor| successor.session.is_none());
-        self.machine.phase() == Phase::AwaitServing && unheard
+        match self.machine.phase() {
+            Phase::Retiring => true,
+            Phase::AwaitServing => self.processes.successor.as_ref().is_some_and(|process| process.session.is_none()),
+            _ => false,
+        }
     }
 
     pub(super) fn look_at_page(&mut self) {
         let Some(page) = self.rendezvous.as_ref().map(|rendezvous| &rendezvous.page) else { return };
-        if self.machine.phase() == Phase::Retiring && page.is_retired() {
-            self.feed(Input::Retired);
-        } else if self.listens_to_page() && page.is_serving() {
-            self.feed(Input::PageServing);
+        match self.machine.phase() {
+            Phase::Retiring if page.is_retired() => self.feed(Input::Retired),
+            Phase::AwaitServing if self.listens_to_page() && page.is_serving() => self.feed(Input::PageServing),
+            _ => {}
         }
     }
 

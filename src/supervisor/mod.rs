@@ -49,8 +49,9 @@ pub enum Event {
     /// How it ended. A second outcome of the same id corrects the first: after [`Verdict::Undecided`], or
     /// [`Verdict::Reverted`] after [`Verdict::Committed`].
     Outcome(HandoffOutcome),
-    /// The process that served has died, and no handoff was under way that deals with it: nobody serves now. Whether
-    /// to [`Supervisor::start`] again is the caller's decision.
+    /// The process that served, or started cold, has died, and no handoff was under way that deals with it: nobody serves
+    /// now. Whether to [`Supervisor::start`] again is the caller's decision. After a cold start that failed it follows
+    /// the [`Event::Outcome`].
     Exited {
         /// Its pid.
         pid: i32,
@@ -261,12 +262,21 @@ impl Supervisor {
         let pid = |process: &Option<process::Process>| process.as_ref().map(|process| process.pid);
         Status {
             phase: engine.machine.phase().name(),
-            pid: pid(&engine.processes.incumbent),
-            generation: engine.processes.incumbent.as_ref().map_or(0, |process| process.generation),
+            pid: pid(self.server()),
+            generation: self.server().as_ref().map_or(0, |process| process.generation),
             linked: engine.machine.incumbent_is_linked(),
             serving: engine.machine.incumbent_serves(),
             handoff_id: engine.machine.handoff().map(|id| id.0),
             successor_pid: pid(&engine.processes.successor),
+        }
+    }
+
+    /// The process that serves, or starts cold. After a commit that is N, also while O is still on its way out.
+    fn server(&self) -> &Option<process::Process> {
+        let processes = &self.engine.processes;
+        match self.engine.machine.phase() {
+            Phase::Retiring if processes.successor.is_some() => &processes.successor,
+            _ => &processes.incumbent,
         }
     }
 
@@ -283,7 +293,7 @@ impl Supervisor {
     /// [`Error::System`](crate::Error::System): not permitted.
     pub fn signal(&self, signal: i32) -> Result<()> {
         let signal = Signal::try_from(signal).map_err(|_| Error::Invalid(format!("there is no signal {signal}")))?;
-        match &self.engine.processes.incumbent {
+        match self.server() {
             Some(process) => process.signal(signal),
             None => Err(Error::State("no process of this service runs".into())),
         }

@@ -16,7 +16,10 @@ pub mod pidfd;
 mod proc;
 mod program;
 pub mod seqpacket;
+pub mod session;
+pub mod signals;
 pub mod spawn;
+pub mod terminal;
 pub mod timers;
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 #[path = "../../src/bin/handoff/demo/load.rs"]
 pub mod load;
 
-const MARK: &str = "HANDOFF_TEST_MARK";
+const MARK: &str = "TEST_OF_HANDOFF";
 /// How long a test waits for an event that must come: generous, since it is only ever reached when it does not come.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -261,11 +261,10 @@ impl Service {
 
     /// Daemons that live, in the order of their starts.
     pub fn daemons(&self) -> Vec<i32> {
-        let supervisor = self.supervisor_pid();
-        let is_daemon = |pid: &i32| {
-            let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            *pid != supervisor && !command.contains("upgrade") && !command.contains("status") && lives(*pid)
-        };
+        // The program itself has the mark, too: the supervisor, and commands that are under way.
+        let program = fs::canonicalize(env!("CARGO_BIN_EXE_handoff")).unwrap();
+        let is_daemon =
+            |pid: &i32| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe != program) && lives(*pid);
         let mut pids: Vec<i32> = marked(&self.mark).into_iter().filter(is_daemon).collect();
         pids.sort_unstable();
         pids

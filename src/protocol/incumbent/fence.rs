@@ -4,13 +4,13 @@ use super::{Action, Current, Hook, Incumbent, Phase, Timer};
 use crate::protocol::{Decide, Decision};
 
 impl Incumbent {
+    /// S says that N serves. The word must say so, too, and N must live: if not, O is the one to go on.
     pub(super) fn on_commit(&mut self, out: &mut Vec<Action>) {
-        if self.current.as_ref().is_some_and(|current| current.successor_dead) {
-            return self.fence(out);
-        }
-        self.retire(out);
+        self.on_successor(|current| current.successor_serving = true, out);
+        self.fence(out);
     }
 
+    /// Whoever wants to resume must first win the word from N.
     pub(super) fn fence(&mut self, out: &mut Vec<Action>) {
         match self.phase {
             Phase::Draining | Phase::Sealing => out.push(Action::Cancel),
@@ -23,8 +23,26 @@ impl Incumbent {
             }
             _ => return, // serves, is fencing already, or is past it
         }
+        out.push(Action::Disarm(Timer::Drain));
+        self.ask_word(out);
+    }
+
+    fn ask_word(&mut self, out: &mut Vec<Action>) {
         self.phase = Phase::Fencing;
-        out.extend([Action::Disarm(Timer::Drain), Action::Decide(Decide::Revoke)]);
+        out.push(Action::Decide(Decide::Revoke));
+    }
+
+    /// N serves; but it may have died since.
+    fn look(&mut self, out: &mut Vec<Action>) {
+        self.phase = Phase::Looking;
+        out.push(Action::Look);
+    }
+
+    pub(super) fn on_seen(&mut self, alive: bool, out: &mut Vec<Action>) {
+        let (Phase::Looking, Some(current)) = (self.phase, &mut self.current) else { return };
+        current.successor_dead |= !alive;
+        // If it is dead, the word says which kind of commit it was; it can not change any more.
+        if current.successor_dead { self.ask_word(out) } else { self.retire(out) }
     }
 
     pub(super) fn on_decided(&mut self, value: Decision, out: &mut Vec<Action>) {
@@ -50,12 +68,8 @@ impl Incumbent {
         let Some(current) = &mut self.current else { return };
         note(current);
         match self.phase {
-            Phase::AwaitServing if current.successor_dead => {
-                // The word says which kind of commit it was; it can not change any more.
-                self.phase = Phase::Fencing;
-                out.push(Action::Decide(Decide::Revoke));
-            }
-            Phase::AwaitServing if current.successor_serving => self.retire(out),
+            Phase::AwaitServing if current.successor_dead => self.ask_word(out),
+            Phase::AwaitServing if current.successor_serving => self.look(out),
             Phase::AwaitDeath if current.successor_dead => self.take_lock(out),
             _ => {}
         }

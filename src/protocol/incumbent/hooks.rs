@@ -59,6 +59,7 @@ impl Incumbent {
         }
     }
 
+    /// Tells S that the hook failed, and waits for its ResumeAfterAbort, its end or the deadline.
     pub(super) fn fail(&mut self, step: SealStep, error: String, out: &mut Vec<Action>) {
         self.phase = Phase::Failed;
         let failed = SealFailed { id: self.id(), step, error };

@@ -32,6 +32,8 @@ pub enum Phase {
     Fencing,
     /// N has committed and lives: waits until it serves, or is dead.
     AwaitServing,
+    /// N serves: looks at its pidfd, as the last act before it is replaced.
+    Looking,
     /// The word is revoked, N is being killed: waits for its pidfd.
     AwaitDeath,
     /// Takes the lock back.
@@ -58,6 +60,7 @@ impl Phase {
             Self::Failed => "waiting for the abort",
             Self::Fencing => "fencing",
             Self::AwaitServing => "waiting for the successor to serve",
+            Self::Looking => "retiring",
             Self::AwaitDeath => "waiting for the successor's death",
             Self::Locking => "locking",
             Self::Resuming => "resuming",
@@ -115,6 +118,11 @@ pub enum Input {
     SuccessorServing,
     /// N's pidfd is readable.
     SuccessorDied,
+    /// The answer to [`Action::Look`].
+    SuccessorSeen {
+        /// Whether N lives.
+        alive: bool,
+    },
     /// The drain hook has succeeded.
     Drained {
         /// Connections still open.
@@ -142,7 +150,7 @@ pub enum Input {
     Decided(Decision),
     /// The application asked to stop.
     Stop,
-    /// A timer fired.
+    /// A timer fired, and the session's queue is read to the end.
     Timer(Timer),
 }
 
@@ -157,12 +165,14 @@ pub enum Action {
     Disarm(Timer),
     /// Run this hook, once the one before it has returned.
     Run(Hook),
-    /// Tell the hook that runs that its answer is not wanted any more.
+    /// Tell the hook that runs that its answer is not wanted any more; then do not give that answer to the machine.
     Cancel,
     /// Give the gate to N on the transfer socket, then release the lock. Answer: `Unlocked` or `UnlockFailed`.
     ReleaseLock,
     /// Take the lock. Answer: `Locked` or `LockRefused`.
     TakeLock,
+    /// Look whether N's pidfd is readable. Answer: `SuccessorSeen`; what follows it must follow at once.
+    Look,
     /// Compare-and-swap the decision word. Answer: `Decided`.
     Decide(Decide),
     /// SIGKILL N by its pidfd.
@@ -259,6 +269,7 @@ impl Incumbent {
             Input::SupervisorGone => self.fence(&mut out),
             Input::SuccessorServing => self.on_successor(|current| current.successor_serving = true, &mut out),
             Input::SuccessorDied => self.on_successor(|current| current.successor_dead = true, &mut out),
+            Input::SuccessorSeen { alive } => self.on_seen(alive, &mut out),
             Input::Drained { connections_open, accept_stopped_ns } => {
                 self.on_drained(connections_open, accept_stopped_ns, &mut out);
             }

@@ -37,36 +37,55 @@ impl Incumbent {
                 self.phase = Phase::Sealing;
                 out.push(Action::Run(Hook::Seal));
             }
-            (Phase::Sealed, Message::Commit(Commit { id })) if id == self.id() => self.on_commit(out),
-            (Phase::Fencing | Phase::AwaitServing, Message::Commit(Commit { id })) if id == self.id() => {
-                self.on_successor(|current| current.successor_serving = true, out);
+            (Phase::Sealed | Phase::Fencing | Phase::AwaitServing, Message::Commit(Commit { id }))
+                if id == self.id() =>
+            {
+                self.on_commit(out);
             }
-            (_, Message::ResumeAfterAbort(ResumeAfterAbort { id })) if id <= self.newest => self.on_abort(id, out),
+            (Phase::Serving, Message::ResumeAfterAbort(ResumeAfterAbort { id })) if id != HandoffId::COLD => {
+                // Idempotent: it may have resumed by itself, or never have heard of this handoff.
+                self.newest = self.newest.max(id);
+                out.push(Action::Send(Message::Resumed(Resumed { id, error: None })));
+            }
+            (_, Message::ResumeAfterAbort(ResumeAfterAbort { id })) if self.handoff() == Some(id) => self.fence(out),
             // Crossings: of a finished handoff, or of one that O has left by itself.
-            (_, Message::PrepareHandoff(_) | Message::SealRequest(_) | Message::Commit(_)) if self.is_crossing(id) => {
-                self.dropped += 1;
-            }
-            (phase, other) => {
-                let violation = Violation { message: other.name(), phase: phase.name(), id };
-                out.push(Action::EndSession(violation));
-                self.fence(out);
-            }
+            (
+                _,
+                Message::PrepareHandoff(_)
+                | Message::SealRequest(_)
+                | Message::Commit(_)
+                | Message::ResumeAfterAbort(_),
+            ) if self.is_crossing(id) => self.dropped += 1,
+            (_, other) => self.on_unexpected(other.name(), id, out),
         }
     }
 
-    pub(super) fn is_crossing(&self, id: HandoffId) -> bool {
+    fn on_unexpected(&mut self, message: &'static str, id: HandoffId, out: &mut Vec<Action>) {
+        out.push(Action::EndSession(Violation { message, phase: self.phase.name(), id }));
+        self.fence(out);
+    }
+
+    /// Whether a message of handoff `id` may arrive although nothing waits for it.
+    fn is_crossing(&self, id: HandoffId) -> bool {
         let finished = id < self.id() || self.current.is_none() && id <= self.newest;
         let leaving = !matches!(self.phase, Phase::Serving | Phase::Draining | Phase::Drained | Phase::Sealing);
-        finished || id == self.id() && leaving
+        id != HandoffId::COLD && (finished || id == self.id() && leaving)
     }
 
     pub(super) fn on_unable(&mut self, id: HandoffId, text: String, out: &mut Vec<Action>) {
+        if self.is_crossing(id) {
+            self.dropped += 1;
+            return;
+        }
+        if self.phase != Phase::Serving {
+            return self.on_unexpected("PrepareHandoff", id, out);
+        }
         self.newest = self.newest.max(id);
         out.push(Action::Send(Message::Reject(Reject { code: RejectCode::Unable, text })));
         out.push(Action::Release);
     }
 
-    pub(super) fn on_prepare(&mut self, prepare: &PrepareHandoff, out: &mut Vec<Action>) {
+    fn on_prepare(&mut self, prepare: &PrepareHandoff, out: &mut Vec<Action>) {
         if prepare.mode != Mode::Exclusive {
             return self.on_unable(prepare.id, "this library knows no overlap mode yet".into(), out);
         }
@@ -86,15 +105,6 @@ impl Incumbent {
             Action::Arm(Timer::Heartbeat),
             Action::Run(Hook::Drain),
         ]);
-    }
-
-    pub(super) fn on_abort(&mut self, id: HandoffId, out: &mut Vec<Action>) {
-        match self.phase {
-            // Idempotent: it may have resumed by itself, or never have heard of this handoff.
-            Phase::Serving => out.push(Action::Send(Message::Resumed(Resumed { id, error: None }))),
-            _ if id == self.id() => self.fence(out),
-            _ => self.dropped += 1,
-        }
     }
 
     pub(super) fn on_stop(&mut self, out: &mut Vec<Action>) {

@@ -16,9 +16,12 @@ impl Supervisor {
                 | Phase::AwaitReady
                 | Phase::AwaitServing
         );
-        let (true, Some(current)) = (forward, &mut self.current) else { return };
+        let Some(current) = self.current.as_mut().filter(|_| forward || self.phase == Phase::Spawning) else { return };
         if current.reason.is_empty() {
             current.reason = reason;
+        }
+        if self.phase == Phase::Spawning {
+            return; // on_spawned goes on
         }
         let timers = [Timer::Hello, Timer::Drain, Timer::Ready, Timer::Serving];
         out.extend(timers.map(Action::Disarm));
@@ -34,6 +37,13 @@ impl Supervisor {
         self.abort(reason, out);
     }
 
+    /// O refuses Prepare, or N refuses to go on.
+    pub(super) fn on_rejected(&mut self, peer: Peer, text: String, out: &mut Vec<Action>) {
+        let Some(current) = &mut self.current else { return };
+        current.rejected |= peer == Peer::Incumbent || !current.prepared;
+        self.abort(text, out);
+    }
+
     pub(super) fn on_cancel(&mut self, reason: String, out: &mut Vec<Action>) {
         self.abort(reason, out);
     }
@@ -46,7 +56,11 @@ impl Supervisor {
         if current.successor_dead {
             return self.revert(out);
         }
+        let serving = current.successor.is_some_and(|successor| successor.serving);
         self.enter(Phase::AwaitServing, out);
+        if serving {
+            return self.on_serving(out);
+        }
         self.report_undecided(out);
     }
 
@@ -105,7 +119,8 @@ impl Supervisor {
     pub(super) fn on_resumed(&mut self, error: Option<String>, out: &mut Vec<Action>) {
         let Some(current) = &mut self.current else { return };
         if let Some(error) = error {
-            current.reason = format!("{}; and the incumbent could not resume: {error}", current.reason);
+            let before = if current.reason.is_empty() { String::new() } else { format!("{}; and ", current.reason) };
+            current.reason = format!("{before}the incumbent could not resume: {error}");
             return out.push(Action::KillIncumbent); // it is about to exit; its death starts the rest
         }
         current.resumed = true;
@@ -156,9 +171,26 @@ impl Supervisor {
         }
     }
 
+    /// The session has ended; its process may be dead, too, and that would say more.
+    pub(super) fn on_gone(&mut self, peer: Peer, out: &mut Vec<Action>) {
+        self.note_loss(peer);
+        out.push(Action::Arm(Timer::Lost(peer)));
+    }
+
+    fn note_loss(&mut self, peer: Peer) {
+        if let (Peer::Successor, Some(current)) = (peer, &mut self.current) {
+            current.successor_lost = true;
+        }
+    }
+
     /// The session is lost with both sides alive.
     pub(super) fn on_lost(&mut self, peer: Peer, why: &str, out: &mut Vec<Action>) {
+        self.note_loss(peer);
         match peer {
+            Peer::Incumbent if self.phase == Phase::ColdStarting => {
+                self.incumbent_lost = true;
+                self.settle(Verdict::Undecided, format!("the daemon's session was lost before it served: {why}"), out);
+            }
             Peer::Incumbent => {
                 self.incumbent_lost = true;
                 if self.phase == Phase::AwaitServing || self.phase == Phase::Retiring {

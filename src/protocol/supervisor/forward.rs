@@ -39,7 +39,7 @@ impl Supervisor {
                 }
                 (Peer::Incumbent, _, Message::Resumed(m)) if current.prepared => self.on_resumed(m.error, out),
                 (Peer::Successor, Phase::AwaitReady, Message::Ready(m)) => self.on_ready(&m.readiness, out),
-                (Peer::Successor, Phase::AwaitServing, Message::Serving(_)) => self.on_serving(out),
+                (Peer::Successor, Phase::AwaitServing | Phase::Revoking, Message::Serving(_)) => self.on_serving(out),
                 (_, _, Message::Heartbeat(_))
                 | (Peer::Incumbent, _, Message::SealProgress(_) | Message::Stopping(_)) => {}
                 (_, _, other) => self.on_unexpected(peer, &other, out),
@@ -47,7 +47,7 @@ impl Supervisor {
             return;
         }
         match (peer, message) {
-            (Peer::Incumbent, Message::Reject(m)) if self.phase == Phase::Draining => self.reject(m.text, out),
+            (_, Message::Reject(m)) if self.current.is_some() => self.on_rejected(peer, m.text, out),
             (Peer::Incumbent, Message::Ready(_)) if id == HandoffId::COLD => {}
             (Peer::Incumbent, Message::Serving(_)) if id == HandoffId::COLD && self.incumbent.is_some() => {
                 if let Some(incumbent) = &mut self.incumbent {
@@ -67,7 +67,8 @@ impl Supervisor {
         let current = self.handoff();
         let finished = id != HandoffId::COLD && id <= self.newest && Some(id) != current;
         let leaving = matches!(self.phase, Phase::Revoking | Phase::RollingBack | Phase::Reverting | Phase::Retiring);
-        if finished || leaving && Some(id) == current {
+        let late_hello = peer == Peer::Successor && matches!(message, Message::Hello(_));
+        if finished || leaving && (Some(id) == current || late_hello) {
             self.dropped += 1;
             return;
         }
@@ -79,6 +80,8 @@ impl Supervisor {
 
     fn on_warmed(&mut self, out: &mut Vec<Action>) {
         let Some(current) = &mut self.current else { return };
+        current.journalled = true;
+        out.push(Action::OpenJournal);
         if current.incumbent_dead {
             return self.begin(Sealed::Recover, out);
         }
@@ -91,11 +94,8 @@ impl Supervisor {
             drain_grace_ns: current.plan.drain_grace_ns,
             park_ns: terms.park_ns,
         };
-        out.extend([
-            Action::OpenJournal,
-            Action::Send(Peer::Incumbent, Message::PrepareHandoff(prepare)),
-            Action::Arm(Timer::Drain),
-        ]);
+        let prepare = Action::Send(Peer::Incumbent, Message::PrepareHandoff(prepare));
+        out.extend([prepare, Action::Arm(Timer::Drain)]);
         self.enter(Phase::Draining, out);
     }
 
@@ -127,9 +127,12 @@ impl Supervisor {
 
     /// N serves: by its message, or by the page when its session is lost.
     pub(super) fn on_serving(&mut self, out: &mut Vec<Action>) {
-        let (Phase::AwaitServing, Some(current)) = (self.phase, &mut self.current) else { return };
+        let Some(current) = &mut self.current else { return };
         if let Some(successor) = &mut current.successor {
             successor.serving = true;
+        }
+        if self.phase != Phase::AwaitServing {
+            return; // its session is lost, or the word is being asked: on_decided goes on
         }
         let (id, incumbent_dead) = (current.id(), current.incumbent_dead);
         out.extend([Action::Disarm(Timer::Serving), Action::Disarm(Timer::Deadline)]);
@@ -149,9 +152,11 @@ impl Supervisor {
         let Some(current) = self.current.take() else { return };
         self.generation += 1;
         self.incumbent = if current.successor_dead { None } else { current.successor };
-        self.incumbent_lost = false;
-        out.push(Action::Disarm(Timer::Retire));
-        if current.prepared {
+        self.incumbent_lost = current.successor_lost;
+        // From here on the names mean other processes.
+        let timers = [Timer::Retire, Timer::Lost(Peer::Incumbent), Timer::Lost(Peer::Successor)];
+        out.extend(timers.map(Action::Disarm));
+        if current.journalled {
             out.push(Action::CloseJournal);
         }
         out.extend([Action::Promote, Action::Release]);

@@ -81,7 +81,7 @@ pub enum Timer {
     Ready,
     /// N's Serving is late.
     Serving,
-    /// The whole handoff is late: deadline and slack.
+    /// The whole handoff is late: deadline and slack. A cold start has a time of its own.
     Deadline,
     /// No frame from the peer that owes one.
     Liveness(Peer),
@@ -177,7 +177,7 @@ pub enum Input {
     Decided(Decision),
     /// The caller does not want this handoff any more.
     Cancel(String),
-    /// A timer fired.
+    /// A timer fired, and every queue is read to the end, and every death that can be seen was told.
     Timer(Timer),
 }
 
@@ -206,7 +206,8 @@ pub enum Action {
     KillIncumbent,
     /// A retired O does not exit: SIGTERM, and SIGKILL when it is asked for again.
     EvictIncumbent,
-    /// N is the incumbent from here on.
+    /// N is the incumbent from here on. An O that is retired but lives is not the machine's any more: the driver
+    /// evicts it, and says nothing of its end.
     Promote,
     /// What the caller of the handoff hears. A second report corrects an earlier one.
     Report(Verdict, String),
@@ -220,6 +221,8 @@ pub enum Action {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Current {
     plan: Plan,
+    /// The journal says that this handoff is open.
+    journalled: bool,
     prepared: bool,
     begun: bool,
     /// Somebody refused to take part before anything was disturbed.
@@ -229,6 +232,8 @@ struct Current {
     incumbent_dead: bool,
     successor: Option<Linked>,
     successor_dead: bool,
+    /// The session with N has ended.
+    successor_lost: bool,
     resumed: bool,
     /// The deadline is past.
     late: bool,
@@ -321,7 +326,7 @@ impl Supervisor {
             Input::Hello(peer, hello, sender) => self.on_hello(peer, &hello, sender, &mut out),
             Input::Message(peer, message) => self.on_message(peer, message, &mut out),
             Input::Garbage(peer, error) => self.on_lost(peer, &error, &mut out),
-            Input::Gone(peer) => out.push(Action::Arm(Timer::Lost(peer))),
+            Input::Gone(peer) => self.on_gone(peer, &mut out),
             Input::Died(peer, status) => self.on_died(peer, &status, &mut out),
             Input::Retired => self.on_retired(&mut out),
             Input::PageServing => self.on_serving(&mut out),
@@ -355,7 +360,7 @@ impl Supervisor {
     /// Ends what is under way: nothing of it is left but the report.
     fn settle(&mut self, verdict: Verdict, reason: String, out: &mut Vec<Action>) {
         if let Some(current) = self.current.take() {
-            if current.prepared {
+            if current.journalled {
                 out.push(Action::CloseJournal);
             }
             out.push(Action::Release);

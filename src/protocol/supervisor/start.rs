@@ -59,16 +59,22 @@ impl Supervisor {
     }
 
     pub(super) fn on_spawned(&mut self, out: &mut Vec<Action>) {
-        if self.phase == Phase::Spawning {
-            self.enter(Phase::AwaitHello, out);
-            out.extend([Action::Arm(Timer::Hello), Action::Arm(Timer::Deadline)]);
+        let (Phase::Spawning, Some(current)) = (self.phase, &self.current) else { return };
+        let reason = current.reason.clone();
+        self.enter(Phase::AwaitHello, out);
+        out.extend([Action::Arm(Timer::Hello), Action::Arm(Timer::Deadline)]);
+        if !reason.is_empty() {
+            self.abort(reason, out);
         }
     }
 
     pub(super) fn on_spawn_failed(&mut self, error: String, out: &mut Vec<Action>) {
-        if self.phase == Phase::Spawning {
-            self.settle(Verdict::Refused, error, out);
+        let (Phase::Spawning, Some(current)) = (self.phase, &mut self.current) else { return };
+        if !current.incumbent_dead {
+            return self.settle(Verdict::Refused, error, out);
         }
+        current.reason = error;
+        self.spawn_cold(out);
     }
 
     pub(super) fn on_hello(&mut self, peer: Peer, hello: &Hello, sender: Sender, out: &mut Vec<Action>) {
@@ -163,6 +169,7 @@ impl Current {
     fn new(plan: Plan) -> Self {
         Self {
             plan,
+            journalled: false,
             prepared: false,
             begun: false,
             rejected: false,
@@ -170,6 +177,7 @@ impl Current {
             incumbent_dead: false,
             successor: None,
             successor_dead: false,
+            successor_lost: false,
             resumed: false,
             late: false,
             undecided: false,

@@ -60,7 +60,7 @@ impl World {
         self.daemons[i].timers.retain(|(armed, _)| *armed != timer);
     }
 
-    fn end_session(&mut self, i: usize, violation: String) {
+    pub(super) fn end_session(&mut self, i: usize, violation: String) {
         let daemon = &mut self.daemons[i];
         daemon.violations.push(violation);
         daemon.connected = false;
@@ -90,6 +90,12 @@ impl World {
                 self.daemons[i].answers.push_back(Take::Incumbent(Input::Decided(value)));
             }
             Action::Decide(decide) => self.fail(format!("O may not {decide:?}")),
+            Action::Look => {
+                let peer = self.daemons[i].peer.expect("N");
+                let alive = self.daemons[peer].alive;
+                self.daemons[i].answers.push_back(Take::Incumbent(Input::SuccessorSeen { alive }));
+                return true;
+            }
             Action::KillSuccessor => {
                 let page = self.daemons[i].page.expect("a page");
                 let revoked = self.pages[page].word == Decision::Revoked;
@@ -152,7 +158,7 @@ impl World {
             Action::Decide(decide) => {
                 let page = self.daemons[i].page.expect("a page");
                 let to = match decide {
-                    Decide::Commit { deadline_ns: Some(deadline), .. } if deadline < now => Decision::Revoked,
+                    Decide::Commit { deadline_ns: Some(deadline), .. } if deadline < now => self.pages[page].word,
                     Decide::Commit { incompatible: true, .. } => Decision::CommittedIncompatible,
                     Decide::Commit { incompatible: false, .. } => Decision::Committed,
                     Decide::Revoke => Decision::Revoked,

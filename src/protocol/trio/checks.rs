@@ -62,8 +62,8 @@ impl World {
                 // It chose to go, though it could have won; and not because a living S will start another one.
                 let revoked_itself = daemon.page.is_some_and(|page| self.pages[page].decided_by == Some(i));
                 let reason = reason.unwrap_or_default();
-                let chose = reason.contains("gone") || reason.contains("deadline") && daemon.told_end;
-                !(chose && revoked_itself)
+                let unable = ["stranger", "could not serve", "asked to stop"].iter().any(|why| reason.contains(why));
+                !revoked_itself || unable || reason.contains("deadline") && !daemon.told_end
             }
         };
         let left = (0..self.daemons.len()).any(|other| other != i && self.could_serve(other));
@@ -127,7 +127,8 @@ impl World {
         let stuck = live.iter().any(is_stuck);
         let servers = live.iter().filter(|i| self.daemons[**i].serves && !is_stuck(i)).count();
         let service = self.service.runs();
-        if servers != 1 && !stuck && (service || !live.is_empty()) {
+        let could = live.iter().any(|i| self.could_serve(*i));
+        if servers != 1 && !stuck && (service || could) {
             let phases: Vec<_> = self.daemons.iter().map(super::daemons::Daemon::phase).collect();
             self.fail(format!("in the end {servers} serve: {phases:?}"));
         }

@@ -69,6 +69,8 @@ pub(super) struct Daemon {
     pub(super) role: Role,
     pub(super) alive: bool,
     pub(super) stopped: bool,
+    /// It was stopped at least once: for others it was silent.
+    pub(super) was_silent: bool,
     pub(super) status: String,
     /// The session is open.
     pub(super) connected: bool,
@@ -113,6 +115,7 @@ impl Daemon {
             role,
             alive: true,
             stopped: false,
+            was_silent: false,
             status: String::new(),
             connected: true,
             told_end: false,
@@ -228,6 +231,9 @@ impl World {
     pub(super) fn begin_life(&mut self, i: usize) {
         let daemon = &mut self.daemons[i];
         if daemon.outcome(Kind::Hello) != Outcome::Good(0) {
+            if daemon.is_incumbent() {
+                daemon.start(Kind::Cold, self.now); // it does not link the library
+            }
             return;
         }
         let hello = daemon.hello();
@@ -301,6 +307,15 @@ impl World {
                     return self.incumbent_takes(i, incumbent::Input::Unable(id, "cannot map the page".into()));
                 }
                 daemon.prepared(m, coming);
+            }
+            // What should have come with it is missing.
+            (Message::PrepareHandoff(m), None) => {
+                let id = m.id;
+                return self.incumbent_takes(i, incumbent::Input::Unable(id, "no page".into()));
+            }
+            (Message::HelloAck(ack), None) if ack.terms.is_some() => {
+                self.end_session(i, "HelloAck without a page".into());
+                return self.end(i);
             }
             _ => {}
         }
@@ -380,6 +395,9 @@ impl World {
         }
         let daemon = &mut self.daemons[i];
         (daemon.serves, daemon.has_data) = (true, true);
+        if daemon.outcome(Kind::Hello) != Outcome::Good(0) {
+            return;
+        }
         let served = incumbent::Input::Served { now_ns: self.now, control: Ok(()) };
         daemon.answers.push_back(Take::Incumbent(incumbent::Input::Ready(Readiness::default())));
         daemon.answers.push_back(Take::Incumbent(served));

@@ -4,9 +4,13 @@
 //! actions, [`checks`] holds what must be true after each event and at the end. The rest are tests: one fixed schedule
 //! with a fault at each of its steps, and `explore`, where a seeded scheduler chooses events and faults.
 
+mod aborts;
 mod acts;
 mod checks;
+mod crossings;
 mod daemons;
+mod deaths;
+mod edges;
 mod explore;
 mod forward;
 mod service;

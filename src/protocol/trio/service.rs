@@ -4,7 +4,9 @@ use super::daemons::Daemon;
 use super::world::{Page, World};
 use crate::limits;
 use crate::protocol::message::{HelloAck, Message, Mode, Terms};
-use crate::protocol::supervisor::{Action, Input, OnIncumbentDeath, Peer, Plan, Sender, Supervisor, Timer, Verdict};
+use crate::protocol::supervisor::{
+    Action, Input, OnIncumbentDeath, Peer, Phase, Plan, Sender, Supervisor, Timer, Verdict,
+};
 use crate::protocol::{Decide, Decision, HandoffId, incumbent};
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -168,8 +170,10 @@ impl World {
             }
             Action::KillIncumbent => {
                 let i = self.service.incumbent.expect("an incumbent");
-                let serves = self.daemons[i].serves;
-                self.require(!serves, "S kills an incumbent that serves");
+                let daemon = &self.daemons[i];
+                let silent = !daemon.serves || daemon.was_silent;
+                let may = self.word() == Some(Decision::Revoked) || self.successor_is_dead();
+                self.require(silent && may, "S kills an incumbent that serves");
                 self.die(i, "killed by S");
             }
             Action::EvictIncumbent => self.evict(),
@@ -226,10 +230,9 @@ impl World {
         if std::mem::take(&mut service.spawn_fails) {
             return service.answers.push_back(Input::SpawnFailed("exec: not found".into()));
         }
-        let id = service.machine.handoff().expect("a handoff");
         service.page = Some(self.pages.len());
         service.last_page = service.page;
-        self.pages.push(Page { id, word: Decision::Open, decided_by: None, serving: false, retired: false });
+        self.pages.push(Page { word: Decision::Open, decided_by: None, serving: false, retired: false });
         let i = self.spawn(Daemon::successor);
         self.service.successor = Some(i);
         self.service.answers.push_back(Input::Spawned);
@@ -238,8 +241,10 @@ impl World {
     fn say(&mut self, peer: Peer, message: Message) {
         if matches!(message, Message::PrepareHandoff(_)) {
             self.service.said_prepare = true;
+        }
+        if matches!(message, Message::PrepareHandoff(_) | Message::Begin(_)) {
             let journal = self.service.journal;
-            self.require(journal, "Prepare is sent before the journal is written");
+            self.require(journal, "Prepare or Begin is sent before the journal is written");
         }
         if matches!(message, Message::ResumeAfterAbort(_)) {
             let may = self.word() == Some(Decision::Revoked) || self.successor_is_dead();
@@ -263,7 +268,8 @@ impl World {
     }
 
     fn lasts(&self, timer: Timer) -> u64 {
-        let deadline = self.service.plan.filter(|_| self.service.machine.handoff().is_some());
+        let cold = self.service.machine.phase() == Phase::ColdStarting;
+        let deadline = self.service.plan.filter(|_| !cold);
         let slack = nanoseconds(limits::SLACK);
         match timer {
             Timer::Hello => nanoseconds(limits::HELLO_TIMEOUT),

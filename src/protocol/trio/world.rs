@@ -1,14 +1,14 @@
 //! Processes, channels, time, and what can happen next.
 
 use super::daemons::{Daemon, Kind, Role};
-use super::service::{Service, plan};
-use crate::protocol::{Decision, HandoffId, incumbent, supervisor};
+use super::service::{Service, nanoseconds, plan};
+use crate::limits;
+use crate::protocol::{Decision, incumbent, supervisor};
 use supervisor::{OnIncumbentDeath, Peer, Verdict};
 
 /// The memory that the processes of a handoff share.
 #[derive(Clone, Debug)]
 pub(super) struct Page {
-    pub(super) id: HandoffId,
     pub(super) word: Decision,
     /// The daemon that won it; none for S.
     pub(super) decided_by: Option<usize>,
@@ -174,6 +174,7 @@ impl World {
                 all.push(Event::Gone(i));
             }
             if !daemon.alive && !service.told_death.contains(&i) {
+                heard = false;
                 all.push(Event::Died(i));
             }
         }
@@ -315,8 +316,6 @@ impl World {
     /// Moves the clock to the next timer; false if there is none but heartbeats.
     pub(super) fn advance(&mut self) -> bool {
         let service = self.service.runs().then_some(&self.service.timers).into_iter().flatten();
-        let service = service.filter(|(timer, due)| *due > self.now || !self.beats(*timer));
-        // Implicit heartbeats: such a timer is armed anew for ever.
         let service = service.filter(|(timer, _)| !self.beats(*timer)).map(|(_, due)| *due);
         let daemons = self.daemons.iter().filter(|daemon| daemon.runs()).flat_map(|daemon| {
             let timers = daemon.timers.iter().filter(|(timer, _)| self.heartbeats || !timer.is_heartbeat());
@@ -324,6 +323,11 @@ impl World {
         });
         let Some(next) = service.chain(daemons).filter(|due| *due > self.now).min() else { return false };
         self.now = next;
+        for at in 0..self.service.timers.len() {
+            if self.beats(self.service.timers[at].0) {
+                self.service.timers[at].1 = next + nanoseconds(limits::LIVENESS);
+            }
+        }
         true
     }
 
@@ -349,7 +353,11 @@ impl World {
     /// Runs on to the end, but not for longer than any wait may take.
     pub(super) fn run(&mut self) {
         let end = self.now + 1000 * SECOND;
-        while self.broken.is_none() && self.now < end && self.step() {}
+        let mut steps = 0;
+        while self.broken.is_none() && self.now < end && self.step() {
+            steps += 1;
+            self.require(steps < 100_000, "it goes round for ever");
+        }
     }
 
     /// Runs until `there`; panics if it is never reached.
@@ -422,6 +430,7 @@ impl World {
     pub(super) fn stop(&mut self, i: usize) {
         self.note(format_args!("STOP {i}"));
         self.daemons[i].stopped = self.daemons[i].alive;
+        self.daemons[i].was_silent = true;
     }
 
     /// SIGSTOP of S.

@@ -2,8 +2,9 @@
 
 use super::*;
 use std::collections::HashMap;
+use std::io::Write;
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::sync::Mutex;
 
 #[derive(Clone, Copy, PartialEq)]

@@ -1,0 +1,221 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::demo::DemoArgs;
+use crate::demo::daemon::DaemonArgs;
+use clap::{Parser, Subcommand, ValueEnum};
+use handoff::service::Times;
+use handoff::service::address::ListenSpec;
+use handoff::service::restart::Policy;
+
+/// Replaces the binary of a running daemon: no connection refused, no acknowledged write lost
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100, disable_help_subcommand = true)]
+pub struct Args {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a daemon in the foreground, on listeners that outlive it
+    Run(RunArgs),
+    /// Replace a running daemon by a new process, and wait for the outcome
+    Upgrade(UpgradeArgs),
+    /// Show what runs
+    Status(StatusArgs),
+    /// Replace a key-value store under load, some builds of it bad, and count what was lost
+    Demo(DemoArgs),
+    #[command(hide = true)]
+    DemoDaemon(DaemonArgs),
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "The daemon finds its listeners by LISTEN_FDS, LISTEN_FDNAMES and LISTEN_PID, as under systemd.
+
+Exit status: the daemon's own, 128+n if signal n killed it; 125 if handoff itself failed, 126 if the
+program can not be executed, 127 if it (or its interpreter) was not found, 2 for a wrong argument.
+
+Signals: TERM, INT and QUIT stop the daemon (TERM, after 10 s KILL; INT or QUIT again: KILL at once). HUP,
+USR1, USR2 and WINCH are passed on to a daemon that handles them, and ignored otherwise; the HUP of a
+terminal that closes stops the daemon.")]
+pub struct RunArgs {
+    /// A socket for the daemon: NAME=127.0.0.1:80, NAME=[::1]:80, NAME=unix:/path, NAME=udp:127.0.0.1:53; port 0
+    /// lets the kernel choose; options: ,blocking ,backlog=N ,mode=0660
+    #[arg(long, value_name = "NAME=ADDR")]
+    pub listen: Vec<ListenSpec>,
+    /// The directory that the daemon writes to (HANDOFF_DATA_DIR)
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// When a daemon that ended is started again [default: on-failure, but a first start that fails by itself is final]
+    #[arg(long, value_enum)]
+    pub restart: Option<Restart>,
+    #[command(flatten)]
+    pub place: Place,
+    #[command(flatten)]
+    pub times: TimeArgs,
+    /// Report events as JSON lines on standard error
+    #[arg(long)]
+    pub json: bool,
+    /// The daemon and its arguments
+    #[arg(required = true, trailing_var_arg = true, value_name = "CMD", value_parser = not_empty)]
+    pub command: Vec<OsString>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Restart {
+    /// Whatever it ended with
+    Always,
+    /// When it ended with a status other than 0, or by a signal
+    OnFailure,
+    /// Never
+    Never,
+}
+
+impl Restart {
+    pub fn policy(this: Option<Self>) -> Policy {
+        match this {
+            Some(Self::Always) => Policy::Always,
+            Some(Self::OnFailure) => Policy::OnFailure,
+            Some(Self::Never) => Policy::Never,
+            None => Policy::OnceUp,
+        }
+    }
+}
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Exit status: 0 committed, 10 rolled back, 11 reverted, 12 started cold, 13 refused, 14 undecided;
+1 another error, 2 usage, 3 not running, 4 no such service, 5 timed out."
+)]
+pub struct UpgradeArgs {
+    /// The service; not needed if there is only one
+    pub service: Option<String>,
+    /// The program to execute, with the arguments of before [default: the same path again]
+    #[arg(long, value_name = "PATH")]
+    pub binary: Option<PathBuf>,
+    #[command(flatten)]
+    pub place: Place,
+    #[command(flatten)]
+    pub times: TimeArgs,
+    /// How long to wait for the outcome [default: the deadline and 30 s more]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub timeout: Option<Duration>,
+    /// Print only the outcome, as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct StatusArgs {
+    /// Only this service
+    pub service: Option<String>,
+    #[command(flatten)]
+    pub place: Place,
+    /// How long to wait for the answer
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10s")]
+    pub timeout: Duration,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Where a supervisor is found.
+#[derive(Debug, clap::Args)]
+pub struct Place {
+    /// The supervisor's control socket [default: NAME.sock in the runtime directory]
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// The supervisor's name [default: the base name of its CMD]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// [default: $HANDOFF_RUNTIME_DIR, else /run/handoff (root), $XDG_RUNTIME_DIR/handoff, /tmp/handoff-UID]
+    #[arg(long, value_name = "DIR")]
+    pub runtime_dir: Option<PathBuf>,
+}
+
+/// How long the steps of a handoff may take: 500ms, 30s, 5m, 1h
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct TimeArgs {
+    /// A whole handoff [default: 300s]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub deadline: Option<Duration>,
+    /// From "stop accepting" until the incumbent must be done [default: 60s]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub drain_grace: Option<Duration>,
+    /// From the data's release until the successor must be ready [default: 60s]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub ready_timeout: Option<Duration>,
+    /// From the start of a process until it must say Hello [default: 10s]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub hello_timeout: Option<Duration>,
+}
+
+impl From<TimeArgs> for Times {
+    fn from(args: TimeArgs) -> Self {
+        Self {
+            deadline: args.deadline,
+            drain_grace: args.drain_grace,
+            ready: args.ready_timeout,
+            hello: args.hello_timeout,
+        }
+    }
+}
+
+fn not_empty(text: &str) -> Result<OsString, String> {
+    if text.is_empty() { Err("it is empty".to_owned()) } else { Ok(text.into()) }
+}
+
+/// `30s`, `500ms`, `5m`, `1h`; a number alone is seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    const YEAR_SECONDS: f64 = 365.0 * 86_400.0;
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let seconds = match unit {
+        "ms" => 0.001,
+        "" | "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return Err(format!("there is no unit '{unit}'; write 500ms, 30s, 5m or 1h")),
+    };
+    let number = number.parse::<f64>().map_err(|_| "write 500ms, 30s, 5m or 1h".to_owned())?;
+    Duration::try_from_secs_f64(number * seconds)
+        .ok()
+        .filter(|time| time.as_secs_f64() <= YEAR_SECONDS)
+        .ok_or_else(|| "that is longer than a year".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn durations() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1500)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(duration("7"), Ok(Duration::from_secs(7)));
+        for bad in ["", "s", "1d", "-1s", "1..2s", "1e9h", "99999999h"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_command_begins_at_the_first_word_that_is_no_option() {
+        for line in [vec!["handoff", "run", "--", "kv", "--json"], vec!["handoff", "run", "kv", "--json"]] {
+            let Command::Run(run) = Args::parse_from(line).command else { panic!() };
+            assert_eq!(run.command, ["kv", "--json"]);
+            assert!(!run.json);
+        }
+    }
+}

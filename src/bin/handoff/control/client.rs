@@ -1,0 +1,152 @@
+//! A command's end of the control socket. It may wait: it has nothing else to do.
+
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use handoff::service::paths::RuntimeDir;
+use serde_json::Value;
+
+use super::{ErrorCode, Request, request_line};
+use crate::args::Place;
+use crate::exit::{ERROR, Failure, NO_SUCH_SERVICE, NOT_RUNNING, TIMED_OUT, USAGE};
+
+/// What comes back.
+pub enum Message {
+    /// Something on the way: method and parameters.
+    Notification(String, Value),
+    /// The answer.
+    Result(Value),
+    /// Nothing came for a moment.
+    Quiet,
+}
+
+#[derive(Debug)]
+pub struct Client {
+    stream: UnixStream,
+    inbox: Vec<u8>,
+}
+
+impl Client {
+    /// Finds the supervisor: by its socket, its name, the service's name, or because it is the only one.
+    pub fn connect(place: &Place, service: Option<&str>) -> Result<Self, Failure> {
+        if let Some(path) = &place.socket {
+            return Self::open(path)?.ok_or_else(|| not_running(format!("nobody listens at {}", path.display())));
+        }
+        let dir = RuntimeDir::locate(place.runtime_dir.as_deref())?;
+        if let Some(name) = &place.name {
+            let none = || not_running(format!("no supervisor named '{name}' runs in {}", dir.path().display()));
+            return Self::open(&dir.socket(name))?.ok_or_else(none);
+        }
+        let mut found = Vec::new();
+        for name in dir.supervisors()? {
+            if let Some(client) = Self::open(&dir.socket(&name))? {
+                found.push((name, client));
+            }
+        }
+        let named = found.iter().position(|(name, _)| Some(name.as_str()) == service);
+        match (named, found.len()) {
+            (Some(index), _) => Ok(found.swap_remove(index).1),
+            (None, 1) => Ok(found.remove(0).1),
+            (None, 0) => Err(not_running(format!("no supervisor runs in {}", dir.path().display()))),
+            (None, _) => {
+                let names: Vec<_> = found.iter().map(|(name, _)| name.as_str()).collect();
+                let text = format!("several supervisors run: {}; choose one by --name", names.join(", "));
+                Err(Failure::new(USAGE, text))
+            }
+        }
+    }
+
+    /// None if nobody listens.
+    fn open(path: &PathBuf) -> Result<Option<Self>, Failure> {
+        match UnixStream::connect(path) {
+            Ok(stream) => Ok(Some(Self { stream, inbox: Vec::new() })),
+            Err(error) => match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Ok(None),
+                io::ErrorKind::PermissionDenied => {
+                    let text =
+                        format!("{}: another user's supervisor; only that user and root may command it", show(path));
+                    Err(Failure::new(ERROR, text))
+                }
+                _ => Err(Failure::new(ERROR, format!("cannot connect to {}: {error}", show(path)))),
+            },
+        }
+    }
+
+    pub fn send(&mut self, request: &Request) -> Result<(), Failure> {
+        self.stream.write_all(request_line(1, request).as_bytes()).map_err(|error| lost(&error.to_string()))
+    }
+
+    /// The next message, or [`Message::Quiet`] after `patience`; an error after `end`.
+    pub fn next(&mut self, patience: Duration, end: Instant) -> Result<Message, Failure> {
+        loop {
+            if let Some(line) = self.take_line() {
+                return understand(&line);
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(Failure::new(
+                    TIMED_OUT,
+                    "timed out: the supervisor has not answered; what it does goes on",
+                ));
+            }
+            let wait = patience.min(left).max(Duration::from_millis(1));
+            self.stream.set_read_timeout(Some(wait)).map_err(|error| lost(&error.to_string()))?;
+            let mut part = [0; 16 * 1024];
+            match self.stream.read(&mut part) {
+                Ok(0) => return Err(lost("it ended")),
+                Ok(len) => self.inbox.extend_from_slice(&part[..len]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Message::Quiet),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(lost(&error.to_string())),
+            }
+        }
+    }
+
+    /// The answer alone.
+    pub fn answer(&mut self, end: Instant) -> Result<Value, Failure> {
+        loop {
+            if let Message::Result(result) = self.next(Duration::from_secs(1), end)? {
+                return Ok(result);
+            }
+        }
+    }
+
+    fn take_line(&mut self) -> Option<Vec<u8>> {
+        let end = self.inbox.iter().position(|byte| *byte == b'\n')?;
+        Some(self.inbox.drain(..=end).collect())
+    }
+}
+
+fn understand(line: &[u8]) -> Result<Message, Failure> {
+    let mut value: Value =
+        serde_json::from_slice(line).map_err(|error| Failure::new(ERROR, format!("the answer is no JSON: {error}")))?;
+    if let Some(error) = value.get("error") {
+        let code = error["code"].as_i64().unwrap_or_default();
+        let message = error["message"].as_str().unwrap_or("unknown error");
+        let exit = match code {
+            _ if code == ErrorCode::NoSuchService as i64 => NO_SUCH_SERVICE,
+            _ if code == ErrorCode::WhichService as i64 => USAGE,
+            _ => ERROR,
+        };
+        return Err(Failure::new(exit, message));
+    }
+    if let Some(method) = value.get("method").and_then(Value::as_str) {
+        let method = method.to_owned();
+        return Ok(Message::Notification(method, value["params"].take()));
+    }
+    Ok(Message::Result(value["result"].take()))
+}
+
+fn not_running(text: String) -> Failure {
+    Failure::new(NOT_RUNNING, format!("not running: {text}"))
+}
+
+fn lost(why: &str) -> Failure {
+    Failure::new(ERROR, format!("the connection to the supervisor is lost: {why}"))
+}
+
+fn show(path: &Path) -> std::path::Display<'_> {
+    path.display()
+}

@@ -1,0 +1,267 @@
+//! The loop of a supervisor process: daemons, commands, signals. One thread, and nothing in it ever waits but the poll.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use handoff::service::signals::{Arrived, Signals};
+use handoff::service::{Event, Service, ServiceStatus};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use crate::control::server::{self, Call, Client, Server};
+use crate::control::{ErrorCode, Request, RpcError};
+use crate::output::Output;
+use crate::text;
+
+/// The signals that a supervisor deals with itself.
+pub const SIGNALS: [Signal; 7] = [
+    Signal::SIGTERM,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGHUP,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGWINCH,
+];
+
+/// How long a poll may take when nothing is due: the loop does not depend on it.
+const POLL_MAX: Duration = Duration::from_secs(3600);
+
+/// A supervisor process.
+#[derive(Debug)]
+pub struct Host {
+    pub name: String,
+    pub services: BTreeMap<String, Service>,
+    pub server: Server,
+    pub signals: Signals,
+    pub output: Output,
+    /// Who waits for the outcome of which service's upgrade.
+    pub waiters: Vec<Waiter>,
+}
+
+/// A client that waits for an outcome.
+#[derive(Debug)]
+pub struct Waiter {
+    client: Client,
+    id: Value,
+    service: String,
+}
+
+/// What a descriptor belongs to. Services are looked at in each turn.
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    Signals,
+    Output,
+    Service,
+    Server(server::Source),
+}
+
+impl Host {
+    /// Runs until every service has ended for good.
+    pub fn run(&mut self) -> handoff::Result<()> {
+        self.turn_services()?;
+        while self.services.values().any(|service| service.ended().is_none()) {
+            let ready = self.wait().map_err(|source| handoff::Error::System { what: "poll".into(), source })?;
+            for (source, events) in ready {
+                match source {
+                    Source::Signals => self.read_signals(),
+                    Source::Output => self.output.flush(),
+                    Source::Service => {}
+                    Source::Server(source) => {
+                        self.server.on_ready(source, events).into_iter().for_each(|call| self.on_call(call));
+                    }
+                }
+            }
+            self.turn_services()?;
+            self.server.tidy();
+        }
+        for waiter in std::mem::take(&mut self.waiters) {
+            let error = RpcError::new(ErrorCode::Ended, "the service ended before the upgrade had an outcome");
+            self.server.answer(waiter.client, &waiter.id, Err(error));
+        }
+        Ok(())
+    }
+
+    /// The descriptors that are ready; none if something is due.
+    fn wait(&self) -> io::Result<Vec<(Source, PollFlags)>> {
+        let (readable, writable) = (PollFlags::POLLIN, PollFlags::POLLOUT);
+        let mut watched: Vec<(Source, BorrowedFd<'_>, PollFlags)> =
+            vec![(Source::Signals, self.signals.as_fd(), readable)];
+        if self.output.is_waiting() {
+            watched.push((Source::Output, self.output.as_fd(), writable));
+        }
+        watched.extend(self.services.values().map(|service| (Source::Service, service.as_fd(), readable)));
+        let server = self.server.interests();
+        watched.extend(server.map(|(source, fd, events)| (Source::Server(source), fd, events)));
+        let mut fds: Vec<_> = watched.iter().map(|(_, fd, events)| PollFd::new(*fd, *events)).collect();
+        match poll(&mut fds, self.timeout()) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let ready =
+            watched.iter().zip(&fds).map(|((source, ..), fd)| (*source, fd.revents().unwrap_or(PollFlags::empty())));
+        Ok(ready.filter(|(_, events)| !events.is_empty()).collect())
+    }
+
+    /// Rounded up: never too early, and never a spin.
+    fn timeout(&self) -> PollTimeout {
+        let services = self.services.values().filter(|service| service.ended().is_none()).filter_map(Service::due_in);
+        let server = self.server.next_due().map(|due| due.saturating_duration_since(Instant::now()));
+        let due = services.chain(server).min().unwrap_or(POLL_MAX).min(POLL_MAX);
+        let milliseconds = due.as_micros().div_ceil(1000);
+        PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX)
+    }
+
+    fn turn_services(&mut self) -> handoff::Result<()> {
+        let mut news = Vec::new();
+        for (name, service) in &mut self.services {
+            news.extend(service.turn()?.into_iter().map(|event| (name.clone(), event)));
+        }
+        news.into_iter().for_each(|(name, event)| self.on_event(&name, event));
+        Ok(())
+    }
+
+    fn on_event(&mut self, name: &str, event: Event) {
+        match event {
+            Event::Output(bytes) => self.output.copy(&bytes),
+            Event::Started { pid, generation } => {
+                let text = format!("process {pid} runs (generation {generation})");
+                self.output.say("started", name, &text, json!({ "pid": pid, "generation": generation }));
+            }
+            Event::Phase(phase) => self.tell(name, "phase", &json!({ "service": name, "phase": phase })),
+            Event::Progress { done, total } => {
+                self.tell(name, "progress", &json!({ "service": name, "done": done, "total": total }));
+            }
+            Event::Outcome(outcome) => {
+                let outcome = json!(&*outcome);
+                let text = format!("upgrade {}", text::outcome_line(&outcome));
+                self.output.say("outcome", name, &text, json!({ "outcome": outcome }));
+                let (done, rest) =
+                    std::mem::take(&mut self.waiters).into_iter().partition(|waiter| waiter.service == name);
+                self.waiters = rest;
+                for waiter in Vec::<Waiter>::from_iter(done) {
+                    self.answer_outcome(&waiter, outcome.clone());
+                }
+            }
+            Event::Restarting { text, after } => {
+                let text = format!("{text}; starts again in {}", text::nanoseconds(after.as_nanos() as u64));
+                self.output.say("restarting", name, &text, json!({ "after_ms": after.as_millis() as u64 }));
+            }
+            Event::Ended(ended) => {
+                let status = ended.status;
+                let details = json!({
+                    "code": status.and_then(|status| status.code),
+                    "signal": status.and_then(|status| status.signal),
+                });
+                let what = if ended.errno.is_some() { "" } else { "ended: " };
+                self.output.say("ended", name, &format!("{what}{}", ended.text), details);
+            }
+        }
+    }
+
+    /// To everybody who waits for this service.
+    fn tell(&mut self, name: &str, method: &str, params: &Value) {
+        for waiter in self.waiters.iter().filter(|waiter| waiter.service == name) {
+            self.server.notify(waiter.client, method, params.clone());
+        }
+    }
+
+    fn answer_outcome(&mut self, waiter: &Waiter, outcome: Value) {
+        let result = json!({ "service": waiter.service, "outcome": outcome });
+        self.server.answer(waiter.client, &waiter.id, Ok(result));
+    }
+
+    fn on_call(&mut self, call: Call) {
+        let Call { client, id, request } = call;
+        match request {
+            Request::Status(param) => {
+                let answer = self.status(param.service.as_deref());
+                self.server.answer(client, &id, answer);
+            }
+            Request::Upgrade(params) => match self.find(params.service.as_deref()) {
+                Err(error) => self.server.answer(client, &id, Err(error)),
+                Ok(service) => {
+                    let (waiter, upgrade) = (Waiter { client, id, service }, params.upgrade());
+                    let begun = self.services.get_mut(&waiter.service).map(|service| service.upgrade(upgrade));
+                    match begun {
+                        Some(Err(outcome)) => self.answer_outcome(&waiter, json!(&*outcome)),
+                        _ => self.waiters.push(waiter),
+                    }
+                }
+            },
+        }
+    }
+
+    fn status(&self, service: Option<&str>) -> Result<Value, RpcError> {
+        let services: Vec<ServiceStatus> = match service {
+            None => self.services.values().map(Service::status).collect(),
+            Some(_) => {
+                let name = self.find(service)?;
+                self.services.get(&name).map(Service::status).into_iter().collect()
+            }
+        };
+        let supervisor = json!({ "name": self.name, "pid": std::process::id(), "version": env!("CARGO_PKG_VERSION") });
+        Ok(json!({ "supervisor": supervisor, "services": services }))
+    }
+
+    /// The service that is meant: by its name, or because it is the only one.
+    fn find(&self, service: Option<&str>) -> Result<String, RpcError> {
+        let names = || self.services.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+        match (service, self.services.keys().next()) {
+            (Some(name), _) if self.services.contains_key(name) => Ok(name.to_owned()),
+            (Some(name), _) => Err(RpcError::new(
+                ErrorCode::NoSuchService,
+                format!("there is no service '{name}'; there is: {}", names()),
+            )),
+            (None, Some(only)) if self.services.len() == 1 => Ok(only.clone()),
+            (None, _) => Err(RpcError::new(ErrorCode::WhichService, format!("which service? There are: {}", names()))),
+        }
+    }
+
+    fn read_signals(&mut self) {
+        while let Ok(Some(arrived)) = self.signals.next() {
+            let Ok(signal) = Signal::try_from(arrived.signal) else { continue };
+            self.on_signal(signal, arrived);
+        }
+    }
+
+    fn on_signal(&mut self, signal: Signal, arrived: Arrived) {
+        match signal {
+            Signal::SIGTERM | Signal::SIGINT | Signal::SIGQUIT => {
+                let why = if arrived.from_kernel {
+                    format!("{signal} from the terminal")
+                } else {
+                    format!("{signal} from process {}", arrived.pid)
+                };
+                self.stop_all(&why, signal != Signal::SIGTERM);
+            }
+            Signal::SIGHUP if arrived.from_kernel => self.stop_all("the terminal is gone", false),
+            other => {
+                for (name, service) in &self.services {
+                    if !service.forward(other) && other != Signal::SIGWINCH {
+                        let text = format!("{other} ignored: the daemon has no handler for it");
+                        self.output.say("signal", name, &text, json!({ "signal": other.as_str() }));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Stops every service; who asks again with `insist` does not want to wait.
+    fn stop_all(&mut self, why: &str, insist: bool) {
+        for (name, service) in &mut self.services {
+            if service.status().state == "stopping" {
+                if insist {
+                    service.stop_now();
+                }
+                continue;
+            }
+            self.output.say("stopping", name, &format!("stops: {why}"), json!({}));
+            service.stop(why);
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! `handoff run`: one daemon, in the foreground.
+
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use handoff::Error;
+use handoff::service::address::{bind_all, check_all};
+use handoff::service::instance::Instance;
+use handoff::service::paths::{RuntimeDir, check_data_dir, check_name, name_of};
+use handoff::service::signals::Signals;
+use handoff::service::{Service, Settings};
+use serde_json::json;
+use tracing_subscriber::EnvFilter;
+
+use crate::args::{Restart, RunArgs};
+use crate::control::server::Server;
+use crate::exit::{CANNOT_EXECUTE, Failure, ITSELF_FAILED, NOT_FOUND, USAGE, of_daemon};
+use crate::host::{Host, SIGNALS};
+use crate::output::Output;
+
+/// How long the last words wait for a reader.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+pub fn run(args: &RunArgs) -> u8 {
+    let output = Output::new(args.json);
+    log_to(&output);
+    let code = supervise(args, &output).unwrap_or_else(|failure| {
+        let name = args.place.name.clone().unwrap_or_else(|| "run".to_owned());
+        output.say("error", &name, &failure.text, json!({ "exit": failure.code }));
+        failure.code
+    });
+    output.finish(LAST_WORDS);
+    code
+}
+
+/// The library's log; `HANDOFF_LOG` chooses how much of it.
+fn log_to(output: &Output) {
+    let filter = EnvFilter::try_from_env("HANDOFF_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(output.clone()).with_ansi(false);
+    let _ = log.try_init();
+}
+
+/// The exit code of `run`, when the daemon ended for good.
+fn supervise(args: &RunArgs, output: &Output) -> Result<u8, Failure> {
+    let settings = settings(args)?;
+    let name = settings.name.clone();
+    // First: from here on a signal stops the daemon, and never leaves it alone.
+    let signals = Signals::take(&SIGNALS).map_err(|error| itself(format!("cannot take signals: {error}")))?;
+    let runtime = RuntimeDir::locate(args.place.runtime_dir.as_deref()).map_err(itself)?;
+    runtime.create().map_err(itself)?;
+    // Held until the end.
+    let _instance = Instance::acquire(&runtime.lock(&name), &name).map_err(itself)?;
+    let socket = args.place.socket.clone().unwrap_or_else(|| runtime.socket(&name));
+    let mut service = Service::new(settings, runtime, || bind_all(&args.listen)).map_err(itself)?;
+    let server = Server::bind(&socket).map_err(itself)?;
+    for listener in service.status().listeners {
+        let text = format!("{} is {}", listener.name, listener.address);
+        output.say("listening", &name, &text, json!({ "name": listener.name, "address": listener.address }));
+    }
+    service.start();
+    let mut host = Host {
+        name: name.clone(),
+        services: BTreeMap::from([(name.clone(), service)]),
+        server,
+        signals,
+        output: output.clone(),
+        waiters: Vec::new(),
+    };
+    let outcome = host.run();
+    host.server.close();
+    outcome.map_err(itself)?;
+    let ended = host.services.get(&name).and_then(Service::ended);
+    Ok(ended.map_or(ITSELF_FAILED, of_daemon))
+}
+
+/// Everything that can be seen to be wrong before anything is changed.
+fn settings(args: &RunArgs) -> Result<Settings, Failure> {
+    let usage = |error: Error| Failure::new(USAGE, error.to_string());
+    check_all(&args.listen).map_err(usage)?;
+    let name = match (&args.place.name, args.command.first()) {
+        (Some(name), _) => check_name(name).map(|()| name.clone()),
+        (None, program) => name_of(program.map(AsRef::as_ref).unwrap_or_default()),
+    };
+    let data_dir: Option<PathBuf> = args.data_dir.as_deref().map(check_data_dir).transpose().map_err(itself)?;
+    let settings = Settings {
+        name: name.map_err(usage)?,
+        argv: args.command.clone(),
+        data_dir,
+        restart: Restart::policy(args.restart),
+        times: args.times.into(),
+    };
+    settings.check_program().map_err(|error| match &error {
+        Error::System { source, .. } if source.kind() == ErrorKind::NotFound => {
+            Failure::new(NOT_FOUND, error.to_string())
+        }
+        _ => Failure::new(CANNOT_EXECUTE, error.to_string()),
+    })?;
+    Ok(settings)
+}
+
+fn itself(error: impl ToString) -> Failure {
+    Failure::new(ITSELF_FAILED, error.to_string())
+}

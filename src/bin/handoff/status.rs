@@ -1,0 +1,57 @@
+//! `handoff status`: what runs.
+
+use std::time::Instant;
+
+use serde_json::Value;
+
+use crate::args::StatusArgs;
+use crate::control::client::Client;
+use crate::control::{Request, ServiceParam};
+use crate::exit::Failure;
+use crate::text;
+
+pub fn status(args: &StatusArgs) -> u8 {
+    match ask(args) {
+        Err(failure) => failure.report(args.json),
+        Ok(answer) if args.json => {
+            println!("{answer}");
+            0
+        }
+        Ok(answer) => {
+            answer["services"].as_array().into_iter().flatten().for_each(show);
+            0
+        }
+    }
+}
+
+fn ask(args: &StatusArgs) -> Result<Value, Failure> {
+    let end = Instant::now() + args.timeout;
+    let mut client = Client::connect(&args.place, args.service.as_deref())?;
+    client.send(&Request::Status(ServiceParam { service: args.service.clone() }))?;
+    client.answer(end)
+}
+
+fn show(service: &Value) {
+    let word = |field: &str| service[field].as_str().unwrap_or_default();
+    let process = match service["pid"].as_i64() {
+        Some(pid) => format!(", process {pid} (generation {})", service["generation"]),
+        None => String::new(),
+    };
+    let phase = if word("phase") == "idle" { String::new() } else { format!(", {}", word("phase")) };
+    println!("{}: {}{process}{phase}", word("name"), word("state"));
+    if word("want") != word("state") {
+        println!("    wanted     {}", word("want"));
+    }
+    println!("    because    {}", word("why"));
+    println!("    program    {}", word("program"));
+    for listener in service["listeners"].as_array().into_iter().flatten() {
+        let part = |field: &str| listener[field].as_str().unwrap_or_default();
+        println!("    listener   {} {}", part("name"), part("address"));
+    }
+    let linked = service["linked"].as_bool().unwrap_or_default();
+    println!("    linked     {}", if linked { "yes" } else { "no: it can not be replaced without a restart" });
+    println!("    restarts   {}", service["restarts"]);
+    if !service["last_handoff"].is_null() {
+        println!("    upgrade    {}", text::outcome_line(&service["last_handoff"]));
+    }
+}

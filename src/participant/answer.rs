@@ -1,0 +1,162 @@
+//! How the application answers an event, and how its writers pass the fence. Any thread may.
+
+use super::core::{Core, nanos};
+use super::drainable::DrainReport;
+use super::event::{Event, EventKind};
+use super::handle::Participant;
+use crate::error::{Error, Result};
+use crate::limits::REVISIONS_MAX;
+use crate::protocol::incumbent;
+use crate::sys::clock::monotonic_ns;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::os::fd::AsFd;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+impl Participant {
+    // ---- answers (any thread, while the event is open)
+
+    /// A drain or a resume has succeeded. `connections_open` are those that a drain left open.
+    ///
+    /// # Errors
+    /// [`Error::Stale`]: the event is over, and nothing was done. [`Error::State`]: a seal wants [`Participant::sealed`].
+    pub fn done(&self, event: u64, connections_open: u32) -> Result<()> {
+        self.drained(event, &DrainReport { connections_open, ..DrainReport::default() })
+    }
+
+    /// [`Participant::done`], for a drain that can say more.
+    ///
+    /// # Errors
+    /// As [`Participant::done`].
+    pub fn drained(&self, event: u64, report: &DrainReport) -> Result<()> {
+        let DrainReport { connections_open, accept_stopped } = *report;
+        let stopped_ns = accept_stopped.map(|at| monotonic_ns().saturating_sub(nanos(at.elapsed())));
+        self.answer(event, |core, event| {
+            let input = match event.kind {
+                EventKind::Drain => {
+                    let accept_stopped_ns = core.events.accept_stopped_ns(stopped_ns);
+                    incumbent::Input::Drained { connections_open, accept_stopped_ns }
+                }
+                EventKind::Resume => incumbent::Input::Resumed,
+                _ => return Err(Error::State("a seal is answered with sealed".into())),
+            };
+            core.events.answer(event.id)?;
+            core.feed_incumbent(input);
+            Ok(())
+        })
+    }
+
+    /// All writers are closed, at these revisions, one per shard. Waits for writers that are still inside
+    /// [`Participant::write_begin`] and for forked children; then the lock is released.
+    ///
+    /// # Errors
+    /// [`Error::Stale`]: the event is over, nothing was released. [`Error::State`]: writers or children are still there at
+    /// the event's deadline: the seal has failed.
+    pub fn sealed(&self, event: u64, revisions: &[u64]) -> Result<()> {
+        if revisions.len() > REVISIONS_MAX {
+            return Err(Error::TooBig(format!("at most {REVISIONS_MAX} revisions")));
+        }
+        self.answer(event, |_, event| match event.kind {
+            EventKind::Seal => Ok(()),
+            _ => Err(Error::State("only a seal is answered with sealed".into())),
+        })?;
+        self.shared.fence().close();
+        if let Err(why) = self.wait_for_writers(event) {
+            self.answer(event, |core, event| {
+                core.events.answer(event.id)?;
+                core.fence.open();
+                core.feed_incumbent(incumbent::Input::HookFailed(why.to_string()));
+                Ok(())
+            })?;
+            return Err(why);
+        }
+        self.answer(event, |core, event| {
+            core.events.answer(event.id)?;
+            core.feed_incumbent(incumbent::Input::Sealed(revisions.to_vec()));
+            Ok(())
+        })
+    }
+
+    /// The event could not be done.
+    ///
+    /// # Errors
+    /// [`Error::Stale`]: the event is over.
+    pub fn failed(&self, event: u64, why: &str) -> Result<()> {
+        self.answer(event, |core, event| {
+            core.events.answer(event.id)?;
+            core.feed_incumbent(incumbent::Input::HookFailed(why.into()));
+            Ok(())
+        })
+    }
+
+    /// How far the event is, for people.
+    ///
+    /// # Errors
+    /// [`Error::Stale`]: the answer is not wanted any more.
+    pub fn progress(&self, event: u64, done: u64, total: u64) -> Result<()> {
+        self.answer(event, |core, _| {
+            core.feed_incumbent(incumbent::Input::Progress(done, total));
+            Ok(())
+        })
+    }
+
+    /// Milliseconds until the event is late, rounded up; 0 if it is late, cancelled or over.
+    ///
+    /// # Errors
+    /// Called in a forked child.
+    pub fn remaining_ms(&self, event: u64) -> Result<u64> {
+        self.shared.check_fork()?;
+        self.shared.with(|core| core.events.remaining_ms(event))
+    }
+
+    fn answer<T>(&self, id: u64, f: impl FnOnce(&mut Core, Event) -> Result<T>) -> Result<T> {
+        self.shared.check_fork()?;
+        self.shared.with(|core| core.events.look(id).and_then(|event| f(core, event)))?
+    }
+
+    // ---- writers (any thread)
+
+    /// Enters the fence: until [`Participant::write_end`] the seal waits.
+    ///
+    /// # Errors
+    /// [`Error::Sealed`]: the data must not be written now.
+    pub fn write_begin(&self) -> Result<()> {
+        self.shared.check_fork()?;
+        self.shared.fence().begin()
+    }
+
+    /// Leaves the fence.
+    ///
+    /// # Errors
+    /// Without a begin.
+    pub fn write_end(&self) -> Result<()> {
+        self.shared.check_fork()?;
+        self.shared.fence().end()
+    }
+
+    /// Waits for the last writer, then for forked children that have neither exec'ed nor exited.
+    fn wait_for_writers(&self, event: u64) -> Result<()> {
+        let left = || self.remaining_ms(event).unwrap_or(0);
+        loop {
+            let inside = self.shared.fence().wait_empty(Duration::from_millis(left().min(100)));
+            match (inside, left()) {
+                (0, _) => break,
+                (_, 0) => return Err(Error::State(format!("{inside} writers did not leave write_begin in time"))),
+                _ => {}
+            }
+        }
+        let mut slot = self.witness.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(mut witness) = slot.take() else { return Ok(()) };
+        witness.close_own_write_end();
+        while !witness.all_gone() && left() > 0 {
+            let timeout = PollTimeout::try_from(left().min(100)).unwrap_or(PollTimeout::ZERO);
+            let _ = poll(&mut [PollFd::new(witness.as_fd(), PollFlags::empty())], timeout);
+        }
+        if witness.all_gone() {
+            return Ok(());
+        }
+        // Asked only for the error: it takes a walk through all of /proc, in the middle of the pause.
+        let living = witness.living();
+        Err(Error::State(format!("forked children have neither exec'ed nor exited, and may still write: {living}")))
+    }
+}

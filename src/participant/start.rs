@@ -1,0 +1,96 @@
+//! The way of a daemon from its start to the moment in which it serves.
+
+use super::core::{Core, End, Machine};
+use super::data_lock::DataDirLock;
+use crate::error::{Error, Result};
+use crate::limits::LOCK_RETRY;
+use crate::protocol::message::Readiness;
+use crate::protocol::{incumbent, successor};
+use crate::sys::clock::monotonic_ns;
+use std::time::{Duration, Instant};
+
+impl Core {
+    /// Whether the lock is held and the data may be opened; and when to look again.
+    pub(super) fn begin_state(&mut self, patience: Instant) -> (Result<bool>, Option<Duration>) {
+        if let Some(End::Aborted(reason)) = &self.end {
+            let locked = self.successor().is_some() && reason.contains(" is locked by ");
+            let error = if locked { Error::Locked(reason.clone()) } else { Error::Aborted(reason.clone()) };
+            return (Err(error), None);
+        }
+        match &self.machine {
+            Machine::Successor(machine) => {
+                let begun = matches!(machine.phase(), successor::Phase::Opening | successor::Phase::AwaitCommitted);
+                let retry = (!self.tasks.is_empty()).then_some(LOCK_RETRY);
+                (Ok(begun), retry)
+            }
+            Machine::Incumbent(_) if self.cold_begun => (Ok(true), None),
+            Machine::Incumbent(_) => match self.lock.as_mut().map_or(Ok(true), DataDirLock::try_take) {
+                Ok(true) => {
+                    self.cold_begun = true;
+                    self.fence.open();
+                    (Ok(true), None)
+                }
+                Ok(false) if Instant::now() < patience => (Ok(false), Some(LOCK_RETRY)),
+                Ok(false) => (Err(Error::Locked(self.lock.as_ref().map_or(String::new(), |lock| lock.blame()))), None),
+                Err(error) => (Err(error), None),
+            },
+        }
+    }
+
+    /// The first call of announce_ready: binds the control path under its temporary name, then says Ready.
+    pub(super) fn announce(&mut self, readiness: &Readiness) -> Result<()> {
+        self.pump();
+        let cold = self.successor().is_none();
+        let too_early = || Error::State("announce_ready needs wait_for_begin first".into());
+        if cold {
+            if !self.cold_begun || self.cold_ready || self.incumbent_phase() != Some(incumbent::Phase::Starting) {
+                return Err(too_early());
+            }
+            self.control.check_free()?;
+            self.control.prepare()?;
+            self.publish_control();
+            self.feed_incumbent(incumbent::Input::Ready(readiness.clone()));
+            self.cold_ready = true;
+            return Ok(());
+        }
+        match self.successor().map(|machine| *machine.phase()) {
+            Some(successor::Phase::Opening) => {}
+            Some(successor::Phase::AwaitCommitted | successor::Phase::Committing) => return Ok(()), // called again
+            _ if self.end.is_some() => return Ok(()), // commit_state says why
+            _ => return Err(too_early()),
+        }
+        let bound = self.control.prepare();
+        let readiness = match &bound {
+            Ok(()) => readiness.clone(),
+            Err(error) => Readiness { unhealthy: true, detail: error.to_string(), ..Readiness::default() },
+        };
+        self.feed_successor(successor::Input::Opened(readiness));
+        bound
+    }
+
+    /// Whether this process serves.
+    pub(super) fn commit_state(&self) -> Result<bool> {
+        match &self.end {
+            Some(End::Aborted(reason)) => Err(Error::Aborted(reason.clone())),
+            _ => Ok(self.has_won() || self.cold_ready),
+        }
+    }
+
+    /// The application has come back to serve: now everybody may know.
+    pub(super) fn tell_served(&mut self) {
+        if self.served {
+            return;
+        }
+        if self.has_won() {
+            self.served = true;
+            self.become_incumbent();
+        } else if self.cold_ready {
+            self.served = true;
+            let (now_ns, control) = (monotonic_ns(), self.published.clone());
+            self.feed_incumbent(incumbent::Input::Served { now_ns, control });
+            if let (Some(lock), Some(machine)) = (&self.lock, self.incumbent()) {
+                lock.record(machine.generation());
+            }
+        }
+    }
+}

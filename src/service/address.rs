@@ -1,0 +1,295 @@
+//! Addresses as people write them, and the sockets bound to them.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket, sockopt};
+
+use crate::error::{Error, Result};
+use crate::limits::LISTEN_BACKLOG;
+use crate::sys::listener;
+
+/// `NAME=ADDRESS[,OPTION]…`: a socket that a supervisor binds for a daemon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenSpec {
+    /// What the daemon finds it by (`LISTEN_FDNAMES`).
+    pub name: String,
+    /// Where.
+    pub address: Address,
+    /// For a daemon that accepts in blocking mode.
+    pub blocking: bool,
+    /// Connections that may wait; none: as many as the kernel allows.
+    pub backlog: Option<u32>,
+    /// The permissions of a Unix socket's path; none: what the umask leaves.
+    pub mode: Option<u32>,
+}
+
+/// Where a socket is bound.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// A TCP listener.
+    Tcp(SocketAddr),
+    /// A UDP socket.
+    Udp(SocketAddr),
+    /// A Unix stream listener.
+    Unix(PathBuf),
+}
+
+/// A socket that is bound. Closed when dropped.
+#[derive(Debug)]
+pub struct Listener {
+    /// What the daemon finds it by.
+    pub name: String,
+    /// The address that it got, also where port 0 was asked for: `127.0.0.1:4711`, `udp:127.0.0.1:53`, `unix:/path`.
+    pub address: String,
+    /// The socket.
+    pub fd: OwnedFd,
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl FromStr for ListenSpec {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let bad = |what: String| Error::Invalid(format!("listener '{text}': {what}"));
+        let (name, rest) =
+            text.split_once('=').ok_or_else(|| bad("there is no name; write NAME=ADDRESS".to_owned()))?;
+        check_name(name).map_err(bad)?;
+        let mut parts = rest.split(',');
+        let address = parts.next().unwrap_or_default().parse().map_err(bad)?;
+        let mut spec = Self { name: name.to_owned(), address, blocking: false, backlog: None, mode: None };
+        for option in parts {
+            spec.set(option).map_err(bad)?;
+        }
+        Ok(spec)
+    }
+}
+
+/// `LISTEN_FDNAMES` separates names by colons (sd_listen_fds(3)).
+fn check_name(name: &str) -> std::result::Result<(), String> {
+    const NAME_BYTES_MAX: usize = 255;
+    if name.is_empty() {
+        return Err("the name is empty; write NAME=ADDRESS".to_owned());
+    }
+    if name.contains(':') {
+        return Err("a name must not contain ':', which separates names in LISTEN_FDNAMES".to_owned());
+    }
+    if name.len() > NAME_BYTES_MAX || name.bytes().any(|byte| !byte.is_ascii_graphic()) {
+        return Err(format!("a name has at most {NAME_BYTES_MAX} characters, printable ASCII without spaces"));
+    }
+    Ok(())
+}
+
+impl ListenSpec {
+    fn set(&mut self, option: &str) -> std::result::Result<(), String> {
+        match option.split_once('=') {
+            None if option == "blocking" => self.blocking = true,
+            Some(("backlog", value)) => {
+                if matches!(self.address, Address::Udp(_)) {
+                    return Err("a UDP socket has no backlog; leave it out".to_owned());
+                }
+                let backlog = value.parse().ok().filter(|backlog| *backlog > 0);
+                self.backlog = Some(backlog.ok_or_else(|| format!("backlog '{value}' is no number above 0"))?);
+            }
+            Some(("mode", value)) => {
+                if !matches!(self.address, Address::Unix(_)) {
+                    return Err("only a Unix socket has a mode; leave it out".to_owned());
+                }
+                let mode = u32::from_str_radix(value, 8).ok().filter(|mode| *mode <= 0o777);
+                self.mode = Some(mode.ok_or_else(|| format!("mode '{value}' is not octal like 0660"))?);
+            }
+            _ => return Err(format!("unknown option '{option}'; there are blocking, backlog=N and mode=0660")),
+        }
+        Ok(())
+    }
+
+    /// Binds the socket (bind(2), listen(2)).
+    ///
+    /// An address that is in use names its owner, if that can be seen.
+    pub fn bind(&self) -> Result<Listener> {
+        let backlog = self.backlog.unwrap_or(LISTEN_BACKLOG);
+        let bound = match &self.address {
+            Address::Tcp(address) => listener::bind_tcp(*address, backlog, self.blocking),
+            Address::Udp(address) => listener::bind_udp(*address, self.blocking),
+            Address::Unix(path) => listener::bind_unix(path, backlog, self.mode, self.blocking),
+        };
+        let failed = |error| Error::System { what: format!("listener '{}'", self.name), source: error };
+        let fd = bound.map_err(|error| failed(with_advice(self.with_owner(error))))?;
+        let resolved = listener::local_address(fd.as_fd()).map_err(failed)?;
+        let address = if matches!(self.address, Address::Udp(_)) { format!("udp:{resolved}") } else { resolved };
+        Ok(Listener { name: self.name.clone(), address, fd })
+    }
+}
+
+impl ListenSpec {
+    /// Names who listens on a Unix socket; for TCP the binding itself did.
+    fn with_owner(&self, error: io::Error) -> io::Error {
+        match &self.address {
+            Address::Unix(path) if error.kind() == io::ErrorKind::AddrInUse => match unix_owner(path) {
+                Some(pid) => io::Error::new(error.kind(), format!("{error}: process {pid}")),
+                None => error,
+            },
+            _ => error,
+        }
+    }
+}
+
+/// Who called listen(2) on it (`SO_PEERCRED`); the listener sees a connection that closes at once.
+fn unix_owner(path: &Path) -> Option<i32> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let probe = socket(AddressFamily::Unix, SockType::Stream, flags, None).ok()?;
+    connect(probe.as_raw_fd(), &UnixAddr::new(path).ok()?).ok()?;
+    getsockopt(&probe, sockopt::PeerCredentials).ok().map(|peer| peer.pid()).filter(|pid| *pid > 0)
+}
+
+fn with_advice(error: io::Error) -> io::Error {
+    let advice = match error.kind() {
+        io::ErrorKind::AddrInUse => "; stop that process, or choose another address",
+        io::ErrorKind::AddrNotAvailable => "; this machine does not have that address (ip addr shows which it has)",
+        io::ErrorKind::PermissionDenied => {
+            "; a port below net.ipv4.ip_unprivileged_port_start needs CAP_NET_BIND_SERVICE, a path a writable directory"
+        }
+        io::ErrorKind::NotFound => "; create the directory first",
+        io::ErrorKind::InvalidFilename | io::ErrorKind::InvalidInput => "; a socket's path has 107 bytes at most",
+        _ => "",
+    };
+    io::Error::new(error.kind(), format!("{error}{advice}"))
+}
+
+/// Binds all or none.
+///
+/// `Duplicate`: two have the same name or the same address.
+pub fn bind_all(specs: &[ListenSpec]) -> Result<Vec<Listener>> {
+    check_all(specs)?;
+    specs.iter().map(ListenSpec::bind).collect()
+}
+
+/// Whether these can be had together, without binding any.
+pub fn check_all(specs: &[ListenSpec]) -> Result<()> {
+    for (index, spec) in specs.iter().enumerate() {
+        let before = &specs[..index];
+        if before.iter().any(|other| other.name == spec.name) {
+            let what = format!("two listeners have the name '{}'; each needs its own", spec.name);
+            return Err(Error::Duplicate(what));
+        }
+        if let Some(other) = before.iter().find(|other| other.address == spec.address && !spec.address.is_any()) {
+            let what = format!("listeners '{}' and '{}' have the same address {}", other.name, spec.name, spec.address);
+            return Err(Error::Duplicate(what));
+        }
+    }
+    Ok(())
+}
+
+impl Address {
+    /// Whether the kernel chooses the port.
+    fn is_any(&self) -> bool {
+        matches!(self, Self::Tcp(address) | Self::Udp(address) if address.port() == 0)
+    }
+}
+
+impl FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        match text.split_once(':') {
+            Some(("unix", path)) => unix_path(path).map(Self::Unix),
+            Some(("udp", rest)) => inet(rest).map(Self::Udp),
+            Some(("tcp", rest)) => inet(rest).map(Self::Tcp),
+            _ => inet(text).map(Self::Tcp),
+        }
+    }
+}
+
+fn unix_path(path: &str) -> std::result::Result<PathBuf, String> {
+    if path.starts_with('@') {
+        return Err("abstract Unix sockets can not be protected by permissions; give a path".to_owned());
+    }
+    std::path::absolute(Path::new(path)).map_err(|_| "the path is empty; write unix:/path".to_owned())
+}
+
+fn inet(text: &str) -> std::result::Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        let port = text.rsplit(':').next().unwrap_or_default();
+        let hint = match port.parse::<u16>() {
+            Ok(port) => {
+                format!("; a host is given by its IP address, like 127.0.0.1:{port}, 0.0.0.0:{port}, [::1]:{port}")
+            }
+            Err(_) => "; write 127.0.0.1:80, [::1]:80, udp:127.0.0.1:53 or unix:/path; port 0 lets the kernel choose"
+                .to_owned(),
+        };
+        format!("'{text}' is no address{hint}")
+    })
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Udp(address) => write!(f, "udp:{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_people_write() {
+        let spec: ListenSpec = "web=127.0.0.1:0,blocking,backlog=16".parse().unwrap();
+        assert_eq!(spec.address, Address::Tcp("127.0.0.1:0".parse().unwrap()));
+        assert_eq!((spec.blocking, spec.backlog, spec.mode), (true, Some(16), None));
+        let spec: ListenSpec = "ctl=unix:/run/x,mode=0660".parse().unwrap();
+        assert_eq!((spec.address.to_string().as_str(), spec.mode), ("unix:/run/x", Some(0o660)));
+        let spec: ListenSpec = "dns=udp:[::1]:53".parse().unwrap();
+        assert_eq!(spec.address, Address::Udp("[::1]:53".parse().unwrap()));
+    }
+
+    #[test]
+    fn says_what_is_wrong_and_what_to_do() {
+        for (text, hint) in [
+            ("127.0.0.1:80", "write NAME=ADDRESS"),
+            ("=127.0.0.1:80", "name is empty"),
+            ("a:b=127.0.0.1:80", "must not contain ':'"),
+            ("a b=127.0.0.1:80", "without spaces"),
+            ("a=b=127.0.0.1:80", "is no address"),
+            ("a=localhost:80", "127.0.0.1:80"),
+            ("a=80", "0.0.0.0:80"),
+            ("a=", "is no address"),
+            ("a=127.0.0.1:http", "is no address"),
+            ("a=127.0.0.1:99999", "is no address"),
+            ("a=127.0.0.1:80,fast", "unknown option 'fast'"),
+            ("a=127.0.0.1:80,backlog=0", "above 0"),
+            ("a=127.0.0.1:80,mode=0660", "only a Unix socket"),
+            ("a=unix:/x,mode=999", "octal"),
+            ("a=udp:127.0.0.1:80,backlog=1", "UDP"),
+            ("a=unix:", "path is empty"),
+            ("a=unix:@x", "abstract"),
+        ] {
+            let error = text.parse::<ListenSpec>().expect_err(text).to_string();
+            assert!(error.contains(hint), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn binds_all_or_says_who_is_in_the_way() {
+        let first: ListenSpec = "a=127.0.0.1:0".parse().unwrap();
+        let bound = bind_all(std::slice::from_ref(&first)).unwrap();
+        assert!(!bound[0].address.ends_with(":0"));
+        let error = bind_all(&[first.clone(), first.clone()]).unwrap_err();
+        assert!(matches!(error, Error::Duplicate(_)), "{error}");
+        let taken = format!("b={}", bound[0].address).parse().unwrap();
+        let error = bind_all(&[first, taken]).unwrap_err();
+        assert!(error.to_string().contains("choose another address"), "{error}");
+    }
+}

@@ -1,0 +1,52 @@
+//! One supervisor per name.
+
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::sys::lock::{self, LockFile, LockRecord};
+use crate::sys::pidfd;
+
+/// Held while a supervisor runs. The kernel frees it with the process, however that ends.
+#[derive(Debug)]
+pub struct Instance {
+    _lock: LockFile,
+}
+
+impl Instance {
+    /// Locks the file (flock(2)) and writes our pid into it.
+    ///
+    /// `Busy`-like: [`Error::Locked`] names the supervisor that runs.
+    pub fn acquire(path: &Path, name: &str) -> Result<Self> {
+        let lock = LockFile::open(path).map_err(Error::system("single instance"))?;
+        if !lock.try_lock().map_err(Error::system("single instance"))? {
+            return Err(Error::Locked(taken(path, name)));
+        }
+        let pid = std::process::id() as i32;
+        let start_time = pidfd::start_time(pid).unwrap_or(0);
+        let record = LockRecord { generation: 0, pid, start_time };
+        lock.write_record(&record).map_err(Error::system(format!("cannot write {}", path.display())))?;
+        Ok(Self { _lock: lock })
+    }
+}
+
+fn taken(path: &Path, name: &str) -> String {
+    let holder = lock::holders(path).first().map(|holder| format!("process {} ({})", holder.pid, holder.command));
+    let record = || lock::read_record(path).ok().flatten().map(|record| format!("process {}", record.pid));
+    let who = holder.or_else(record).unwrap_or_else(|| "another process".to_owned());
+    format!("a supervisor named '{name}' runs already: {who}; stop it, or choose another --name")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_names_the_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("kv.lock");
+        let first = Instance::acquire(&path, "kv").unwrap();
+        let error = Instance::acquire(&path, "kv").unwrap_err().to_string();
+        assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
+        drop(first);
+    }
+}

@@ -1,0 +1,20 @@
+//! Running daemons: their addresses, their files, their restarts.
+//!
+//! A [`Service`] is one daemon with its [`crate::supervisor::Supervisor`]: what it should be, what it is, and why. It owns
+//! no thread and never waits; a program polls its descriptor, calls [`Service::turn`] within [`Service::due_in`] at the
+//! latest, and may do so for any number of them in one loop.
+
+pub mod address;
+pub mod instance;
+pub mod paths;
+pub mod restart;
+mod settings;
+mod status;
+mod stop;
+mod unit;
+mod upgrade;
+
+pub use crate::sys::signals;
+pub use settings::{Settings, Times, Upgrade};
+pub use status::{ListenerStatus, ServiceStatus};
+pub use unit::{Ended, Event, Service};

@@ -1,0 +1,84 @@
+//! What is asked of a service.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::restart::Policy;
+use crate::error::Result;
+use crate::supervisor::SpawnSpec;
+
+/// How a service is run.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Its name, good for a file name ([`super::paths::check_name`]).
+    pub name: String,
+    /// The program and its arguments.
+    pub argv: Vec<OsString>,
+    /// Its data directory, if it has one.
+    pub data_dir: Option<PathBuf>,
+    /// When it is started again.
+    pub restart: Policy,
+    /// Of its start and its handoffs.
+    pub times: Times,
+}
+
+impl Settings {
+    /// The program that would be executed now, or why there is none.
+    ///
+    /// # Errors
+    /// [`Error::System`](crate::Error::System) of the kinds `NotFound`, `PermissionDenied`, `IsADirectory`.
+    pub fn check_program(&self) -> Result<PathBuf> {
+        SpawnSpec::new(&self.argv).check()
+    }
+}
+
+/// How long the steps of a start or a handoff may take; none: the default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Times {
+    /// All of it.
+    pub deadline: Option<Duration>,
+    /// The drain.
+    pub drain_grace: Option<Duration>,
+    /// From Begin to Ready.
+    pub ready: Option<Duration>,
+    /// From exec to Hello.
+    pub hello: Option<Duration>,
+}
+
+impl Times {
+    /// These, and `other` where there is none.
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            deadline: self.deadline.or(other.deadline),
+            drain_grace: self.drain_grace.or(other.drain_grace),
+            ready: self.ready.or(other.ready),
+            hello: self.hello.or(other.hello),
+        }
+    }
+
+    pub(super) fn apply(self, mut spec: SpawnSpec) -> SpawnSpec {
+        if let Some(time) = self.deadline {
+            spec = spec.deadline(time);
+        }
+        if let Some(time) = self.drain_grace {
+            spec = spec.drain_grace(time);
+        }
+        if let Some(time) = self.ready {
+            spec = spec.ready_timeout(time);
+        }
+        if let Some(time) = self.hello {
+            spec = spec.hello_timeout(time);
+        }
+        spec
+    }
+}
+
+/// What is asked of an upgrade.
+#[derive(Clone, Debug, Default)]
+pub struct Upgrade {
+    /// The program to execute, with the arguments of before; none: the same again, its path resolved anew.
+    pub binary: Option<PathBuf>,
+    /// Where they differ from the service's own.
+    pub times: Times,
+}

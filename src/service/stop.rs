@@ -1,0 +1,90 @@
+//! Stopping a daemon: undo the handoff, ask, insist.
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::unit::{Ended, Service, State};
+use crate::limits::{CANCEL_GRACE, STOP_GRACE};
+use crate::sys::clock::monotonic_ns;
+
+/// Where a stop is, and until when it stays there, in `CLOCK_MONOTONIC` nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// The handoff that was under way is being undone.
+    Cancelling(u64),
+    /// SIGTERM is sent.
+    Terminating(u64),
+    /// SIGKILL is sent.
+    Killing(u64),
+}
+
+impl Stop {
+    pub(super) fn until_ns(self) -> u64 {
+        match self {
+            Self::Cancelling(until) | Self::Terminating(until) | Self::Killing(until) => until,
+        }
+    }
+}
+
+impl Service {
+    /// Stops the daemon for good: aborts a handoff first, then SIGTERM, 10 s, SIGKILL. A second call changes nothing.
+    pub fn stop(&mut self, why: &str) {
+        match self.state {
+            State::Stopping(_) | State::Ended(_) => return,
+            _ => self.set_why(why.to_owned()),
+        }
+        self.drop_queued("the service stops");
+        self.supervisor.cancel(why);
+        self.state = State::Stopping(Stop::Cancelling(after(CANCEL_GRACE)));
+        self.advance_stop();
+    }
+
+    /// Does not wait any longer: SIGKILL now, if it is being stopped.
+    pub fn stop_now(&mut self) {
+        if matches!(self.state, State::Stopping(Stop::Cancelling(_) | Stop::Terminating(_))) {
+            self.signal_all(Signal::SIGKILL);
+            self.state = State::Stopping(Stop::Killing(after(STOP_GRACE)));
+        }
+    }
+
+    /// Goes on to the next step when the one before is done, or late.
+    pub(super) fn advance_stop(&mut self) {
+        let State::Stopping(stop) = self.state else { return };
+        let status = self.supervisor.status();
+        if status.pid.is_none() && status.successor_pid.is_none() {
+            let status = self.last_end.take().and_then(|(status, _)| status);
+            let text = status.map_or_else(|| "it did not run".to_owned(), |status| status.to_string());
+            return self.end(Ended { status, errno: None, text });
+        }
+        let late = monotonic_ns() >= stop.until_ns();
+        let next = match stop {
+            Stop::Cancelling(_) if late || status.handoff_id.is_none() => {
+                self.signal_all(Signal::SIGTERM);
+                Stop::Terminating(after(STOP_GRACE))
+            }
+            Stop::Terminating(_) if late => {
+                self.signal_all(Signal::SIGKILL);
+                Stop::Killing(after(STOP_GRACE))
+            }
+            Stop::Killing(_) if late => {
+                let text = "it is still there after SIGKILL".to_owned();
+                return self.end(Ended { status: None, errno: None, text });
+            }
+            unchanged => unchanged,
+        };
+        self.state = State::Stopping(next);
+    }
+
+    /// To the process that serves, and to a successor that is still there.
+    fn signal_all(&self, signal: Signal) {
+        let _ = self.supervisor.signal(signal as i32);
+        // Our own child, which only the supervisor reaps, and not before its next turn: the number is still its own.
+        if let Some(pid) = self.supervisor.status().successor_pid.filter(|pid| *pid > 1) {
+            let _ = kill(Pid::from_raw(pid), signal);
+        }
+    }
+}
+
+fn after(time: std::time::Duration) -> u64 {
+    monotonic_ns() + time.as_nanos() as u64
+}

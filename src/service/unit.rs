@@ -1,0 +1,414 @@
+//! One daemon: what it should be, what it is, and why.
+
+use std::collections::hash_map::RandomState;
+use std::ffi::OsString;
+use std::fs;
+use std::hash::{BuildHasher, Hasher};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use super::address::Listener;
+use super::paths::RuntimeDir;
+use super::restart::{End, Next, Restarts};
+use super::settings::{Settings, Times, Upgrade};
+use super::status::{ListenerStatus, ServiceStatus};
+use super::stop::Stop;
+use super::upgrade::Pending;
+use crate::error::Result;
+use crate::limits::START_PROBE;
+use crate::supervisor::{self, ExitStatus, HandoffOutcome, SpawnSpec, Status, Supervisor};
+use crate::sys::clock::monotonic_ns;
+use crate::sys::session::signal_members;
+
+/// What happened to a service.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A process was started.
+    Started {
+        /// Its pid.
+        pid: i32,
+        /// Which process of the service it is.
+        generation: u64,
+    },
+    /// A start or a handoff has come to this phase.
+    Phase(&'static str),
+    /// A step of a handoff progresses, in the application's own unit.
+    Progress {
+        /// How much of it is done.
+        done: u64,
+        /// Of how much.
+        total: u64,
+    },
+    /// How an upgrade ended. A second one of the same id corrects the first.
+    Outcome(Rc<HandoffOutcome>),
+    /// The daemon ended, or could not be started, and will be started again.
+    Restarting {
+        /// What happened.
+        text: String,
+        /// When.
+        after: Duration,
+    },
+    /// What the daemon wrote to its standard error.
+    Output(Vec<u8>),
+    /// The service ended for good.
+    Ended(Ended),
+}
+
+/// How a service ended for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// The status of its last process; none if it is unknown or there was none.
+    pub status: Option<ExitStatus>,
+    /// Why its program could not be started (errno(3)).
+    pub errno: Option<i32>,
+    /// For people.
+    pub text: String,
+}
+
+/// The phase in which the successor serves and the incumbent is about to exit.
+pub(super) const RETIRING: &str = "retiring";
+
+/// What a service is doing.
+#[derive(Debug)]
+pub(super) enum State {
+    New,
+    /// A cold start is under way.
+    Starting,
+    Running,
+    /// For its next start, in `CLOCK_MONOTONIC` nanoseconds.
+    Waiting(u64),
+    Stopping(Stop),
+    Ended(Ended),
+}
+
+/// One daemon and its supervisor.
+#[derive(Debug)]
+pub struct Service {
+    settings: Settings,
+    runtime: RuntimeDir,
+    pub(super) supervisor: Supervisor,
+    listeners: Vec<ListenerStatus>,
+    /// What is executed instead of `argv[0]`.
+    pub(super) program: Option<PathBuf>,
+    pub(super) state: State,
+    pub(super) why: String,
+    restarts: Restarts,
+    pub(super) pending: Option<Pending>,
+    /// Waits until the incumbent of the last handoff has retired.
+    pub(super) queued: Option<Upgrade>,
+    pub(super) last: Option<Rc<HandoffOutcome>>,
+    /// When the process that serves, or starts, was started.
+    pub(super) started_ns: u64,
+    pub(super) served: bool,
+    /// It has said Hello, so that it can say that it serves.
+    said_hello: bool,
+    /// The pid that [`Event::Started`] named last.
+    announced: Option<i32>,
+    /// How the process that ended last did.
+    pub(super) last_end: Option<(Option<ExitStatus>, String)>,
+    /// A start failed (with errno(3) if the program could not be executed), and nobody serves.
+    pub(super) failed: Option<(Option<i32>, String)>,
+    /// The supervisor may have news that its descriptor does not tell of.
+    pub(super) again: bool,
+    pub(super) events: Vec<Event>,
+}
+
+impl Service {
+    /// A service that does not run yet. Its files are in `runtime`, which exists.
+    ///
+    /// # Errors
+    /// [`Error::Locked`](crate::Error::Locked): its daemon runs already, left alone by another supervisor.
+    pub fn new(
+        settings: Settings,
+        runtime: RuntimeDir,
+        listeners: impl FnOnce() -> Result<Vec<Listener>>,
+    ) -> Result<Self> {
+        let name = &settings.name;
+        let mut supervisor = Supervisor::new()?.with_name(name)?.with_journal(runtime.journal(name));
+        // Before the addresses: a daemon that lives holds them, and is the better explanation.
+        supervisor.resume_from_journal()?;
+        let mut named = Vec::new();
+        for listener in listeners()? {
+            let Listener { name, address, fd } = listener;
+            supervisor = supervisor.with_listener(&name, fd)?;
+            named.push(ListenerStatus { name, address });
+        }
+        Ok(Self {
+            restarts: Restarts::new(settings.restart),
+            settings,
+            runtime,
+            supervisor,
+            listeners: named,
+            program: None,
+            state: State::New,
+            why: "started by an operator".to_owned(),
+            pending: None,
+            queued: None,
+            last: None,
+            started_ns: 0,
+            served: false,
+            said_hello: false,
+            announced: None,
+            last_end: None,
+            failed: None,
+            again: true,
+            events: Vec::new(),
+        })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.settings.name
+    }
+
+    /// What would be executed.
+    pub(super) fn spec(&self, binary: Option<&PathBuf>, times: Times) -> SpawnSpec {
+        let name = &self.settings.name;
+        let mut spec = SpawnSpec::new(&self.settings.argv)
+            .control_path(self.runtime.control(name))
+            .capture_stderr(self.runtime.path());
+        if let Some(binary) = binary.or(self.program.as_ref()) {
+            spec = spec.binary(binary);
+        }
+        if let Some(dir) = &self.settings.data_dir {
+            spec = spec.data_dir(dir);
+        }
+        times.or(self.settings.times).apply(spec)
+    }
+
+    /// Starts the daemon. What comes of it are events.
+    pub fn start(&mut self) {
+        if let Err(error) = self.start_cold(None, Times::default()) {
+            self.on_end(None, None, error.to_string());
+        }
+    }
+
+    pub(super) fn start_cold(&mut self, binary: Option<&PathBuf>, times: Times) -> Result<()> {
+        self.again = true;
+        self.supervisor.start(&self.spec(binary, times))?;
+        self.enter_starting();
+        Ok(())
+    }
+
+    pub(super) fn enter_starting(&mut self) {
+        self.state = State::Starting;
+        self.started_ns = monotonic_ns();
+        self.served = false;
+        self.said_hello = false;
+    }
+
+    /// Passes a signal on to the daemon if it handles it; says whether it did. One whose default is death must not
+    /// kill a daemon that never asked for it.
+    pub fn forward(&self, signal: Signal) -> bool {
+        let pid = self.supervisor.status().pid;
+        pid.is_some_and(|pid| catches(pid, signal)) && self.supervisor.signal(signal as i32).is_ok()
+    }
+
+    /// Deals with what happened, without waiting.
+    ///
+    /// # Errors
+    /// [`Error::System`](crate::Error::System): the supervisor can not poll.
+    pub fn turn(&mut self) -> Result<Vec<Event>> {
+        self.again = false;
+        self.listen()?;
+        match self.state {
+            State::Waiting(until) if monotonic_ns() >= until => self.start(),
+            State::Stopping(_) => self.advance_stop(),
+            _ => self.begin_queued(),
+        }
+        self.announce();
+        Ok(std::mem::take(&mut self.events))
+    }
+
+    /// Takes what the supervisor has to say.
+    pub(super) fn listen(&mut self) -> Result<()> {
+        for event in self.supervisor.turn(Some(Duration::ZERO))? {
+            self.on_event(event);
+        }
+        if let Some((errno, text)) = self.failed.take().filter(|_| self.supervisor.status().pid.is_none()) {
+            self.on_end(None, errno, text);
+        }
+        self.announce();
+        Ok(())
+    }
+
+    /// In what time [`Self::turn`] must be called at the latest; none: when the descriptor is readable.
+    pub fn due_in(&self) -> Option<Duration> {
+        let own = match &self.state {
+            _ if self.again || !self.events.is_empty() => Some(0),
+            State::Waiting(until) => Some(*until),
+            State::Stopping(stop) => Some(stop.until_ns()),
+            _ => None,
+        };
+        let due = own.into_iter().chain(self.supervisor.next_due()).min()?;
+        Some(Duration::from_nanos(due.saturating_sub(monotonic_ns())))
+    }
+
+    /// What the supervisor does, with the process that serves now: after the commit it is the successor, although the
+    /// incumbent is still there.
+    pub(super) fn look(&self) -> Status {
+        let mut status = self.supervisor.status();
+        if status.phase == RETIRING && status.successor_pid.is_some() {
+            status.pid = status.successor_pid;
+            status.generation += 1;
+            (status.linked, status.serving) = (true, true);
+        }
+        status
+    }
+
+    /// A process that is new is reported once.
+    fn announce(&mut self) {
+        let status = self.look();
+        self.said_hello |= status.linked;
+        if status.pid != self.announced {
+            self.announced = status.pid;
+            if let Some(pid) = status.pid {
+                self.events.push(Event::Started { pid, generation: status.generation });
+            }
+        }
+    }
+
+    fn on_event(&mut self, event: supervisor::Event) {
+        match event {
+            supervisor::Event::Phase(phase) => self.events.push(Event::Phase(phase)),
+            supervisor::Event::Progress { done, total } => self.events.push(Event::Progress { done, total }),
+            supervisor::Event::Stderr { bytes, .. } => self.events.push(Event::Output(bytes)),
+            supervisor::Event::Outcome(outcome) => self.on_outcome(outcome),
+            supervisor::Event::Exited { pid, status, text, .. } => {
+                sweep(pid);
+                self.on_exit(status, text);
+            }
+        }
+    }
+
+    /// A process died, and nobody serves, unless another was started at once.
+    fn on_exit(&mut self, status: Option<ExitStatus>, text: String) {
+        self.failed = None;
+        self.last_end = Some((status, text.clone()));
+        if self.supervisor.status().pid.is_none() {
+            self.on_end(status, None, text);
+        }
+    }
+
+    /// Nobody serves any more, or could not be started.
+    fn on_end(&mut self, status: Option<ExitStatus>, errno: Option<i32>, text: String) {
+        let end = End {
+            success: status.is_some_and(|status| status.code == Some(0)),
+            signalled: status.is_some_and(|status| status.signal.is_some()),
+            up: self.served || !self.said_hello && self.age() >= START_PROBE,
+            age: self.age(),
+        };
+        let first_exec_failed = errno.is_some() && self.restarts.total() == 0 && !self.served;
+        // Its last output is known: it was an event.
+        let short = status.map_or_else(|| text.clone(), |status| status.to_string());
+        match self.state {
+            State::Stopping(_) => return self.advance_stop(),
+            State::Ended(_) => return,
+            _ => self.why = text,
+        }
+        if first_exec_failed {
+            return self.end(Ended { status, errno, text: short });
+        }
+        let chance = RandomState::new().build_hasher().finish() as f64 / u64::MAX as f64;
+        match self.restarts.on_end(end, Duration::from_nanos(monotonic_ns()), chance) {
+            Next::Again(after) => {
+                self.state = State::Waiting(monotonic_ns() + after.as_nanos() as u64);
+                self.why = format!("its last process ended: {}", self.why);
+                self.events.push(Event::Restarting { text: short, after });
+            }
+            Next::Ended => self.end(Ended { status, errno, text: short }),
+            Next::GivenUp => {
+                self.why = format!("it failed too often to be started again; the last time: {}", self.why);
+                let text = format!("{short}; it failed too often to be started again");
+                self.end(Ended { status, errno, text });
+            }
+        }
+    }
+
+    /// For good.
+    pub(super) fn end(&mut self, ended: Ended) {
+        self.state = State::Ended(ended.clone());
+        self.events.push(Event::Ended(ended));
+    }
+
+    pub(super) fn age(&self) -> Duration {
+        Duration::from_nanos(monotonic_ns().saturating_sub(self.started_ns))
+    }
+
+    /// How it ended for good, if it did.
+    pub fn ended(&self) -> Option<&Ended> {
+        match &self.state {
+            State::Ended(ended) => Some(ended),
+            _ => None,
+        }
+    }
+
+    pub(super) fn set_why(&mut self, why: String) {
+        self.why = why;
+    }
+
+    /// What it is, what is wanted, and why. Never waits.
+    pub fn status(&self) -> ServiceStatus {
+        let status = self.look();
+        let program = self.program.as_ref().map(|program| program.as_os_str());
+        let program = program.or(self.settings.argv.first().map(OsString::as_os_str)).unwrap_or_default();
+        let state = match &self.state {
+            State::New => "starting",
+            // A daemon that never says Hello runs once it was executed.
+            State::Starting if !status.linked && self.age() >= START_PROBE => "running",
+            State::Starting => "starting",
+            State::Running if status.handoff_id.is_some() && status.phase != RETIRING => "upgrading",
+            State::Running => "running",
+            State::Waiting(_) => "waiting",
+            State::Stopping(_) => "stopping",
+            State::Ended(ended) if ended.status.is_some_and(|status| status.code == Some(0)) => "stopped",
+            State::Ended(_) => "failed",
+        };
+        let stopped = matches!(self.state, State::Stopping(_) | State::Ended(_));
+        ServiceStatus {
+            name: self.settings.name.clone(),
+            state,
+            want: if stopped { "stopped" } else { "running" },
+            why: self.why.clone(),
+            // What waits for a Hello that never comes is no start.
+            phase: if state == "running" && status.phase == "starting" { "idle" } else { status.phase },
+            pid: status.pid,
+            generation: status.generation,
+            program: program.to_string_lossy().into_owned(),
+            listeners: self.listeners.clone(),
+            linked: status.linked,
+            restarts: self.restarts.total(),
+            last_handoff: self.last.clone(),
+        }
+    }
+}
+
+/// Ends what a daemon has left: its helpers would serve beside the next one. It led a session of its own.
+fn sweep(pid: i32) {
+    /// Against a helper that forks faster than we look.
+    const ROUNDS_MAX: usize = 10;
+    let left = |_: &usize| signal_members(pid, Signal::SIGKILL) > 0;
+    let rounds = (0..ROUNDS_MAX).take_while(left).count();
+    if rounds > 0 {
+        tracing::info!(pid, "ended what the daemon left behind");
+    }
+}
+
+/// Whether a process has a handler for a signal (`SigCgt`, proc_pid_status(5)).
+fn catches(pid: i32, signal: Signal) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    caught & (1 << (signal as u32 - 1)) != 0
+}
+
+impl AsFd for Service {
+    /// Readable when [`Service::turn`] has work.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.supervisor.as_fd()
+    }
+}

@@ -1,0 +1,149 @@
+//! Replacing the daemon of a service.
+
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use super::settings::Upgrade;
+use super::unit::{Event, RETIRING, Service, State};
+use crate::limits::START_PROBE;
+use crate::supervisor::{HandoffOutcome, Verdict};
+use crate::sys::clock::monotonic_ns;
+
+const NEVER_SAID_HELLO: &str =
+    "the daemon never said Hello: it does not link libhandoff, so it can not be drained and sealed";
+
+/// The upgrade that is under way, or was the last.
+#[derive(Debug)]
+pub(super) struct Pending {
+    /// Of its handoff; none: of the next outcome, because it is a cold start, or refused already.
+    id: Option<u64>,
+    binary: Option<PathBuf>,
+    /// The program before it, if it committed.
+    before: Option<Option<PathBuf>>,
+}
+
+impl Service {
+    /// Begins to replace the daemon; an [`Event::Outcome`] follows. If the daemon waits for its next start, it is started
+    /// now, with the new program. If the process before the present one still retires, that is waited for.
+    ///
+    /// # Errors
+    /// The outcome of an upgrade that was refused at once; nothing was disturbed.
+    pub fn upgrade(&mut self, upgrade: Upgrade) -> std::result::Result<(), Rc<HandoffOutcome>> {
+        self.listen().map_err(|error| self.refused(error.to_string()))?;
+        if self.queued.is_some() {
+            return Err(self.refused("busy: another upgrade waits to begin".to_owned()));
+        }
+        if matches!(self.state, State::Running) && self.supervisor.status().phase == RETIRING {
+            self.queued = Some(upgrade);
+            return Ok(());
+        }
+        self.begin_upgrade(upgrade)
+    }
+
+    fn begin_upgrade(&mut self, upgrade: Upgrade) -> std::result::Result<(), Rc<HandoffOutcome>> {
+        self.again = true;
+        let silent = !self.supervisor.status().linked && self.age() >= START_PROBE;
+        let binary = upgrade.binary.as_ref();
+        let begun = match self.state {
+            State::Starting if silent => return Err(self.refused(NEVER_SAID_HELLO.to_owned())),
+            State::New | State::Starting => return Err(self.refused("busy: the service is starting".to_owned())),
+            State::Stopping(_) => return Err(self.refused("busy: the service is stopping".to_owned())),
+            State::Ended(_) => return Err(self.refused("the service has ended".to_owned())),
+            State::Running => self.supervisor.start(&self.spec(binary, upgrade.times)),
+            State::Waiting(_) => self.start_cold(binary, upgrade.times),
+        };
+        begun.map_err(|error| self.refused(error.to_string()))?;
+        let status = self.supervisor.status();
+        if status.handoff_id.is_none() && status.phase == "starting" {
+            // The daemon died in this instant.
+            self.enter_starting();
+        }
+        self.pending = Some(Pending { id: status.handoff_id, binary: upgrade.binary, before: None });
+        Ok(())
+    }
+
+    /// What waited for the end of a retirement.
+    pub(super) fn begin_queued(&mut self) {
+        if self.supervisor.status().phase == RETIRING {
+            return;
+        }
+        if let Some(upgrade) = self.queued.take()
+            && let Err(outcome) = self.begin_upgrade(upgrade)
+        {
+            self.events.push(Event::Outcome(outcome));
+        }
+    }
+
+    pub(super) fn drop_queued(&mut self, why: &str) {
+        if self.queued.take().is_some() {
+            let outcome = self.refused(why.to_owned());
+            self.events.push(Event::Outcome(outcome));
+        }
+    }
+
+    fn refused(&self, reason: String) -> Rc<HandoffOutcome> {
+        let status = self.look();
+        Rc::new(HandoffOutcome {
+            id: 0,
+            verdict: Verdict::Refused,
+            reason,
+            generation: status.generation,
+            pid: status.pid.unwrap_or(0),
+            pidfd: None,
+            warm_ns: 0,
+            drain_ns: 0,
+            seal_ns: 0,
+            ready_ns: 0,
+            pause_ns: 0,
+            total_ns: 0,
+            errno: None,
+        })
+    }
+
+    pub(super) fn on_outcome(&mut self, mut outcome: HandoffOutcome) {
+        outcome.pidfd = None;
+        let outcome = Rc::new(outcome);
+        let asked_for = self.pending.as_ref().is_some_and(|pending| pending.id.is_none_or(|id| id == outcome.id));
+        self.settle(&outcome, asked_for);
+        if asked_for {
+            if outcome.verdict != Verdict::Refused {
+                self.last = Some(outcome.clone());
+            }
+            self.events.push(Event::Outcome(outcome.clone()));
+            // After these, a second outcome of the same handoff may come.
+            if !matches!(outcome.verdict, Verdict::Undecided | Verdict::Committed) {
+                self.pending = None;
+            }
+        }
+        if outcome.verdict == Verdict::Failed {
+            self.failed = Some((outcome.errno, outcome.reason.clone()));
+        }
+    }
+
+    /// What an outcome means for the program and the state.
+    fn settle(&mut self, outcome: &HandoffOutcome, asked_for: bool) {
+        let up = matches!(outcome.verdict, Verdict::StartedCold | Verdict::Committed | Verdict::Reverted);
+        if let Some(pending) = self.pending.as_mut().filter(|_| asked_for) {
+            let cold = matches!(self.state, State::Starting) && outcome.verdict == Verdict::StartedCold;
+            if outcome.verdict == Verdict::Committed || cold {
+                if let Some(binary) = &pending.binary {
+                    pending.before = Some(self.program.replace(binary.clone()));
+                }
+            } else if let (Verdict::Reverted, Some(before)) = (outcome.verdict, pending.before.take()) {
+                self.program = before;
+            }
+        }
+        if up && matches!(self.state, State::Starting | State::Running) {
+            self.state = State::Running;
+            self.served = true;
+            self.why = match outcome.verdict {
+                Verdict::Committed => "upgraded".to_owned(),
+                _ if outcome.reason.is_empty() => self.why.clone(),
+                _ => outcome.reason.clone(),
+            };
+        }
+        if outcome.verdict == Verdict::Committed {
+            self.started_ns = monotonic_ns();
+        }
+    }
+}

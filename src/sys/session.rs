@@ -1,0 +1,62 @@
+//! What a process leaves behind in its session.
+
+use std::fs;
+
+use nix::sys::signal::Signal;
+
+use super::pidfd::Pidfd;
+use super::proc;
+
+/// Sends a signal to every process of this session (setsid(2)) except its leader, and says to how many. The number of a
+/// session is not given to another process while it has members.
+///
+/// A process that forks at the same time may be missed: call it again until it says none. A zombie counts as none.
+pub fn signal_members(session: i32, signal: Signal) -> usize {
+    // Session 0 and 1 are the kernel's and init's.
+    if session <= 1 {
+        return 0;
+    }
+    let is_member = |pid: &i32| *pid != session && living_session_of(*pid) == Some(session);
+    let signalled = |pid: i32| {
+        let Ok(process) = Pidfd::open(pid) else { return false };
+        // Looked at again behind the descriptor: the number may have been reused before it.
+        is_member(&pid) && process.kill(signal).is_ok()
+    };
+    proc::pids().filter(is_member).filter(|pid| signalled(*pid)).count()
+}
+
+/// Field 6 of /proc/PID/stat (proc_pid_stat(5)), of a process that is no zombie.
+fn living_session_of(pid: i32) -> Option<i32> {
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in parentheses, may itself hold spaces and parentheses.
+    let name_end = stat.iter().rposition(|byte| *byte == b')')?;
+    let rest = std::str::from_utf8(&stat[name_end + 1..]).ok()?;
+    let mut fields = rest.split_ascii_whitespace();
+    let state = fields.next()?;
+    let session = fields.nth(2)?.parse().ok()?;
+    (!matches!(state, "Z" | "X")).then_some(session)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Read};
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn reaches_those_who_are_left_and_nobody_else() {
+        // A leader that ends, and leaves a child that holds the pipe.
+        let script = "sleep 1000 & echo $$";
+        let mut child = Command::new("setsid").args(["sh", "-c", script]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        output.read_line(&mut line).unwrap();
+        let session: i32 = line.trim().parse().unwrap();
+        child.wait().unwrap();
+        assert_eq!(signal_members(session, Signal::SIGKILL), 1);
+        assert_eq!(output.read_to_end(&mut Vec::new()).unwrap(), 0, "it is gone");
+        assert_eq!(signal_members(session, Signal::SIGKILL), 0);
+        assert_eq!(signal_members(1, Signal::SIGKILL), 0);
+    }
+}

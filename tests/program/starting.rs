@@ -1,0 +1,74 @@
+//! What can not be started, and how often it is tried.
+
+use crate::harness::{Place, text, wait_until};
+use std::fs;
+
+/// Runs a command that ends by itself.
+fn run(place: &Place, arguments: &[&str]) -> crate::harness::Said {
+    place.output("run", arguments)
+}
+
+#[test]
+fn the_exit_code_of_a_daemon_that_ends_is_ours() {
+    let place = Place::new();
+    run(&place, &["--", "true"]).expect(0, &["ended: exit status 0"]);
+    // A first start that fails by itself is final.
+    run(&place, &["--", "sh", "-c", "echo why >&2; exit 3"]).expect(3, &["why\n", "ended: exit status 3"]);
+    run(&place, &["--restart", "never", "--", "sh", "-c", "kill -9 $$"]).expect(137, &["signal 9"]);
+    let said = run(&place, &["--", "sh", "-c", "echo only once >&2; exit 3"]);
+    assert_eq!(said.stderr.matches("only once").count(), 1, "{said:?}");
+}
+
+#[test]
+fn what_can_not_be_executed_has_a_code_and_a_reason() {
+    let place = Place::new();
+    let of = |file: &std::path::Path| run(&place, &["--name", "x", "--", text(file)]);
+    of(&place.path("missing")).expect(127, &["missing"]);
+    run(&place, &["--", "no-such-program-anywhere"]).expect(127, &["PATH"]);
+    of(&place.file("plain", "text", 0o644)).expect(126, &["not executable", "chmod"]);
+    of(place.dir.path()).expect(126, &["directory"]);
+    of(&place.file("script", "#!/no/such/interpreter\n", 0o755)).expect(127, &["interpreter", "/no/such/interpreter"]);
+    let mut elf = fs::read("/proc/self/exe").unwrap();
+    elf[18] = 0xf3; // e_machine: RISC-V
+    of(&place.file("foreign", elf, 0o755)).expect(126, &["architecture"]);
+    assert!(run(&place, &["--"]).code == 2 && run(&place, &["--", ""]).code == 2);
+}
+
+#[test]
+fn a_data_directory_must_be_one() {
+    let place = Place::new();
+    let file = place.file("file", "", 0o644);
+    run(&place, &["--data-dir", "/no/such/dir", "--", "true"]).expect(125, &["does not exist", "mkdir"]);
+    run(&place, &["--data-dir", text(&file), "--", "true"]).expect(125, &["not a directory"]);
+    let dir = text(place.dir.path());
+    run(&place, &["--data-dir", dir, "--", "sh", "-c", "test -n \"$HANDOFF_DATA_DIR\""]).expect(0, &[]);
+}
+
+#[test]
+fn policies_say_what_starts_again() {
+    let place = Place::new();
+    let count = place.path("count");
+    let script = format!("echo x >> {}; exit $1", count.display());
+    let starts = || fs::read_to_string(&count).unwrap_or_default().lines().count();
+    for (policy, code) in [("always", "0"), ("on-failure", "3")] {
+        let _ = fs::remove_file(&count);
+        let run = place.run(&["--restart", policy, "--", "sh", "-c", &script, "sh", code]);
+        wait_until("three starts", || (starts() >= 3).then_some(()));
+        run.wait_for_text("starts again in");
+    }
+    let _ = fs::remove_file(&count);
+    run(&place, &["--restart", "on-failure", "--", "sh", "-c", &script, "sh", "0"]).expect(0, &[]);
+    run(&place, &["--restart", "never", "--", "sh", "-c", &script, "sh", "3"]).expect(3, &[]);
+    assert_eq!(starts(), 2);
+}
+
+#[test]
+fn a_second_supervisor_of_the_name_is_refused() {
+    let place = Place::new();
+    let first = place.run(&["--name", "one", "--", "sleep", "1000"]);
+    wait_until("running", || (place.output("status", &[]).code == 0).then_some(()));
+    let said = run(&place, &["--name", "one", "--", "true"]);
+    said.expect(125, &["'one'", &format!("process {}", first.pid()), "--name"]);
+    run(&place, &["--name", "two", "--", "true"]).expect(0, &[]);
+    run(&place, &["--name", "a/b", "--", "true"]).expect(2, &["a/b"]);
+}
