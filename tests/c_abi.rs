@@ -2,10 +2,13 @@
 
 mod compiled;
 
-use compiled::{STRICT, directory, expect_success, have, library, program, root};
+use compiled::{STRICT, expect_success, have, library, program, root};
 use std::collections::BTreeSet;
 use std::fs;
-use std::process::Command;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command, Stdio};
 
 #[test]
 fn the_library_exports_exactly_the_committed_symbols() {
@@ -79,10 +82,55 @@ fn the_same_under_valgrind() {
     expect_success(valgrind.arg(abuse).arg(data.path()));
 }
 
-#[test]
-fn every_example_compiles_in_strict_c11() {
-    for name in ["echo", "kv"] {
-        program(name, &format!("examples-c/{name}.c"), &["-std=c11"]);
+/// An example that runs without a supervisor, until SIGTERM.
+struct Example(Child);
+
+impl Example {
+    fn ask(address: &str, lines: &[(&str, &str)]) {
+        let socket = TcpStream::connect(address).unwrap();
+        let mut answers = BufReader::new(socket.try_clone().unwrap()).lines();
+        for (request, answer) in lines {
+            writeln!(&socket, "{request}").unwrap();
+            assert_eq!(answers.next().unwrap().unwrap(), *answer);
+        }
     }
-    assert!(directory().join("echo").exists());
+
+    fn stop(mut self) {
+        expect_success(Command::new("kill").arg(self.0.id().to_string()));
+        assert!(self.0.wait().unwrap().success(), "SIGTERM is a good end");
+    }
+}
+
+impl Drop for Example {
+    fn drop(&mut self) {
+        let _ = self.0.kill(); // gone already, if all went well
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn the_store_runs_by_itself_and_keeps_its_data() {
+    let data = tempfile::tempdir().unwrap();
+    let kv = program("kv", "examples-c/kv.c", &["-std=c11"]);
+    for exchange in [[("SET a 1", "OK 1"), ("GET a", "VALUE 1")], [("GET a", "VALUE 1"), ("SET b 2", "OK 2")]] {
+        let mut example =
+            Example(Command::new(&kv).arg(data.path()).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap());
+        let mut said = String::new();
+        BufReader::new(example.0.stderr.as_mut().unwrap()).read_line(&mut said).unwrap();
+        let address = said.trim().strip_prefix("kv: listening on ").unwrap_or_else(|| panic!("{said}"));
+        Example::ask(address, &exchange);
+        example.stop();
+    }
+}
+
+#[test]
+fn the_smallest_daemon_runs_on_a_listener_that_anybody_gives_it() {
+    let echo = program("echo", "examples-c/echo.c", &["-std=c11"]);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let give = "exec 3<&0; LISTEN_FDS=1 LISTEN_FDNAMES=echo.socket LISTEN_PID=$$ exec \"$0\"";
+    let mut command = Command::new("sh");
+    let example = Example(command.args(["-c", give]).arg(echo).stdin(OwnedFd::from(listener)).spawn().unwrap());
+    Example::ask(&address, &[("hello", "hello"), ("again", "again")]);
+    example.stop();
 }
