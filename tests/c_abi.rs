@@ -56,7 +56,7 @@ fn the_header_compiles_in_every_dialect_and_the_layout_is_as_promised() {
 fn no_input_and_no_order_of_calls_is_worse_than_an_error_code() {
     let data = tempfile::tempdir().unwrap();
     let abuse = program("abuse", "ffi-tests/c/abuse.c", &["-std=c11"]);
-    print!("{}", expect_success(Command::new(abuse).arg(data.path())));
+    expect_success(Command::new("timeout").arg("120").arg(abuse).arg(data.path()));
 }
 
 #[test]
@@ -66,8 +66,15 @@ fn the_same_under_valgrind() {
     }
     let data = tempfile::tempdir().unwrap();
     let abuse = program("abuse-valgrind", "ffi-tests/c/abuse.c", &["-std=c11"]);
-    let mut valgrind = Command::new("valgrind");
-    valgrind.args(["--quiet", "--error-exitcode=99", "--leak-check=full", "--errors-for-leak-kinds=definite"]);
+    let mut valgrind = Command::new("timeout");
+    valgrind.args([
+        "300",
+        "valgrind",
+        "--quiet",
+        "--error-exitcode=99",
+        "--leak-check=full",
+        "--errors-for-leak-kinds=definite",
+    ]);
     valgrind.arg(format!("--suppressions={}", root().join("ffi-tests/valgrind.supp").display()));
     expect_success(valgrind.arg(abuse).arg(data.path()));
 }

@@ -239,7 +239,12 @@ static void the_lock_is_taken(void) {
     handoff_free(other);
 }
 
-static void *serve(void *h) { return (void *)(intptr_t)handoff_serve(h); }
+static void *serve(void *h) {
+    int code;
+    do code = handoff_serve(h);
+    while (code == HANDOFF_EBUSY); /* while the other thread looks whether we are in it */
+    return (void *)(intptr_t)code;
+}
 
 static int exit_code_of(pid_t child) {
     int status = -1;

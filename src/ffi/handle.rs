@@ -198,3 +198,6 @@ unsafe fn destroy(h: *const Handoff) {
         log.deliver();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -173,7 +173,7 @@ impl Visit for Text {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         // Writing to a String does not fail.
         let _ = match field.name() {
-            "message" => write!(self.message, "{value:?}"),
+            "message" if self.message.is_empty() => write!(self.message, "{value:?}"),
             name => write!(self.fields, " {name}={value:?}"),
         };
     }
