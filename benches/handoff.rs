@@ -102,6 +102,10 @@ fn measure(listeners: usize) -> Measured {
     assert!(first.started(), "{}", first.reason);
     let mut measured = Measured { floor_ns: Vec::new(), total_ns: Vec::new(), pause_ns: Vec::new() };
     for round in 0..WARM_UP + ROUNDS / if listeners > 1 { 4 } else { 1 } {
+        // What is left of the round before is not part of this one.
+        while supervisor.status().phase != "idle" {
+            supervisor.turn(None).expect("a turn");
+        }
         let floor = exec_floor(&program);
         let outcome = supervisor.perform_handoff(&spec).expect("a handoff");
         assert!(outcome.committed(), "{}", outcome.reason);

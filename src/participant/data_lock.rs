@@ -28,8 +28,8 @@ pub struct DataDirLock {
     paths: Paths,
     gate: Option<LockFile>,
     lock: Option<LockFile>,
-    /// What was locked: looked up before the pause.
-    locked: Option<Fingerprint>,
+    /// What is locked: looked up before the pause.
+    fingerprint: Option<Fingerprint>,
     held: bool,
 }
 
@@ -46,7 +46,7 @@ impl DataDirLock {
     fn at(dir: &Path, network: bool) -> Result<Self> {
         check_directory(dir, network)?;
         let paths = Paths { dir: dir.into(), lock: dir.join(".handoff.lock"), gate: dir.join(".handoff.gate") };
-        Ok(Self { paths, gate: None, lock: None, locked: None, held: false })
+        Ok(Self { paths, gate: None, lock: None, fingerprint: None, held: false })
     }
 
     /// Looks for the place of the lock; none without a data directory and a control path.
@@ -59,7 +59,7 @@ impl DataDirLock {
             }
             (None, None) => return Ok(None),
         };
-        Ok(Some(Self { paths, gate: None, lock: None, locked: None, held: false }))
+        Ok(Some(Self { paths, gate: None, lock: None, fingerprint: None, held: false }))
     }
 
     /// The lock file.
@@ -72,12 +72,20 @@ impl DataDirLock {
         self.held
     }
 
+    /// Opens the lock file, so that this is done when every microsecond counts.
+    pub(super) fn open(&mut self) -> Result<()> {
+        if self.lock.is_none() {
+            self.lock = Some(LockFile::open(&self.paths.lock).map_err(explain(&self.paths.lock))?);
+        }
+        Ok(())
+    }
+
     /// Takes the gate, unless it came from the incumbent, then the lock. `Ok(false)`: somebody holds one of them.
     pub(super) fn try_take(&mut self) -> Result<bool> {
         let taken = try_one(&mut self.gate, &self.paths.gate)? && try_one(&mut self.lock, &self.paths.lock)?;
         if taken {
             self.held = true;
-            self.locked = Some(self.look_up()?);
+            self.fingerprint()?;
         }
         Ok(taken)
     }
@@ -104,16 +112,19 @@ impl DataDirLock {
     }
 
     /// What tells this directory from another one.
-    pub(super) fn fingerprint(&self) -> Result<Fingerprint> {
-        self.locked.map_or_else(|| self.look_up(), Ok)
-    }
-
-    fn look_up(&self) -> Result<Fingerprint> {
-        let stat = |path: &Path| {
-            let seen = fs::metadata(path).map_err(Error::system(format!("stat {}", path.display())))?;
-            Ok((seen.dev(), seen.ino()))
+    pub(super) fn fingerprint(&mut self) -> Result<Fingerprint> {
+        if let Some(known) = self.fingerprint {
+            return Ok(known);
+        }
+        let failed = |path: &Path| Error::system(format!("stat {}", path.display()));
+        let dir = fs::metadata(&self.paths.dir).map_err(failed(&self.paths.dir))?;
+        let lock = match &self.lock {
+            Some(lock) => lock.identity().map_err(failed(&self.paths.lock))?,
+            None => return Err(Error::State("the lock file is not open".into())),
         };
-        Ok(Fingerprint { directory: stat(&self.paths.dir)?, lock: stat(&self.paths.lock)? })
+        let found = Fingerprint { directory: (dir.dev(), dir.ino()), lock };
+        self.fingerprint = Some(found);
+        Ok(found)
     }
 
     /// Writes the record for people; it decides nothing.
@@ -165,14 +176,17 @@ fn check_directory(dir: &Path, network: bool) -> Result<()> {
 
 /// Opens and locks one file; keeps it only when it is locked.
 fn try_one(slot: &mut Option<LockFile>, path: &Path) -> Result<bool> {
-    let explain = |error: io::Error| Error::System { what: format!("lock {}", path.display()), source: error };
     let file = match slot.take() {
         Some(file) => file,
-        None => LockFile::open(path).map_err(explain)?,
+        None => LockFile::open(path).map_err(explain(path))?,
     };
-    if !file.try_lock().map_err(explain)? {
+    if !file.try_lock().map_err(explain(path))? {
         return Ok(false);
     }
     *slot = Some(file);
     Ok(true)
+}
+
+fn explain(path: &Path) -> impl Fn(io::Error) -> Error {
+    move |source| Error::System { what: format!("lock {}", path.display()), source }
 }

@@ -126,27 +126,28 @@ impl Participant {
     /// Says that everything is loaded that does not need the data. Without a predecessor it does nothing. (owner)
     ///
     /// # Errors
-    /// [`Error::Busy`], [`Error::Forked`].
+    /// The control path can not be bound, or the lock file not opened: exit.
     pub fn warmed(&self) -> Result<()> {
         let _owned = self.enter()?;
-        self.shared.with(|core| {
+        let result = self.shared.with(|core| {
             core.pump();
-            core.feed_successor(successor::Input::Warmed);
+            core.say_warmed()
         })?;
-        self.leave()
+        self.leave()?;
+        result
     }
 
     /// Waits until the data may be opened: then the lock is held. Says [`Participant::warmed`] if that was not said. (owner)
     ///
     /// # Errors
-    /// [`Error::Aborted`]: exit. [`Error::Locked`], with the holder. [`Error::Stopped`].
+    /// [`Error::Aborted`]: exit. [`Error::Locked`], with the holder. [`Error::Stopped`]. Those of [`Participant::warmed`].
     pub fn wait_for_begin(&self, timeout: Option<Duration>) -> Result<Progress> {
         let _owned = self.enter()?;
         let until = timeout.map(|timeout| Instant::now() + timeout);
         let patience = self.shared.with(|core| {
-            core.feed_successor(successor::Input::Warmed);
-            *core.patience.get_or_insert_with(|| Instant::now() + LOCK_PATIENCE)
-        })?;
+            core.say_warmed()?;
+            Ok(*core.patience.get_or_insert_with(|| Instant::now() + LOCK_PATIENCE))
+        })??;
         let result = loop {
             let (begun, retry) = self.shared.with(|core| {
                 core.turn();

@@ -37,7 +37,17 @@ impl Core {
         }
     }
 
-    /// The first call of announce_ready: binds the control path under its temporary name, then says Ready.
+    /// N says that it is warm; before that it does whatever can fail, or takes time, and does not need the data.
+    pub(super) fn say_warmed(&mut self) -> Result<()> {
+        if self.successor().is_some() {
+            self.control.prepare()?;
+            self.lock.as_mut().map_or(Ok(()), DataDirLock::open)?;
+        }
+        self.feed_successor(successor::Input::Warmed);
+        Ok(())
+    }
+
+    /// The first call of announce_ready.
     pub(super) fn announce(&mut self, readiness: &Readiness) -> Result<()> {
         self.pump();
         let cold = self.successor().is_none();
@@ -59,13 +69,8 @@ impl Core {
             _ if self.end.is_some() => return Ok(()), // commit_state says why
             _ => return Err(too_early()),
         }
-        let bound = self.control.prepare();
-        let readiness = match &bound {
-            Ok(()) => readiness.clone(),
-            Err(error) => Readiness { unhealthy: true, detail: error.to_string(), ..Readiness::default() },
-        };
-        self.feed_successor(successor::Input::Opened(readiness));
-        bound
+        self.feed_successor(successor::Input::Opened(readiness.clone()));
+        Ok(())
     }
 
     /// Whether this process serves.

@@ -21,6 +21,11 @@ pub fn soft_nofile() -> io::Result<u64> {
 
 /// How many descriptors this process has open (proc_pid_fd(5)).
 pub fn open_descriptors() -> io::Result<usize> {
+    // Linux 6.2 and newer tell it as the size of the directory; to read it takes ten times as long.
+    let told = fs::metadata("/proc/self/fd")?.len();
+    if told > 0 {
+        return Ok(told as usize);
+    }
     // The directory that is being read is one of them, and gone afterwards.
     Ok(fs::read_dir("/proc/self/fd")?.count().saturating_sub(1))
 }

@@ -24,13 +24,21 @@ impl Pidfd {
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd as i32) }))
     }
 
-    /// A descriptor from elsewhere, after a check that it is a pidfd (its fdinfo has a `Pid:`
-    /// line; a `/proc/<pid>` directory, which can be signalled too, has none and would always
-    /// look dead). Sets `FD_CLOEXEC`. `InvalidInput`: it is something else.
+    /// A descriptor from elsewhere, after a check that it is a pidfd: waitid(2) takes no other (a `/proc/<pid>`
+    /// directory can be signalled, too, but would always look dead). Sets `FD_CLOEXEC`. `InvalidInput`: it is something
+    /// else.
     pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
-        if fdinfo_pid(fd.as_fd())?.is_none() {
-            let what = format!("descriptor {} is no pidfd", fd.as_raw_fd());
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+        // SAFETY: a null siginfo is allowed; with WNOWAIT nothing is reaped.
+        let found = Errno::result(unsafe {
+            libc::waitid(libc::P_PIDFD, fd.as_raw_fd().cast_unsigned(), std::ptr::null_mut(), flags)
+        });
+        match found {
+            Ok(_) | Err(Errno::ECHILD) => {} // a child, or somebody else's
+            Err(_) => {
+                let what = format!("descriptor {} is no pidfd", fd.as_raw_fd());
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+            }
         }
         set_cloexec(&fd)?;
         Ok(Self(fd))
