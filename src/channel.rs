@@ -45,13 +45,15 @@ pub enum Incoming {
 #[derive(Debug)]
 pub struct Channel {
     socket: Seqpacket,
-    frame: Vec<u8>,
+    outgoing: Vec<u8>,
+    /// Of the largest size, once something has come: zeroed once, and only the pages that are written cost memory.
+    incoming: Vec<u8>,
 }
 
 impl Channel {
     /// Takes over a connected socket.
     pub fn new(socket: Seqpacket) -> Self {
-        Self { socket, frame: Vec::new() }
+        Self { socket, outgoing: Vec::new(), incoming: Vec::new() }
     }
 
     /// Sends a message with its descriptors.
@@ -60,8 +62,8 @@ impl Channel {
     /// `EPIPE` if the peer has closed, `EAGAIN` if its queue is full: a peer that does not read is treated as gone.
     pub fn send(&mut self, message: &Message, fds: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
         debug_assert_eq!(fds.len(), message.attachments().len());
-        encode(message, &mut self.frame)?;
-        Ok(self.socket.send(&self.frame, fds)?)
+        encode(message, &mut self.outgoing)?;
+        Ok(self.socket.send(&self.outgoing, fds)?)
     }
 
     /// Receives the next message, without waiting.
@@ -69,13 +71,15 @@ impl Channel {
     /// # Errors
     /// What came is no message of this protocol; the session can not go on.
     pub fn receive(&mut self) -> Result<Incoming, ChannelError> {
-        self.frame.resize(FRAME_BYTES_MAX, 0);
-        let packet = match self.socket.receive(&mut self.frame)? {
+        if self.incoming.is_empty() {
+            self.incoming = vec![0; FRAME_BYTES_MAX];
+        }
+        let packet = match self.socket.receive(&mut self.incoming)? {
             Received::Packet(packet) => packet,
             Received::Nothing => return Ok(Incoming::Nothing),
             Received::End => return Ok(Incoming::End),
         };
-        let message = decode(&self.frame[..packet.len])?;
+        let message = decode(&self.incoming[..packet.len])?;
         let (needed, came) = (message.attachments().len(), packet.fds.len());
         if needed != came {
             return Err(ChannelError::Attachments { message: message.name(), needed, came });
