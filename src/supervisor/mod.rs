@@ -178,6 +178,7 @@ impl Supervisor {
         let excess = earlier.len().saturating_sub(EVENTS_MAX);
         earlier.drain(..excess);
         self.engine.events = earlier;
+        self.engine.wake();
         outcome
     }
 
@@ -241,6 +242,7 @@ impl Supervisor {
     /// Without one it does nothing.
     pub fn cancel(&mut self, reason: &str) {
         self.engine.feed(Input::Cancel(reason.to_owned()));
+        self.engine.wake();
     }
 
     /// Waits until something happens, `timeout` at most (None: no limit), deals with it, and returns the events. They may

@@ -43,6 +43,7 @@ impl Engine {
         let on_incumbent_death = attempt.spec.on_incumbent_death;
         self.attempt = Some(attempt);
         self.feed(Input::StartHandoff(Plan { terms, drain_grace_ns, on_incumbent_death }));
+        self.wake();
         Ok(())
     }
 
@@ -52,6 +53,7 @@ impl Engine {
         }
         self.attempt = Some(Attempt::new(0, spec, monotonic_ns()));
         self.feed(Input::StartCold);
+        self.wake();
         Ok(())
     }
 
