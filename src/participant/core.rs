@@ -251,7 +251,7 @@ impl Core {
     }
 
     fn on_message(&mut self, message: Message, fds: Vec<OwnedFd>) {
-        tracing::trace!(target: "handoff", message = message.name(), handoff_id = message.id().0, "received");
+        tracing::trace!(target: "handoff", name = message.name(), handoff_id = message.id().0, "received");
         match &self.machine {
             Machine::Successor(_) => self.on_successor_message(message, fds),
             Machine::Incumbent(_) => self.on_incumbent_message(message, fds),
@@ -291,7 +291,7 @@ impl Core {
                     self.feed_incumbent(incumbent::Input::SuccessorServing);
                 }
                 (Ok(Incoming::Message(message, ..)), _) => {
-                    tracing::warn!(target: "handoff", message = message.name(), "dropped: not for the transfer socket");
+                    tracing::warn!(target: "handoff", name = message.name(), "dropped: not for the transfer socket");
                 }
                 (Ok(Incoming::Nothing), _) => return,
                 (Ok(Incoming::End) | Err(_), _) => return self.close_transfer(), // the pidfd tells who died
@@ -362,8 +362,8 @@ impl Core {
         let Some(session) = &mut self.session else { return };
         // A peer that is gone shows as the end of the session, when its last messages are read.
         match session.send(message, &[]) {
-            Ok(()) => tracing::trace!(target: "handoff", message = message.name(), handoff_id = message.id().0, "sent"),
-            Err(error) => tracing::debug!(target: "handoff", message = message.name(), %error, "not sent"),
+            Ok(()) => tracing::trace!(target: "handoff", name = message.name(), handoff_id = message.id().0, "sent"),
+            Err(error) => tracing::debug!(target: "handoff", name = message.name(), %error, "not sent"),
         }
     }
 

@@ -6,7 +6,9 @@ use super::engine::{Due, Engine, Leaving, Processes};
 use super::outcome::verdict_name;
 use super::trace;
 use crate::channel::{ChannelError, decide};
-use crate::limits::{ABORT_GRACE, DEATH_AFTER_END, LIVENESS, RETIRE_GRACE, SERVING_TIMEOUT, SLACK};
+use crate::limits::{
+    ABORT_GRACE, DEATH_AFTER_END, LIVENESS, REPAIRED_IN_PAUSE_MAX, RETIRE_GRACE, SERVING_TIMEOUT, SLACK,
+};
 use crate::protocol::message::Message;
 use crate::protocol::supervisor::{Action, Input, Peer, Phase, Timer, Verdict};
 use crate::protocol::{Decide, Decision};
@@ -72,7 +74,7 @@ impl Engine {
         if let Some(attempt) = &mut self.attempt {
             attempt.note(message);
         }
-        if matches!(message, Message::SealRequest(_)) {
+        if matches!(message, Message::SealRequest(_)) && self.listeners.len() <= REPAIRED_IN_PAUSE_MAX {
             // While O seals: what its drain may have done to the listeners would refuse clients during the pause.
             self.listeners.repair();
         }

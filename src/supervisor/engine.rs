@@ -83,8 +83,8 @@ pub(super) enum Due {
     Leaving(u64),
     /// Another look at the page.
     Page,
-    /// More output than one turn reads.
-    Output,
+    /// Events that nobody has fetched, or more output than one turn reads.
+    More,
 }
 
 /// What a process was when it died.
@@ -192,7 +192,7 @@ impl Engine {
             self.timers.arm(Due::Page, monotonic_ns() + PAGE_POLL.as_nanos() as u64);
         }
         if self.output_waits() {
-            self.timers.arm(Due::Output, monotonic_ns());
+            self.timers.arm(Due::More, monotonic_ns());
         }
     }
 
@@ -295,7 +295,7 @@ impl Engine {
             match self.timers.next_due() {
                 Some(Due::Machine(timer)) => self.feed(Input::Timer(timer)),
                 Some(Due::Leaving(key)) => self.hasten(key),
-                Some(Due::Page | Due::Output) => {} // the turn looks in any case
+                Some(Due::Page | Due::More) => {} // the turn looks in any case
                 None => return,
             }
         }
@@ -363,6 +363,13 @@ impl Engine {
             if !more {
                 break;
             }
+        }
+    }
+
+    /// Makes a loop around this one fetch the events that came outside of a turn.
+    pub(super) fn wake(&mut self) {
+        if !self.events.is_empty() {
+            self.timers.arm(Due::More, monotonic_ns());
         }
     }
 

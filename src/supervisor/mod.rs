@@ -23,6 +23,7 @@ pub use outcome::{HandoffOutcome, verdict_name};
 pub use spec::SpawnSpec;
 
 use crate::error::{Error, Result};
+use crate::limits::EVENTS_MAX;
 use crate::protocol::supervisor::{Input, Phase};
 use crate::sys::limits::raise_nofile;
 use engine::Engine;
@@ -129,7 +130,8 @@ impl Supervisor {
 
     /// Holds a socket that each process of the service inherits under `name` (`LISTEN_FDNAMES`), in the order of these
     /// calls. Its `O_NONBLOCK` is left as it is. A socket that listens gets [`crate::limits::LISTEN_BACKLOG`] as its backlog
-    /// around each handoff, which repairs what a daemon did to it.
+    /// in each handoff and after it, which repairs what a daemon did to it; of more than
+    /// [`crate::limits::REPAIRED_IN_PAUSE_MAX`], only after it.
     ///
     /// # Errors
     /// [`Error::Invalid`](crate::Error::Invalid): a name that is empty or has a colon or a control character, or a
@@ -173,7 +175,10 @@ impl Supervisor {
         let steps = |event: &Event| matches!(event, Event::Phase(_) | Event::Progress { .. });
         earlier.retain(|event| !steps(event));
         earlier.extend(std::mem::take(&mut self.engine.events).into_iter().filter(|event| !steps(event)));
+        let excess = earlier.len().saturating_sub(EVENTS_MAX);
+        earlier.drain(..excess);
         self.engine.events = earlier;
+        self.engine.wake();
         outcome
     }
 
@@ -237,6 +242,7 @@ impl Supervisor {
     /// Without one it does nothing.
     pub fn cancel(&mut self, reason: &str) {
         self.engine.feed(Input::Cancel(reason.to_owned()));
+        self.engine.wake();
     }
 
     /// Waits until something happens, `timeout` at most (None: no limit), deals with it, and returns the events. They may

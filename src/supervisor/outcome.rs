@@ -32,7 +32,7 @@ pub struct HandoffOutcome {
     pub pause_ns: u64,
     /// From the call to the outcome.
     pub total_ns: u64,
-    /// The errno(3) of a program that could not be started; not in the JSON.
+    /// The errno(3) of a spawn that failed; what [`super::SpawnSpec::check`] finds has none. Not in the JSON.
     pub errno: Option<i32>,
 }
 

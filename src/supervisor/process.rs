@@ -1,5 +1,6 @@
 //! A process that S has started.
 
+use super::journal::Identity;
 use super::output::Output;
 use super::spec::SpawnSpec;
 use crate::channel::Channel;
@@ -50,6 +51,8 @@ pub(super) struct Process {
     pub(super) pid: i32,
     pub(super) generation: u64,
     pub(super) pidfd: Pidfd,
+    /// For the journal, if there is one.
+    pub(super) identity: Option<Identity>,
     /// None once it has ended.
     pub(super) session: Option<Channel>,
     /// The session has ended, and the machine does not know it yet.

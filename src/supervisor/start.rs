@@ -43,6 +43,7 @@ impl Engine {
         let on_incumbent_death = attempt.spec.on_incumbent_death;
         self.attempt = Some(attempt);
         self.feed(Input::StartHandoff(Plan { terms, drain_grace_ns, on_incumbent_death }));
+        self.wake();
         Ok(())
     }
 
@@ -52,6 +53,7 @@ impl Engine {
         }
         self.attempt = Some(Attempt::new(0, spec, monotonic_ns()));
         self.feed(Input::StartCold);
+        self.wake();
         Ok(())
     }
 
@@ -83,12 +85,15 @@ impl Engine {
         let incumbent = &incumbent.pidfd;
         self.rendezvous = Some(Rendezvous::new(id, page, incumbent)?);
         let successor = self.launch(&spec, Role::Successor, id)?;
-        let (pid, generation) = (successor.pid, self.machine.generation() + 1);
+        let generation = self.machine.generation() + 1;
         let successor = self.processes.successor.insert(Process { generation, ..successor });
         successor.watch(&self.epoll).map_err(|errno| Error::system("cannot watch the successor")(errno.into()))?;
-        // All this while the successor starts.
-        self.listeners.repair();
-        self.write_journal(Identity::of(pid))
+        // This while the successor starts.
+        if self.journal.is_some() {
+            successor.identity = Identity::of(successor.pid);
+        }
+        let identity = successor.identity;
+        self.write_journal(identity)
     }
 
     /// The successor can not be used, before it was told anything.
@@ -127,6 +132,9 @@ impl Engine {
         let process = self.processes.incumbent.insert(Process { generation, ..process });
         process.watch(&self.epoll).map_err(|errno| Error::system("cannot watch the daemon")(errno.into()))?;
         self.serving_spec = Some(spec);
+        if self.journal.is_some() {
+            process.identity = Identity::of(process.pid);
+        }
         self.write_journal(None)
     }
 
@@ -174,6 +182,7 @@ impl Engine {
                     pid: child.pid,
                     generation: 0,
                     pidfd: child.pidfd,
+                    identity: None,
                     session: Some(Channel::new(ours)),
                     end_is_news: false,
                     spec: spec.clone(),
@@ -242,7 +251,7 @@ impl Engine {
     /// Writes down what runs; with a successor, that a handoff is open.
     pub(super) fn write_journal(&mut self, successor: Option<Identity>) -> Result<()> {
         let Some(journal) = &self.journal else { return Ok(()) };
-        let incumbent = self.processes.incumbent.as_ref().and_then(|process| Identity::of(process.pid));
+        let incumbent = self.processes.incumbent.as_ref().and_then(|process| process.identity);
         let rendezvous = self.rendezvous.as_mut().zip(successor);
         let handoff = rendezvous.and_then(|(rendezvous, successor)| {
             rendezvous.in_journal = true;

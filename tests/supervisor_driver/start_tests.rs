@@ -3,9 +3,11 @@
 use crate::support::{LONG, Service, children, wait_until};
 use handoff::supervisor::{Event, SpawnSpec, Supervisor, Verdict};
 use handoff::sys::pidfd::Pidfd;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use std::fs;
 use std::net::TcpListener;
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -75,6 +77,21 @@ fn a_program_that_can_not_be_executed_fails_the_cold_start() {
     }
     let outcome = service.hand_off("normal");
     assert_eq!(outcome.verdict, Verdict::StartedCold);
+}
+
+#[test]
+fn a_loop_around_hears_of_what_failed_at_once() {
+    let mut service = Service::new();
+    let missing = SpawnSpec::new(["/no/such/program"]);
+    service.s().start(&missing).unwrap();
+    let supervisor = service.s();
+    let mut entry = [PollFd::new(supervisor.as_fd(), PollFlags::POLLIN)];
+    assert_eq!(poll(&mut entry, PollTimeout::from(60_000_u16)), Ok(1));
+    assert!(supervisor.next_due().is_some());
+    let events = supervisor.turn(None).unwrap();
+    let failed =
+        |event: &Event| matches!(event, Event::Outcome(outcome) if outcome.errno.is_none() && outcome.pid == 0);
+    assert!(events.iter().any(failed), "{events:?}");
 }
 
 #[test]
