@@ -7,7 +7,7 @@ use super::core::{Core, End};
 use super::data_lock::DataDirLock;
 use super::event::{Event, EventKind};
 use super::listeners::InheritedListeners;
-use super::shared::{Help, Shared};
+use super::shared::{Help, Owned, Shared};
 use crate::error::{Error, Result};
 use crate::limits::{LOCK_PATIENCE, REVISIONS_MAX};
 use crate::protocol::message::Readiness;
@@ -107,20 +107,18 @@ impl Participant {
     /// # Errors
     /// [`Error::Aborted`], with its reason: exit.
     pub fn wait_for_ack(&self) -> Result<()> {
-        let _owned = self.enter()?;
-        let result = loop {
+        let _inside = self.enter()?;
+        loop {
             let (accepted, end) = self.shared.with(|core| {
                 core.pump();
                 (core.successor().is_none_or(|machine| machine.terms().is_some()), core.end.clone())
             })?;
             match end {
-                Some(End::Aborted(reason)) => break Err(Error::Aborted(reason)),
-                _ if accepted => break Ok(()),
+                Some(End::Aborted(reason)) => return Err(Error::Aborted(reason)),
+                _ if accepted => return Ok(()),
                 _ => self.shared.sleep(None)?,
             }
-        };
-        self.leave()?;
-        result
+        }
     }
 
     /// Says that everything is loaded that does not need the data. Without a predecessor it does nothing. (owner)
@@ -128,13 +126,11 @@ impl Participant {
     /// # Errors
     /// The control path can not be bound, or the lock file not opened: exit.
     pub fn warmed(&self) -> Result<()> {
-        let _owned = self.enter()?;
-        let result = self.shared.with(|core| {
+        let _inside = self.enter()?;
+        self.shared.with(|core| {
             core.pump();
             core.say_warmed()
-        })?;
-        self.leave()?;
-        result
+        })?
     }
 
     /// Waits until the data may be opened: then the lock is held. Says [`Participant::warmed`] if that was not said. (owner)
@@ -142,29 +138,27 @@ impl Participant {
     /// # Errors
     /// [`Error::Aborted`]: exit. [`Error::Locked`], with the holder. [`Error::Stopped`]. Those of [`Participant::warmed`].
     pub fn wait_for_begin(&self, timeout: Option<Duration>) -> Result<Progress> {
-        let _owned = self.enter()?;
+        let _inside = self.enter()?;
         let until = timeout.map(|timeout| Instant::now() + timeout);
         let patience = self.shared.with(|core| {
             core.say_warmed()?;
             Ok(*core.patience.get_or_insert_with(|| Instant::now() + LOCK_PATIENCE))
         })??;
-        let result = loop {
+        loop {
             let (begun, retry) = self.shared.with(|core| {
                 core.turn();
                 core.begin_state(patience)
             })?;
-            match begun {
-                Err(error) => break Err(error),
-                Ok(true) => break Ok(Progress::Done),
-                Ok(false) if self.shared.is_stopping() => break Err(Error::Stopped),
-                Ok(false) => {}
+            if begun? {
+                return Ok(Progress::Done);
+            }
+            if self.shared.is_stopping() {
+                return Err(Error::Stopped);
             }
             if !self.sleep(until, retry)? {
-                break Ok(Progress::Pending);
+                return Ok(Progress::Pending);
             }
-        };
-        self.leave()?;
-        result
+        }
     }
 
     /// Says that this process could serve, and waits for the commit. When it is through, the process serves: it may
@@ -178,28 +172,21 @@ impl Participant {
         if readiness.revisions.len() > REVISIONS_MAX {
             return Err(Error::TooBig(format!("at most {REVISIONS_MAX} revisions")));
         }
-        let _owned = self.enter()?;
+        let _inside = self.enter()?;
         let until = timeout.map(|timeout| Instant::now() + timeout);
-        let announced = self.shared.with(|core| core.announce(readiness))?;
-        let result = match announced {
-            Err(error) => Err(error),
-            Ok(()) => loop {
-                let state = self.shared.with(|core| {
-                    core.turn();
-                    core.commit_state()
-                })?;
-                match state {
-                    Err(error) => break Err(error),
-                    Ok(true) => break Ok(Progress::Done),
-                    Ok(false) if !self.sleep(until, None)? => break Ok(Progress::Pending),
-                    Ok(false) => {}
-                }
-            },
-        };
-        self.leave()?;
-        match result {
-            Err(Error::Aborted(_)) if self.shared.is_stopping() => Err(Error::Stopped),
-            result => result,
+        self.shared.with(|core| core.announce(readiness))??;
+        loop {
+            let committed = self.shared.with(|core| {
+                core.turn();
+                core.commit_state()
+            })?;
+            match committed {
+                Err(Error::Aborted(_)) if self.shared.is_stopping() => return Err(Error::Stopped),
+                Err(error) => return Err(error),
+                Ok(true) => return Ok(Progress::Done),
+                Ok(false) if !self.sleep(until, None)? => return Ok(Progress::Pending),
+                Ok(false) => {}
+            }
         }
     }
 
@@ -220,10 +207,8 @@ impl Participant {
     /// # Errors
     /// [`Error::Resume`]: this process can not take over again; exit. [`Error::Aborted`]: exit.
     pub fn dispatch(&self) -> Result<Option<Event>> {
-        let _owned = self.enter()?;
-        let event = self.next_event();
-        self.leave()?;
-        event
+        let _inside = self.enter()?;
+        self.next_event()
     }
 
     /// Waits for the next event. (owner)
@@ -231,17 +216,14 @@ impl Participant {
     /// # Errors
     /// As [`Participant::dispatch`].
     pub fn wait_event(&self) -> Result<Event> {
-        let _owned = self.enter()?;
+        let _inside = self.enter()?;
         self.shared.with(|core| core.check_ready())??;
-        let event = loop {
-            match self.next_event() {
-                Ok(Some(event)) => break Ok(event),
-                Ok(None) => self.shared.sleep(None)?,
-                Err(error) => break Err(error),
+        loop {
+            match self.next_event()? {
+                Some(event) => return Ok(event),
+                None => self.shared.sleep(None)?,
             }
-        };
-        self.leave()?;
-        event
+        }
     }
 
     fn next_event(&self) -> Result<Option<Event>> {
@@ -271,10 +253,10 @@ impl Participant {
 
     // ---- who attends
 
-    fn enter(&self) -> Result<super::shared::Owned<'_>> {
+    fn enter(&self) -> Result<Inside<'_>> {
         let owned = self.shared.own()?;
         self.lock_help().owner_enters();
-        Ok(owned)
+        Ok(Inside { participant: self, _owned: owned })
     }
 
     fn leave(&self) -> Result<()> {
@@ -298,6 +280,18 @@ impl Participant {
         let timeout = [left, retry].into_iter().flatten().min();
         self.shared.sleep(timeout)?;
         Ok(true)
+    }
+}
+
+/// The owner's thread is inside the library: it attends, and not the helper.
+struct Inside<'a> {
+    participant: &'a Participant,
+    _owned: Owned<'a>,
+}
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        let _ = self.participant.leave(); // poisoned: the next call says so
     }
 }
 
