@@ -102,10 +102,7 @@ fn measure(listeners: usize) -> Measured {
     assert!(first.started(), "{}", first.reason);
     let mut measured = Measured { floor_ns: Vec::new(), total_ns: Vec::new(), pause_ns: Vec::new() };
     for round in 0..WARM_UP + ROUNDS / if listeners > 1 { 4 } else { 1 } {
-        // What is left of the round before is not part of this one.
-        while supervisor.status().phase != "idle" {
-            supervisor.turn(None).expect("a turn");
-        }
+        settle(&mut supervisor);
         let floor = exec_floor(&program);
         let outcome = supervisor.perform_handoff(&spec).expect("a handoff");
         assert!(outcome.committed(), "{}", outcome.reason);
@@ -115,8 +112,19 @@ fn measure(listeners: usize) -> Measured {
             measured.pause_ns.push(outcome.pause_ns);
         }
     }
+    settle(&mut supervisor); // or the incumbent would rightly take over
     supervisor.signal(nix::sys::signal::Signal::SIGKILL as i32).expect("an end");
+    while supervisor.status().pid.is_some() {
+        supervisor.turn(None).expect("a turn");
+    }
     measured
+}
+
+/// What is left of the round before is not part of the next one.
+fn settle(supervisor: &mut Supervisor) {
+    while supervisor.status().phase != "idle" {
+        supervisor.turn(None).expect("a turn");
+    }
 }
 
 /// From spawn to the first byte of main, of this very program.

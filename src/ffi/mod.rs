@@ -1,8 +1,11 @@
 //! The C ABI: a thin shell over [`crate::participant`], with no logic of its own.
 //!
 //! The comments on what is exported here are `include/handoff.h`: cbindgen copies them, in the order of the source. What
-//! every call has in common, null, fork, overlap, log and panic, is in one place, [`handle`].
+//! every call has in common, null, fork, overlap, log and panic, is in one place, `handle`.
 #![allow(clippy::missing_safety_doc)] // what a caller must keep is in the header's own words
+
+// [owner], [event], [any] and [signal] are the thread classes of the header, not links.
+#![allow(rustdoc::broken_intra_doc_links)]
 
 mod answer;
 mod enums;

@@ -107,7 +107,7 @@ impl Supervisor {
     /// inherited as well as sent. Children inherit the raised limit.
     ///
     /// # Errors
-    /// [`Error::System`](crate::Error::System): no epoll, timer or inotify instance.
+    /// [`Error::System`]: no epoll, timer or inotify instance.
     pub fn new() -> Result<Self> {
         // More is not possible: then the start of a process says so, if it is too few.
         let _ = raise_nofile();
@@ -117,7 +117,7 @@ impl Supervisor {
     /// Names the service, for files and logs. Default: the journal's name without its extension, or the program's.
     ///
     /// # Errors
-    /// [`Error::Invalid`](crate::Error::Invalid): empty, or with a slash or a control character.
+    /// [`Error::Invalid`]: empty, or with a slash or a control character.
     pub fn with_name(mut self, name: &str) -> Result<Self> {
         if name.is_empty() || name.chars().any(|c| c == '/' || c.is_control()) {
             return Err(Error::Invalid(format!(
@@ -134,9 +134,9 @@ impl Supervisor {
     /// [`crate::limits::REPAIRED_IN_PAUSE_MAX`], only after it.
     ///
     /// # Errors
-    /// [`Error::Invalid`](crate::Error::Invalid): a name that is empty or has a colon or a control character, or a
-    /// descriptor that is no socket. [`Error::Duplicate`](crate::Error::Duplicate): the name is taken.
-    /// [`Error::Limit`](crate::Error::Limit): too many.
+    /// [`Error::Invalid`]: a name that is empty or has a colon or a control character, or a
+    /// descriptor that is no socket. [`Error::Duplicate`]: the name is taken.
+    /// [`Error::Limit`]: too many.
     pub fn with_listener(mut self, name: &str, fd: impl Into<OwnedFd>) -> Result<Self> {
         self.engine.listeners.add(name, fd.into())?;
         Ok(self)
@@ -163,8 +163,8 @@ impl Supervisor {
     /// An outcome that is not wanted is no error: look at [`HandoffOutcome::verdict`].
     ///
     /// # Errors
-    /// [`Error::Busy`](crate::Error::Busy): a handoff is under way, nothing was disturbed.
-    /// [`Error::System`](crate::Error::System): epoll failed.
+    /// [`Error::Busy`]: a handoff is under way, nothing was disturbed.
+    /// [`Error::System`]: epoll failed.
     pub fn perform_handoff(&mut self, spec: &SpawnSpec) -> Result<HandoffOutcome> {
         self.engine.turn(Some(Duration::ZERO))?;
         while self.engine.machine.phase() == Phase::Retiring {
@@ -194,7 +194,7 @@ impl Supervisor {
     /// Looks whether the journal names a process that lives. Adopting it is not built yet, so it refuses.
     ///
     /// # Errors
-    /// [`Error::Locked`](crate::Error::Locked): a process of this service lives; the text names it.
+    /// [`Error::Locked`]: a process of this service lives; the text names it.
     pub fn resume_from_journal(&mut self) -> Result<Option<HandoffOutcome>> {
         let Some(journal) = &self.engine.journal else {
             return Err(Error::State("there is no journal to resume from".into()));
@@ -215,7 +215,7 @@ impl Supervisor {
     /// outcome comes as [`Event::Outcome`], also that of a program that can not be executed.
     ///
     /// # Errors
-    /// [`Error::Busy`](crate::Error::Busy): a handoff or a start is under way, or the incumbent of the last one has not
+    /// [`Error::Busy`]: a handoff or a start is under way, or the incumbent of the last one has not
     /// retired yet; nothing was disturbed.
     pub fn start(&mut self, spec: &SpawnSpec) -> Result<()> {
         self.engine.turn(Some(Duration::ZERO))?;
@@ -225,7 +225,7 @@ impl Supervisor {
     /// Starts the program of the last process that served again, without a predecessor.
     ///
     /// # Errors
-    /// [`Error::State`](crate::Error::State): a process runs, or none ever did. [`Error::Busy`](crate::Error::Busy) as with
+    /// [`Error::State`]: a process runs, or none ever did. [`Error::Busy`] as with
     /// [`Self::start`].
     pub fn restart_cold(&mut self) -> Result<()> {
         self.engine.turn(Some(Duration::ZERO))?;
@@ -249,7 +249,7 @@ impl Supervisor {
     /// be none.
     ///
     /// # Errors
-    /// [`Error::System`](crate::Error::System): epoll failed.
+    /// [`Error::System`]: epoll failed.
     pub fn turn(&mut self, timeout: Option<Duration>) -> Result<Vec<Event>> {
         let timeout = if self.engine.events.is_empty() { timeout } else { Some(Duration::ZERO) };
         self.engine.turn(timeout)?;
@@ -295,8 +295,8 @@ impl Supervisor {
     /// Sends a signal to the process that serves, through its pidfd.
     ///
     /// # Errors
-    /// [`Error::Invalid`](crate::Error::Invalid): no such signal. [`Error::State`](crate::Error::State): no process runs.
-    /// [`Error::System`](crate::Error::System): not permitted.
+    /// [`Error::Invalid`]: no such signal. [`Error::State`]: no process runs.
+    /// [`Error::System`]: not permitted.
     pub fn signal(&self, signal: i32) -> Result<()> {
         let signal = Signal::try_from(signal).map_err(|_| Error::Invalid(format!("there is no signal {signal}")))?;
         match self.server() {
