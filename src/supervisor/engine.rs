@@ -277,6 +277,7 @@ impl Engine {
         process.unwatch(&self.epoll);
         self.timers.disarm(Due::Leaving(key));
         self.read_last_output(&mut process);
+        process.clean_up();
         let (status, text) = process.reap();
         self.remove_output(&mut process);
         let Was::Peer(peer) = was else { return };
