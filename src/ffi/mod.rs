@@ -2,7 +2,8 @@
 //!
 //! The comments on what is exported here are `include/handoff.h`: cbindgen copies them, in the order of the source. What
 //! every call has in common, null, fork, overlap, log and panic, is in one place, `handle`.
-#![allow(clippy::missing_safety_doc)] // what a caller must keep is in the header's own words
+#![allow(clippy::missing_safety_doc)]
+// what a caller must keep is in the header's own words
 
 // [owner], [event], [any] and [signal] are the thread classes of the header, not links.
 #![allow(rustdoc::broken_intra_doc_links)]

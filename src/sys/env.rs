@@ -3,10 +3,11 @@
 
 use std::env;
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 
-use super::fd::{set_cloexec, socket_option};
+use super::fd::{set_cloexec, set_cloexec_range, socket_option};
 use super::seqpacket::Seqpacket;
 
 const LISTEN_FDS: &str = "LISTEN_FDS";
@@ -265,9 +266,11 @@ unsafe fn adopt(plan: Plan) -> Result<Inherited, EnvError> {
         data_dir: plan.data_dir,
         role_is_successor: plan.role_is_successor,
     };
-    for fd in inherited.listeners.iter().map(|(_, fd)| fd).chain(&inherited.session) {
-        // It cannot fail on an open descriptor.
-        let _ = set_cloexec(fd);
+    if let Some(count) = inherited.listeners.len().checked_sub(1) {
+        set_cloexec_range(FIRST_FD, FIRST_FD + count as RawFd);
+    }
+    if let Some(fd) = &inherited.session {
+        let _ = set_cloexec(fd); // it cannot fail on an open descriptor
     }
     Ok(inherited)
 }
@@ -280,17 +283,19 @@ fn check_open(name: &'static str, fd: RawFd) -> Result<(), EnvError> {
     }
 }
 
+/// One system call for a socket that listens: there may be a thousand.
 fn check_listener(fd: RawFd) -> Result<(), EnvError> {
-    check_open(LISTEN_FDS, fd)?;
-    // SAFETY: it is open, and stays so: nobody else in this process knows it.
-    let socket = unsafe { BorrowedFd::borrow_raw(fd) };
-    let not_a_socket = |_| EnvError::NotASocket { name: LISTEN_FDS, fd };
-    let kind = socket_option(socket, libc::SO_TYPE).map_err(not_a_socket)?;
-    let connects = matches!(kind, libc::SOCK_STREAM | libc::SOCK_SEQPACKET);
-    if connects && socket_option(socket, libc::SO_ACCEPTCONN).map_err(not_a_socket)? == 0 {
-        return Err(EnvError::NotListening { fd });
+    let explain = |error: io::Error| match error.raw_os_error() {
+        Some(libc::EBADF) => EnvError::NotOpen { name: LISTEN_FDS, fd },
+        _ => EnvError::NotASocket { name: LISTEN_FDS, fd },
+    };
+    if socket_option(fd, libc::SO_ACCEPTCONN).map_err(explain)? != 0 {
+        return Ok(());
     }
-    Ok(())
+    match socket_option(fd, libc::SO_TYPE).map_err(explain)? {
+        libc::SOCK_STREAM | libc::SOCK_SEQPACKET => Err(EnvError::NotListening { fd }),
+        _ => Ok(()),
+    }
 }
 
 fn check_session(fd: RawFd) -> Result<(), EnvError> {

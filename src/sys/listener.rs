@@ -284,6 +284,6 @@ mod tests {
         assert!(bind_unix(&dir.path().join("x".repeat(200)), 16, None, false).is_err());
         let pair = nix::sys::socket::socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC);
         assert_eq!(local_address(pair.unwrap().0.as_fd()).unwrap(), "unix:");
-        assert!(socket_option(dead.as_fd(), libc::SO_ACCEPTCONN).unwrap() == 0);
+        assert!(socket_option(dead.as_raw_fd(), libc::SO_ACCEPTCONN).unwrap() == 0);
     }
 }

@@ -76,7 +76,7 @@ impl Seqpacket {
             let text = format!("descriptor {} is {what}", fd.as_raw_fd());
             Err(io::Error::new(io::ErrorKind::InvalidInput, text))
         };
-        match socket_option(fd, libc::SO_DOMAIN) {
+        match socket_option(fd.as_raw_fd(), libc::SO_DOMAIN) {
             Ok(libc::AF_UNIX) => {}
             Ok(_) => return wrong("not a Unix socket"),
             Err(error) if error.raw_os_error() == Some(libc::ENOTSOCK) => {
@@ -84,7 +84,7 @@ impl Seqpacket {
             }
             Err(error) => return Err(error),
         }
-        if socket_option(fd, libc::SO_TYPE)? != libc::SOCK_SEQPACKET {
+        if socket_option(fd.as_raw_fd(), libc::SO_TYPE)? != libc::SOCK_SEQPACKET {
             return wrong("a Unix socket, but not of type SOCK_SEQPACKET");
         }
         match getpeername::<UnixAddr>(fd.as_raw_fd()) {
