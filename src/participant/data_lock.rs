@@ -162,11 +162,10 @@ fn suffixed(path: &Path, suffix: &str) -> PathBuf {
 
 fn check_directory(dir: &Path, network: bool) -> Result<()> {
     let shown = dir.display();
-    let found = fs::metadata(dir).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => {
-            Error::Invalid(format!("data directory {shown} does not exist; create it (mkdir -p)"))
-        }
-        _ => Error::system(format!("data directory {shown}"))(error),
+    let found = fs::metadata(dir).map_err(|error| {
+        let advice = if error.kind() == io::ErrorKind::NotFound { "; create it (mkdir -p)" } else { "" };
+        let source = io::Error::new(error.kind(), format!("{error}{advice}"));
+        Error::System { what: format!("data directory {shown}"), source }
     })?;
     if !found.is_dir() {
         return Err(Error::Invalid(format!("data directory {shown} is not a directory; choose another")));

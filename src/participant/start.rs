@@ -24,8 +24,8 @@ impl Core {
                 (Ok(begun), retry)
             }
             Machine::Incumbent(_) if self.cold_begun => (Ok(true), None),
-            Machine::Incumbent(_) => match self.lock.as_mut().map_or(Ok(true), DataDirLock::try_take) {
-                Ok(true) => (self.begin_cold().map(|()| true), None),
+            Machine::Incumbent(_) => match self.begin_cold() {
+                Ok(true) => (Ok(true), None),
                 Ok(false) if Instant::now() < patience => (Ok(false), Some(LOCK_RETRY)),
                 Ok(false) => (Err(Error::Locked(self.lock.as_ref().map_or(String::new(), |lock| lock.blame()))), None),
                 Err(error) => (Err(error), None),
@@ -33,12 +33,16 @@ impl Core {
         }
     }
 
-    /// The lock is held: the data may be opened, unless another daemon has the control path.
-    fn begin_cold(&mut self) -> Result<()> {
+    /// Takes the lock of a cold start, unless its control path can not be had: that is known before the data is opened.
+    fn begin_cold(&mut self) -> Result<bool> {
+        self.control.check()?;
+        if !self.lock.as_mut().map_or(Ok(true), DataDirLock::try_take)? {
+            return Ok(false);
+        }
         self.control.check_free(None)?;
         self.cold_begun = true;
         self.fence.open();
-        Ok(())
+        Ok(true)
     }
 
     /// N says that it is warm; before that it does whatever can fail, or takes time, and does not need the data.
@@ -46,8 +50,6 @@ impl Core {
         if self.successor().is_some() {
             self.control.prepare()?;
             self.lock.as_mut().map_or(Ok(()), DataDirLock::open)?;
-        } else if !self.cold_begun {
-            self.control.check()?;
         }
         self.feed_successor(successor::Input::Warmed);
         Ok(())

@@ -158,7 +158,10 @@ impl Supervisor {
                 if current.reason.is_empty() {
                     current.reason = format!("the successor died: {status}");
                 } else {
-                    current.reason = format!("{} (the successor: {status})", current.reason);
+                    // It may have said itself why it goes, in the words that it was told.
+                    let repeats = status.contains(&current.reason);
+                    let how = status.split(';').next().filter(|_| repeats).unwrap_or(status);
+                    current.reason = format!("{} (the successor: {how})", current.reason);
                 }
                 match self.phase {
                     Phase::RollingBack | Phase::Reverting => self.try_settle(out),
