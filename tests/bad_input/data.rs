@@ -15,7 +15,10 @@ fn missing_or_no_directory() {
     start(&missing).expect_line(125, &[missing.to_str().unwrap(), "does not exist", "mkdir -p"]);
     start(&file).expect_line(125, &[file.to_str().unwrap(), "is not a directory"]);
     assert!(!runtime.exists() && !missing.exists());
-    for (path, words) in [(&missing, "does not exist; create it (mkdir -p)"), (&file, "is not a directory; choose")] {
+    for (path, words) in [
+        (&missing, "No such file or directory (os error 2); create it (mkdir -p)"),
+        (&file, "is not a directory; choose"),
+    ] {
         let said = run(service.other_command(&programs().kv_a).arg(path));
         said.expect_line(1, &[path.to_str().unwrap(), words]);
     }

@@ -142,7 +142,7 @@ impl Scene {
 
     /// It can still be replaced, and nothing that was written is lost.
     #[track_caller]
-    pub fn next_commits(self) {
+    pub fn next_commits(&self) {
         self.goes_on();
         let next = self.service.upgrade(&programs().kv_b, &[]);
         assert_eq!(next.result, "committed", "{next:?}");
