@@ -3,7 +3,7 @@
 
 mod support;
 
-use support::{SIGKILL, Service, programs, signal};
+use support::{SIGKILL, Service, lives, programs, signal, wait_until};
 
 #[test]
 fn a_drain_hears_that_it_is_cancelled_although_the_successor_is_dead_already() {
@@ -16,4 +16,19 @@ fn a_drain_hears_that_it_is_cancelled_although_the_successor_is_dead_already() {
     let upgrade = upgrading.wait();
     assert_eq!((upgrade.code, upgrade.result.as_str()), (10, "rolled_back"), "{upgrade:?}");
     assert_eq!(service.wait_until_served(), incumbent);
+}
+
+#[test]
+fn a_child_that_kept_one_seal_from_ending_keeps_the_next_from_it_too() {
+    let service = Service::start_faulty("fork-serving");
+    let incumbent = service.daemon_pid();
+    let child = wait_until("the child", || service.daemons().into_iter().find(|pid| *pid != incumbent));
+    for round in 0..2 {
+        let upgrade = service.upgrade(&programs().kv_b, &["--deadline", "4s"]);
+        assert_eq!((upgrade.code, upgrade.result.as_str()), (10, "rolled_back"), "round {round}: {upgrade:?}");
+        assert_eq!(service.wait_until_served(), incumbent);
+        assert!(lives(child));
+    }
+    signal(child, SIGKILL);
+    assert_eq!(service.upgrade(&programs().kv_b, &[]).result, "committed");
 }

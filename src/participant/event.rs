@@ -139,6 +139,11 @@ impl EventSlot {
         Ok(event)
     }
 
+    /// Takes the failure of the event of this id, which its being late may have caused.
+    pub(super) fn give_up(&mut self, id: u64) -> Result<Event> {
+        self.open.take_if(|event| event.id == id).ok_or(Error::Stale)
+    }
+
     /// Milliseconds until the event is late, rounded up; 0 if it is over.
     pub(super) fn remaining_ms(&self, id: u64) -> u64 {
         match self.open.filter(|event| event.id == id) {
@@ -163,6 +168,17 @@ mod tests {
         assert!((before_ns..=monotonic_ns()).contains(&began_ns));
         assert_eq!(slot.accept_stopped_ns(Some(began_ns + 5)), began_ns + 5);
         assert_eq!(slot.accept_stopped_ns(Some(1)), began_ns);
+    }
+
+    #[test]
+    fn a_late_event_can_fail_but_not_succeed() {
+        let mut slot = EventSlot::new().unwrap();
+        slot.ask(EventKind::Seal, monotonic_ns() - 1, HandoffId(1));
+        let event = slot.deliver().unwrap();
+        assert!(matches!(slot.answer(event.id), Err(Error::Stale)));
+        assert!(matches!(slot.give_up(event.id + 1), Err(Error::Stale)));
+        assert_eq!(slot.give_up(event.id).unwrap(), event);
+        assert!(matches!(slot.give_up(event.id), Err(Error::Stale)));
     }
 
     fn is_cancelled(slot: &EventSlot) -> bool {
