@@ -1,6 +1,6 @@
 //! Protocol messages over a socket: the one place where `protocol` and `sys` meet.
 
-use crate::limits::FRAME_BYTES_MAX;
+use crate::limits::{FRAME_BYTES_MAX, UNREAD_BYTES_MAX};
 use crate::protocol::codec::{CodecError, decode, encode};
 use crate::protocol::{Decide, Decision, Message};
 use crate::sys::clock::monotonic_ns;
@@ -64,6 +64,17 @@ impl Channel {
         debug_assert_eq!(fds.len(), message.attachments().len());
         encode(message, &mut self.outgoing)?;
         Ok(self.socket.send(&self.outgoing, fds)?)
+    }
+
+    /// Sends a message whose loss harms nobody, unless much is unread: then the room is for those that are needed.
+    ///
+    /// # Errors
+    /// As [`Channel::send`].
+    pub fn send_if_read(&mut self, message: &Message) -> Result<(), ChannelError> {
+        match self.socket.unread_bytes()? {
+            0..=UNREAD_BYTES_MAX => self.send(message, &[]),
+            _ => Ok(()),
+        }
     }
 
     /// Receives the next message, without waiting.

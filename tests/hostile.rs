@@ -3,7 +3,7 @@
 
 mod support;
 
-use support::{SIGKILL, Service, lives, programs, signal, wait_until};
+use support::{SIGKILL, Service, freeze, lives, programs, signal, thaw, wait_until};
 
 #[test]
 fn a_drain_hears_that_it_is_cancelled_although_the_successor_is_dead_already() {
@@ -16,6 +16,28 @@ fn a_drain_hears_that_it_is_cancelled_although_the_successor_is_dead_already() {
     let upgrade = upgrading.wait();
     assert_eq!((upgrade.code, upgrade.result.as_str()), (10, "rolled_back"), "{upgrade:?}");
     assert_eq!(service.wait_until_served(), incumbent);
+}
+
+#[test]
+fn a_seal_that_reports_without_end_loses_no_message() {
+    let service = Service::start_faulty("seal-progress=300000");
+    assert!(service.ask("SET before 1").unwrap().starts_with("OK "));
+    let upgrade = service.upgrade(&programs().kv_b, &["--deadline", "60s"]);
+    assert_eq!((upgrade.code, upgrade.result.as_str()), (0, "committed"), "{upgrade:?}");
+    assert_eq!(service.ask("GET before").as_deref(), Some("VALUE 1"));
+}
+
+#[test]
+fn a_seal_that_reports_to_a_frozen_supervisor_loses_no_message() {
+    let service = Service::start_faulty("seal-progress=300000");
+    let incumbent = service.daemon_pid();
+    let upgrading = service.begin_upgrade(&service.faulty("slow-warm=1000"), &["--deadline", "60s"]);
+    service.wait_for_phase("sealing");
+    freeze(service.supervisor_pid());
+    wait_until("sealed", || support::waits(incumbent).then_some(()));
+    thaw(service.supervisor_pid());
+    let upgrade = upgrading.wait();
+    assert_eq!((upgrade.code, upgrade.result.as_str()), (0, "committed"), "{upgrade:?}");
 }
 
 #[test]

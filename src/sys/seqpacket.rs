@@ -139,6 +139,14 @@ impl Seqpacket {
         }
     }
 
+    /// Bytes that were sent and not read by the peer, as the kernel accounts for them (`SIOCOUTQ`, unix(7)).
+    pub fn unread_bytes(&self) -> io::Result<usize> {
+        let mut bytes: libc::c_int = 0;
+        // SAFETY: `bytes` is live, and one int is what this request writes.
+        Errno::result(unsafe { libc::ioctl(self.0.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) })?;
+        Ok(usize::try_from(bytes).unwrap_or(0))
+    }
+
     /// Takes the next message (recvmsg(2)). Allocates only if descriptors come.
     ///
     /// A peer that died with unread data makes the kernel say `ECONNRESET` once, before the
