@@ -3,7 +3,7 @@
 
 mod support;
 
-use support::{SIGKILL, Service, freeze, lives, programs, signal, thaw, wait_until};
+use support::{SIGKILL, Service, freeze, lives, programs, signal, thaw, wait_for_death, wait_until};
 
 #[test]
 fn a_drain_hears_that_it_is_cancelled_although_the_successor_is_dead_already() {
@@ -38,6 +38,32 @@ fn a_seal_that_reports_to_a_frozen_supervisor_loses_no_message() {
     thaw(service.supervisor_pid());
     let upgrade = upgrading.wait();
     assert_eq!((upgrade.code, upgrade.result.as_str()), (0, "committed"), "{upgrade:?}");
+}
+
+#[test]
+fn what_a_successor_leaves_behind_does_not_keep_the_lock() {
+    let service = Service::start(&programs().kv_a);
+    let incumbent = service.daemon_pid();
+    let arguments = ["--ready-timeout", "1s", "--deadline", "30s"];
+    let upgrade = service.upgrade(&service.faulty("fork-open"), &arguments);
+    assert_eq!((upgrade.code, upgrade.result.as_str()), (10, "rolled_back"), "{upgrade:?}");
+    assert_eq!(service.wait_until_served(), incumbent);
+    wait_until("nobody else", || (service.daemons() == [incumbent]).then_some(()));
+}
+
+#[test]
+fn what_an_incumbent_leaves_behind_in_a_handoff_does_not_keep_the_lock() {
+    let service = Service::start_faulty("fork-serving");
+    let before = service.daemons();
+    assert_eq!(before.len(), 2, "the store and its child");
+    let incumbent = service.daemon_pid();
+    let _upgrading = service.begin_upgrade(&service.faulty("slow-warm=600000"), &[]);
+    service.wait_for_phase("warming");
+    signal(incumbent, SIGKILL);
+    wait_for_death(incumbent);
+    let next = service.wait_until_served();
+    assert!(!before.contains(&next));
+    before.into_iter().for_each(wait_for_death);
 }
 
 #[test]

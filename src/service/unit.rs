@@ -22,7 +22,7 @@ use crate::error::Result;
 use crate::limits::START_PROBE;
 use crate::supervisor::{self, ExitStatus, HandoffOutcome, SpawnSpec, Status, Supervisor};
 use crate::sys::clock::monotonic_ns;
-use crate::sys::session::signal_members;
+use crate::sys::session::end_members;
 
 /// What happened to a service.
 #[derive(Clone, Debug)]
@@ -279,7 +279,8 @@ impl Service {
             supervisor::Event::Stderr { bytes, .. } => self.events.push(Event::Output(bytes)),
             supervisor::Event::Outcome(outcome) => self.on_outcome(outcome),
             supervisor::Event::Exited { pid, status, text, .. } => {
-                sweep(pid);
+                // Its helpers would serve beside the next one.
+                end_members(pid);
                 self.on_exit(status, text);
             }
         }
@@ -384,17 +385,6 @@ impl Service {
             restarts: self.restarts.total(),
             last_handoff: self.last.clone(),
         }
-    }
-}
-
-/// Ends what a daemon has left: its helpers would serve beside the next one. It led a session of its own.
-fn sweep(pid: i32) {
-    /// Against a helper that forks faster than we look.
-    const ROUNDS_MAX: usize = 10;
-    let left = |_: &usize| signal_members(pid, Signal::SIGKILL) > 0;
-    let rounds = (0..ROUNDS_MAX).take_while(left).count();
-    if rounds > 0 {
-        tracing::info!(pid, "ended what the daemon left behind");
     }
 }
 
