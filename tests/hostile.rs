@@ -3,7 +3,7 @@
 
 mod support;
 
-use support::{SIGKILL, Service, freeze, lives, programs, signal, thaw, wait_for_death, wait_until};
+use support::{SIGKILL, Service, freeze, lives, open_descriptors, programs, signal, thaw, wait_for_death, wait_until};
 
 #[test]
 fn a_drain_hears_that_it_is_cancelled_although_the_successor_is_dead_already() {
@@ -79,4 +79,19 @@ fn a_child_that_kept_one_seal_from_ending_keeps_the_next_from_it_too() {
     }
     signal(child, SIGKILL);
     assert_eq!(service.upgrade(&programs().kv_b, &[]).result, "committed");
+}
+
+#[test]
+fn an_incumbent_without_a_free_descriptor_refuses_and_can_be_replaced_later() {
+    let service = Service::start(&programs().kv_a);
+    let incumbent = service.daemon_pid();
+    let open = open_descriptors(incumbent) as u64;
+    support::limit_descriptors(incumbent, open);
+    let upgrade = service.upgrade(&programs().kv_b, &[]);
+    assert_eq!((upgrade.code, upgrade.result.as_str()), (13, "refused"), "{upgrade:?}");
+    assert!(upgrade.reason.contains("RLIMIT_NOFILE"), "{}", upgrade.reason);
+    support::limit_descriptors(incumbent, 512);
+    assert_eq!(service.wait_until_served(), incumbent);
+    let next = service.upgrade(&programs().kv_b, &[]);
+    assert_eq!(next.result, "committed", "{next:?}");
 }
