@@ -3,7 +3,9 @@
 
 mod support;
 
-use support::{SIGKILL, Service, freeze, lives, open_descriptors, programs, signal, thaw, wait_for_death, wait_until};
+use support::{
+    SIGKILL, SIGTERM, Service, freeze, lives, open_descriptors, programs, signal, thaw, wait_for_death, wait_until,
+};
 
 #[test]
 fn a_drain_hears_that_it_is_cancelled_although_the_successor_is_dead_already() {
@@ -94,4 +96,32 @@ fn an_incumbent_without_a_free_descriptor_refuses_and_can_be_replaced_later() {
     assert_eq!(service.wait_until_served(), incumbent);
     let next = service.upgrade(&programs().kv_b, &[]);
     assert_eq!(next.result, "committed", "{next:?}");
+}
+
+#[test]
+fn a_stop_starts_nothing_although_nobody_is_left_to_resume() {
+    let mut service = Service::start_faulty("slow-drain=600000");
+    let incumbent = service.daemon_pid();
+    let _upgrading = service.begin_upgrade(&programs().kv_b, &[]);
+    service.wait_for_phase("draining");
+    freeze(incumbent);
+    let code = service.stop();
+    assert_eq!(service.daemons(), Vec::<i32>::new(), "{code:?}\n{}", service.stderr());
+    assert_eq!(service.stderr().matches(" runs (generation").count(), 1, "{}", service.stderr());
+}
+
+#[test]
+fn a_hasty_stop_in_a_handoff_leaves_nobody() {
+    let mut service = Service::start_faulty("slow-drain=600000");
+    let incumbent = service.daemon_pid();
+    let _upgrading = service.begin_upgrade(&programs().kv_b, &[]);
+    service.wait_for_phase("draining");
+    freeze(incumbent);
+    let supervisor = service.supervisor_pid();
+    signal(supervisor, SIGTERM);
+    wait_until("the stop", || (service.status()?["state"] == "stopping").then_some(()));
+    signal(supervisor, 2);
+    wait_until("the end", || (!lives(supervisor)).then_some(()));
+    assert_eq!(service.daemons(), Vec::<i32>::new(), "{}", service.stderr());
+    service.kill_supervisor();
 }

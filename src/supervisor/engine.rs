@@ -51,6 +51,8 @@ pub(super) struct Engine {
     pub(super) processes: Processes,
     pub(super) attempt: Option<Attempt>,
     pub(super) rendezvous: Option<Rendezvous>,
+    /// The caller ends the service: no process takes the place of one that dies.
+    pub(super) closing: bool,
     /// The retired incumbent got its SIGTERM.
     pub(super) evicted: bool,
     /// What the process that serves, or served last, was started from.
@@ -147,6 +149,7 @@ impl Engine {
             processes: Processes::default(),
             attempt: None,
             rendezvous: None,
+            closing: false,
             evicted: false,
             serving_spec: None,
             phase_told: Phase::Idle,
