@@ -111,6 +111,26 @@ fn a_stop_starts_nothing_although_nobody_is_left_to_resume() {
 }
 
 #[test]
+fn an_upgrade_that_waits_hears_of_itself_only() {
+    let service = Service::start(&programs().kv_a);
+    let incumbent = service.daemon_pid();
+    let upgrading = service.begin_upgrade(&service.faulty("slow-open=2000"), &[]);
+    let successor = service.successor_of(incumbent);
+    service.wait_for_phase("opening");
+    freeze(incumbent);
+    assert_eq!(upgrading.wait().result, "committed");
+    service.wait_for_phase("retiring");
+    let waiting = service.begin_upgrade(&programs().kv_b, &[]);
+    std::thread::sleep(std::time::Duration::from_millis(500)); // it has no way to show that it waits
+    signal(successor, SIGKILL);
+    wait_for_death(successor);
+    thaw(incumbent);
+    let upgrade = waiting.wait();
+    assert_eq!((upgrade.code, upgrade.result.as_str()), (0, "committed"), "{upgrade:?}");
+    wait_until("the last program", || service.ping().filter(|(_, build)| build == "b"));
+}
+
+#[test]
 fn a_hasty_stop_in_a_handoff_leaves_nobody() {
     let mut service = Service::start_faulty("slow-drain=600000");
     let incumbent = service.daemon_pid();

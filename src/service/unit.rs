@@ -43,8 +43,10 @@ pub enum Event {
         /// Of how much.
         total: u64,
     },
-    /// How an upgrade ended. A second one of the same id corrects the first.
+    /// How an upgrade ended: whoever waits for it may go.
     Outcome(Rc<HandoffOutcome>),
+    /// It ended otherwise than the outcome of the same id said; who waits now waits for another one.
+    Corrected(Rc<HandoffOutcome>),
     /// The daemon ended, or could not be started, and will be started again.
     Restarting {
         /// What happened.
@@ -71,6 +73,8 @@ pub struct Ended {
 
 /// The phase in which the successor serves and the incumbent is about to exit.
 pub(super) const RETIRING: &str = "retiring";
+/// The phase in which nothing is under way.
+pub(super) const IDLE: &str = "idle";
 
 /// What a service is doing.
 #[derive(Debug)]
@@ -376,7 +380,7 @@ impl Service {
             want: if stopped { "stopped" } else { "running" },
             why: self.why.clone(),
             // What waits for a Hello that never comes is no start.
-            phase: if state == "running" && status.phase == "starting" { "idle" } else { status.phase },
+            phase: if state == "running" && status.phase == "starting" { IDLE } else { status.phase },
             pid: status.pid,
             generation: status.generation,
             program: program.to_string_lossy().into_owned(),
