@@ -101,7 +101,7 @@ static bool replay(char *line, size_t size) {
     line[size - 1] = '\0';
     if (sscanf(line, "%8" SCNx32 " %n%" SCNu64 " %n%*s %n", &sum, &body, &revision, &key, &value) != 2 || value == 0 ||
         sum != fnv1a(line + body) || revision != store.revision + 1)
-        return false;
+        return errno = EBADMSG, false;
     line[value - 1] = '\0';
     put(line + key, line + value, revision);
     store.revision = revision;
@@ -118,7 +118,6 @@ static bool catch_up(int log) {
     bool ok = in && fseeko(in, store.size, SEEK_SET) == 0;
     while (ok && (size = getline(&line, &capacity, in)) > 0) /* a torn last line was never acknowledged: cut it off */
         ok = line[size - 1] == '\n' ? replay(line, (size_t)size) : ftruncate(log, store.size) == 0;
-    if (!ok) fprintf(stderr, "kv: kv.log: damaged at byte %jd\n", (intmax_t)store.size);
     free(line);
     return in && !ferror(in) && fclose(in) == 0 && ok;
 }
@@ -130,6 +129,8 @@ static bool open_log(void) {
         int log = openat(store.dir, "kv.log", O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
         /* The last lines may be in memory only, if their writer was killed before its sync. */
         ok = log >= 0 && catch_up(log) && fdatasync(log) == 0 && (store.size > 0 || fsync(store.dir) == 0);
+        if (!ok) fprintf(stderr, "kv: kv.log, at byte %jd: %s\n", (intmax_t)store.size,
+                         errno == EBADMSG ? "damaged" : strerror(errno));
         store.durable = store.revision;
         store.log = ok ? log : -1;
     }
@@ -156,7 +157,14 @@ static uint64_t append(const char *key, const char *value) {
     uint64_t revision = store.revision + 1;
     snprintf(body, sizeof body, "%" PRIu64 " %s %s", revision, key, value);
     int size = snprintf(line, sizeof line, "%08" PRIx32 " %s\n", fnv1a(body), body);
-    store.broken = store.broken || write(store.log, line, (size_t)size) != size;
+    if (store.broken) return 0;
+    ssize_t written = write(store.log, line, (size_t)size);
+    if (written != size) { /* most likely a full disk: take back what is there of the line, and go on */
+        int why = written < 0 ? errno : ENOSPC;
+        store.broken = ftruncate(store.log, store.size) != 0;
+        errno = why;
+        return 0;
+    }
     store.revision = revision;
     store.size += size;
     while (store.durable < revision && !store.broken) {
@@ -164,14 +172,14 @@ static uint64_t append(const char *key, const char *value) {
             pthread_cond_wait(&store.synced, &store.lock);
             continue;
         }
-        uint64_t written = store.revision;
+        uint64_t synced = store.revision;
         store.syncing = true;
         pthread_mutex_unlock(&store.lock);
         bool ok = fdatasync(store.log) == 0;
         pthread_mutex_lock(&store.lock);
         store.syncing = false;
         store.broken |= !ok;
-        store.durable = ok ? written : store.durable;
+        store.durable = ok ? synced : store.durable;
         pthread_cond_broadcast(&store.synced);
     }
     if (store.durable < revision) return 0;
@@ -200,7 +208,8 @@ static bool execute(char *line, char *reply, size_t size) {
     bool ours = store.log >= 0;
     if (ours && words == 3 && strcmp(word[0], "SET") == 0) {
         uint64_t revision = append(word[1], word[2]);
-        snprintf(reply, size, revision ? "OK %" PRIu64 : "ERR the log is broken", revision);
+        if (revision) snprintf(reply, size, "OK %" PRIu64, revision);
+        else snprintf(reply, size, "ERR not written: %s", store.broken ? "the log is broken" : strerror(errno));
     } else if (ours && words == 2 && strcmp(word[0], "GET") == 0) {
         struct entry *e = *find(word[1]);
         snprintf(reply, size, "%s%s", e ? "VALUE " : "NONE", e ? e->value : "");
@@ -367,9 +376,10 @@ static int fail(const char *what) {
 int main(int argc, char **argv) {
     char why[512];
     const char *dir = argc > 1 ? argv[1] : getenv("HANDOFF_DATA_DIR");
-    if (!dir) return fprintf(stderr, "usage: kv [DATA_DIR [PORT]]\n"), 2;
-    if (mkdir(dir, 0755) != 0 && errno != EEXIST) return fail(dir);
-    if ((store.dir = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0) return fail(dir);
+    if (!dir || !*dir) return fprintf(stderr, "usage: kv [DATA_DIR [PORT]], or HANDOFF_DATA_DIR=DATA_DIR kv\n"), 2;
+    snprintf(why, sizeof why, "data directory %s", dir);
+    if (mkdir(dir, 0755) != 0 && errno != EEXIST) return fail(why);
+    if ((store.dir = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0) return fail(why);
     server.drain_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     server.gone_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 
@@ -385,7 +395,7 @@ int main(int argc, char **argv) {
 
     if ((server.listener = take_listener(argc > 2 ? (uint16_t)atoi(argv[2]) : 0)) < 0) return fail("no listener");
     if (handoff_wait_for_begin(h, -1) != HANDOFF_OK) return fail("cannot begin");
-    if (!open_log()) return fprintf(stderr, "kv: cannot open the log\n"), 1;
+    if (!open_log()) return 1;
     handoff_readiness ready = {.size = sizeof ready, .revisions = &store.revision, .revision_count = 1};
     if (handoff_announce_ready(h, &ready, -1) != HANDOFF_OK) return fail("not wanted");
     if (!start_accepting()) return fail("cannot accept");

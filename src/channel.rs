@@ -30,6 +30,14 @@ pub enum ChannelError {
     },
 }
 
+impl ChannelError {
+    /// The peer has closed its end.
+    pub fn is_gone(&self) -> bool {
+        let gone = [io::ErrorKind::BrokenPipe, io::ErrorKind::ConnectionReset];
+        matches!(self, Self::Socket(error) if gone.contains(&error.kind()))
+    }
+}
+
 /// What came.
 #[derive(Debug)]
 pub enum Incoming {

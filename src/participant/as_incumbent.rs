@@ -120,11 +120,21 @@ impl Core {
     pub(super) fn retake_lock(&mut self) {
         let taken = self.lock.as_mut().map_or(Ok(true), |lock| lock.try_take());
         let refusal = match taken {
-            Ok(true) => return self.feed_incumbent(Input::Locked),
-            Ok(false) => self.lock.as_ref().map_or(String::new(), |lock| lock.blame()),
+            Ok(true) => {
+                self.refusal = None;
+                return self.feed_incumbent(Input::Locked);
+            }
+            Ok(false) => {
+                self.refusal.clone().or_else(|| self.lock.as_ref().map(|lock| lock.blame())).unwrap_or_default()
+            }
             Err(error) => error.to_string(),
         };
-        tracing::error!(target: "handoff", handoff_id = self.handoff_id().0, refusal, "the lock is not free; trying again");
+        // Once: it is tried many times a second.
+        if self.refusal.as_ref() != Some(&refusal) {
+            let handoff_id = self.handoff_id().0;
+            tracing::error!(target: "handoff", handoff_id, refusal, "nobody serves until the lock is free; trying again");
+            self.refusal = Some(refusal.clone());
+        }
         self.feed_incumbent(Input::LockRefused(refusal));
     }
 

@@ -54,6 +54,7 @@ impl Core {
                 tracing::warn!(target: "handoff", reason, handoff_id = self.handoff_id().0, "abort");
                 self.fence.close();
                 self.tasks.clear();
+                self.control.discard();
                 self.end = Some(End::Aborted(reason));
             }
             Action::EndSession(violation) => {
@@ -62,6 +63,14 @@ impl Core {
             }
         }
         None
+    }
+
+    /// The control path must be O's, or nobody's.
+    fn check_control(&self) -> Result<()> {
+        match self.link.as_ref().and_then(|link| link.peer.pid()) {
+            Some(incumbent) => self.control.check_free(Some(incumbent)),
+            None => Ok(()), // dead, or in another pid namespace
+        }
     }
 
     /// Says something to O directly.
@@ -74,9 +83,9 @@ impl Core {
     pub(super) fn on_successor_message(&mut self, message: Message, fds: Vec<OwnedFd>) {
         if let Message::HelloAck(ack) = &message
             && let Some(terms) = ack.terms
-            && let Err(error) = self.open_link(terms.id, terms.deadline_ns, fds)
+            && let Err(error) = self.open_link(terms.id, terms.deadline_ns, fds).and_then(|()| self.check_control())
         {
-            tracing::error!(target: "handoff", %error, "what came with HelloAck can not be used");
+            tracing::error!(target: "handoff", %error, "this process can not take part");
             self.end = Some(End::Aborted(error.to_string()));
             return self.close_session(); // nothing was disturbed; S sees the end
         }

@@ -4,7 +4,7 @@ use crate::channel::Channel;
 use crate::error::{Error, Result};
 use crate::protocol::Message;
 use crate::protocol::message::{Hello, Reject, RejectCode};
-use crate::sys::control::{ControlListener, PreparedControl, living_owner};
+use crate::sys::control::{self, ControlListener, PreparedControl};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 
@@ -29,17 +29,15 @@ impl Control {
         Ok(())
     }
 
-    /// Refuses to take the path from a daemon that nobody is replacing.
-    pub(super) fn check_free(&self) -> Result<()> {
-        let Some(path) = &self.path else { return Ok(()) };
-        let shown = path.display();
-        match living_owner(path).map_err(Error::system(format!("look who listens on control path {shown}")))? {
-            None => Ok(()),
-            Some(owner) => Err(Error::Refused(format!(
-                "process {} listens on control path {shown}: that daemon runs already; stop it, or choose another path",
-                owner.pid
-            ))),
-        }
+    /// Whether the path could be had at all, before anything is changed.
+    pub(super) fn check(&self) -> Result<()> {
+        self.path.as_deref().map_or(Ok(()), control::check).map_err(|error| Error::Invalid(error.to_string()))
+    }
+
+    /// Refuses to take the path from anybody but the daemon that is being replaced, if one is.
+    pub(super) fn check_free(&self, incumbent: Option<i32>) -> Result<()> {
+        let free = self.path.as_deref().map_or(Ok(()), |path| control::check_free(path, incumbent));
+        free.map_err(|error| Error::Locked(error.to_string()))
     }
 
     /// Moves the socket to its path. May be called again after a failure.
@@ -82,5 +80,10 @@ impl Control {
     /// In a forked child: the temporary name belongs to the parent.
     pub(super) fn forget(&mut self) {
         std::mem::forget(self.prepared.take());
+    }
+
+    /// This process will never serve: its temporary name goes.
+    pub(super) fn discard(&mut self) {
+        self.prepared = None;
     }
 }

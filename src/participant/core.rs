@@ -104,6 +104,8 @@ pub(super) struct Core {
     pub(super) gate: Option<OwnedFd>,
     /// Until when a cold start insists on the lock, however often it asks.
     pub(super) patience: Option<Instant>,
+    /// Why O could not take its lock again, as it was last told.
+    pub(super) refusal: Option<String>,
     /// A cold start holds the lock.
     pub(super) cold_begun: bool,
     /// A cold start has announced that it is ready, and may serve.
@@ -148,6 +150,7 @@ impl Core {
             end: None,
             gate: None,
             patience: None,
+            refusal: None,
             cold_begun: false,
             cold_ready: false,
             committed_ns: 0,

@@ -75,7 +75,7 @@ impl DataDirLock {
     /// Opens the lock file, so that this is done when every microsecond counts.
     pub(super) fn open(&mut self) -> Result<()> {
         if self.lock.is_none() {
-            self.lock = Some(LockFile::open(&self.paths.lock).map_err(explain(&self.paths.lock))?);
+            self.lock = Some(LockFile::open(&self.paths.lock).map_err(no_lock)?);
         }
         Ok(())
     }
@@ -162,9 +162,14 @@ fn suffixed(path: &Path, suffix: &str) -> PathBuf {
 
 fn check_directory(dir: &Path, network: bool) -> Result<()> {
     let shown = dir.display();
-    let found = fs::metadata(dir).map_err(Error::system(format!("data directory {shown}")))?;
+    let found = fs::metadata(dir).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => {
+            Error::Invalid(format!("data directory {shown} does not exist; create it (mkdir -p)"))
+        }
+        _ => Error::system(format!("data directory {shown}"))(error),
+    })?;
     if !found.is_dir() {
-        return Err(Error::Invalid(format!("data directory {shown} is not a directory")));
+        return Err(Error::Invalid(format!("data directory {shown} is not a directory; choose another")));
     }
     match is_network_fs(dir).map_err(Error::system(format!("statfs {shown}")))? {
         Some(kind) if !network => Err(Error::Invalid(format!(
@@ -178,15 +183,16 @@ fn check_directory(dir: &Path, network: bool) -> Result<()> {
 fn try_one(slot: &mut Option<LockFile>, path: &Path) -> Result<bool> {
     let file = match slot.take() {
         Some(file) => file,
-        None => LockFile::open(path).map_err(explain(path))?,
+        None => LockFile::open(path).map_err(no_lock)?,
     };
-    if !file.try_lock().map_err(explain(path))? {
+    if !file.try_lock().map_err(no_lock)? {
         return Ok(false);
     }
     *slot = Some(file);
     Ok(true)
 }
 
-fn explain(path: &Path) -> impl Fn(io::Error) -> Error {
-    move |source| Error::System { what: format!("lock {}", path.display()), source }
+/// The error names the file.
+fn no_lock(source: io::Error) -> Error {
+    Error::System { what: "no lock on the data".into(), source }
 }

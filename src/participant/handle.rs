@@ -59,7 +59,9 @@ impl Participant {
         let lock = DataDirLock::locate(data_dir.as_deref(), control.as_deref(), config.network_data_dir)?;
         let successor = inherited.role_is_successor;
         if successor && inherited.session.is_none() {
-            return Err(Error::Invalid("HANDOFF_ROLE=successor, but HANDOFF_SOCK_FD is not set".into()));
+            return Err(Error::Invalid(
+                "HANDOFF_ROLE=successor, but HANDOFF_SOCK_FD is not set: start this program through its supervisor, or unset HANDOFF_ROLE".into(),
+            ));
         }
         let core = Core::new(inherited.session, successor, lock, Control::new(control), config.build_id_or_default())?;
         let participant = Self {

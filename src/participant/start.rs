@@ -25,11 +25,7 @@ impl Core {
             }
             Machine::Incumbent(_) if self.cold_begun => (Ok(true), None),
             Machine::Incumbent(_) => match self.lock.as_mut().map_or(Ok(true), DataDirLock::try_take) {
-                Ok(true) => {
-                    self.cold_begun = true;
-                    self.fence.open();
-                    (Ok(true), None)
-                }
+                Ok(true) => (self.begin_cold().map(|()| true), None),
                 Ok(false) if Instant::now() < patience => (Ok(false), Some(LOCK_RETRY)),
                 Ok(false) => (Err(Error::Locked(self.lock.as_ref().map_or(String::new(), |lock| lock.blame()))), None),
                 Err(error) => (Err(error), None),
@@ -37,11 +33,21 @@ impl Core {
         }
     }
 
+    /// The lock is held: the data may be opened, unless another daemon has the control path.
+    fn begin_cold(&mut self) -> Result<()> {
+        self.control.check_free(None)?;
+        self.cold_begun = true;
+        self.fence.open();
+        Ok(())
+    }
+
     /// N says that it is warm; before that it does whatever can fail, or takes time, and does not need the data.
     pub(super) fn say_warmed(&mut self) -> Result<()> {
         if self.successor().is_some() {
             self.control.prepare()?;
             self.lock.as_mut().map_or(Ok(()), DataDirLock::open)?;
+        } else if !self.cold_begun {
+            self.control.check()?;
         }
         self.feed_successor(successor::Input::Warmed);
         Ok(())
@@ -56,7 +62,7 @@ impl Core {
             if !self.cold_begun || self.cold_ready || self.incumbent_phase() != Some(incumbent::Phase::Starting) {
                 return Err(too_early());
             }
-            self.control.check_free()?;
+            self.control.check_free(None)?;
             self.control.prepare()?;
             self.publish_control();
             self.feed_incumbent(incumbent::Input::Ready(readiness.clone()));

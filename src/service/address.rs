@@ -3,11 +3,9 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket, sockopt};
 
 use crate::error::{Error, Result};
 use crate::limits::LISTEN_BACKLOG;
@@ -134,21 +132,13 @@ impl ListenSpec {
     /// Names who listens on a Unix socket; for TCP the binding itself did.
     fn with_owner(&self, error: io::Error) -> io::Error {
         match &self.address {
-            Address::Unix(path) if error.kind() == io::ErrorKind::AddrInUse => match unix_owner(path) {
+            Address::Unix(path) if error.kind() == io::ErrorKind::AddrInUse => match listener::unix_owner(path) {
                 Some(pid) => io::Error::new(error.kind(), format!("{error}: process {pid}")),
                 None => error,
             },
             _ => error,
         }
     }
-}
-
-/// Who called listen(2) on it (`SO_PEERCRED`); the listener sees a connection that closes at once.
-fn unix_owner(path: &Path) -> Option<i32> {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let probe = socket(AddressFamily::Unix, SockType::Stream, flags, None).ok()?;
-    connect(probe.as_raw_fd(), &UnixAddr::new(path).ok()?).ok()?;
-    getsockopt(&probe, sockopt::PeerCredentials).ok().map(|peer| peer.pid()).filter(|pid| *pid > 0)
 }
 
 fn with_advice(error: io::Error) -> io::Error {

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::error::{Error, Result};
+use crate::sys::fd::file_context;
 use crate::sys::lock::{self, LockFile, LockRecord};
 use crate::sys::pidfd;
 
@@ -17,14 +18,16 @@ impl Instance {
     ///
     /// `Busy`-like: [`Error::Locked`] names the supervisor that runs.
     pub fn acquire(path: &Path, name: &str) -> Result<Self> {
-        let lock = LockFile::open(path).map_err(Error::system("single instance"))?;
-        if !lock.try_lock().map_err(Error::system("single instance"))? {
+        let failed = || Error::system(format!("supervisor '{name}'"));
+        let lock = LockFile::open(path).map_err(failed())?;
+        if !lock.try_lock().map_err(failed())? {
             return Err(Error::Locked(taken(path, name)));
         }
         let pid = std::process::id() as i32;
         let start_time = pidfd::start_time(pid).unwrap_or(0);
         let record = LockRecord { generation: 0, pid, start_time };
-        lock.write_record(&record).map_err(Error::system(format!("cannot write {}", path.display())))?;
+        let written = lock.write_record(&record);
+        written.map_err(|e| failed()(file_context(e, format_args!("cannot write {}", path.display()))))?;
         Ok(Self { _lock: lock })
     }
 }

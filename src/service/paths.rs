@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use nix::unistd::geteuid;
 
 use crate::error::{Error, Result};
+use crate::sys::fd::file_context;
 
 /// Bytes of a name at most: a control path of the daemon and its temporary name must fit into a socket address
 /// (108 bytes, unix(7)) beside a directory of usual length.
@@ -44,7 +45,7 @@ impl RuntimeDir {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 return Err(Error::Invalid(format!("{} is not a directory; give another by --runtime-dir", what())));
             }
-            Err(error) => return Err(Error::system(format!("cannot create {}", what()))(error)),
+            Err(error) => return Err(Error::system(what())(file_context(error, "cannot create it"))),
         }
         self.check()
     }
@@ -147,14 +148,8 @@ pub fn check_data_dir(path: &Path) -> Result<PathBuf> {
     if !found.is_dir() {
         return Err(Error::Invalid(format!("{what} is not a directory")));
     }
-    access(path, AccessFlags::R_OK | AccessFlags::W_OK | AccessFlags::X_OK).map_err(|errno| {
-        let advice = match errno {
-            nix::errno::Errno::EROFS => "its file system is mounted read-only",
-            nix::errno::Errno::EACCES => "it can not be written by this user",
-            _ => "it can not be used",
-        };
-        Error::System { what: format!("{what}: {advice}"), source: errno.into() }
-    })?;
+    access(path, AccessFlags::R_OK | AccessFlags::W_OK | AccessFlags::X_OK)
+        .map_err(|errno| Error::system(what.as_str())(file_context(errno, "it can not be written")))?;
     fs::canonicalize(path).map_err(Error::system(what))
 }
 

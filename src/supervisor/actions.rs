@@ -68,6 +68,9 @@ impl Engine {
         let Some(sent) = self.transmit(peer, message) else { return };
         let pid = self.processes.peer(peer).as_ref().map_or(0, |process| process.pid);
         if let Err(error) = sent {
+            if error.is_gone() {
+                return;
+            }
             return trace::trouble(&self.service, pid, &format!("cannot send {}: {error}", message.name()));
         }
         trace::message(message, &self.service, pid);

@@ -284,6 +284,7 @@ impl Engine {
         if self.is_in_the_way(&was) {
             end_members(process.pid); // while it is a zombie, the number is its own
         }
+        process.clean_up();
         let (status, text) = process.reap();
         self.remove_output(&mut process);
         let Was::Peer(peer) = was else { return };

@@ -4,6 +4,7 @@
 //! fsync'ed, because after a power loss there are no processes to find.
 
 use crate::error::{Error, Result};
+use crate::sys::fd::file_context;
 use crate::sys::pidfd::{Pidfd, start_time};
 use std::fmt::Write as _;
 use std::fs;
@@ -78,9 +79,11 @@ impl Journal {
 
     pub(super) fn write(&self, service: &str, build_id: &[u8], entry: &Entry) -> Result<()> {
         let text = self.text(service, build_id, entry);
-        fs::write(&self.temporary, text)
-            .and_then(|()| fs::rename(&self.temporary, &self.path))
-            .map_err(Error::system(format!("cannot write the journal {}", self.path.display())))
+        let written = fs::write(&self.temporary, text).and_then(|()| fs::rename(&self.temporary, &self.path));
+        written.map_err(|error| {
+            let _ = fs::remove_file(&self.temporary);
+            Error::system("no journal")(file_context(error, format_args!("cannot write {}", self.path.display())))
+        })
     }
 
     fn text(&self, service: &str, build_id: &[u8], entry: &Entry) -> String {

@@ -5,6 +5,7 @@
 
 use crate::error::{Error, Result};
 use crate::limits::{OUTPUT_KEPT_BYTES, OUTPUT_READ_BYTES_MAX, REASON_BYTES_MAX, REASON_LINES_MAX};
+use crate::sys::fd::file_context;
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::inotify::{AddWatchFlags, Inotify, WatchDescriptor};
 use std::fs::{self, File, OpenOptions};
@@ -32,16 +33,19 @@ pub(super) struct Output {
 
 impl Output {
     pub(super) fn create(path: PathBuf, inotify: &Inotify) -> Result<Self> {
-        let failed = || format!("cannot create {} for the output of the process", path.display());
+        let failed = |error| {
+            let what = format_args!("cannot create {}", path.display());
+            Error::system("no file for the output of the process")(file_context(error, what))
+        };
         let sink = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&path);
-        let sink = sink.map_err(Error::system(failed()))?;
+        let sink = sink.map_err(failed)?;
         let watched = OpenOptions::new().read(true).write(true).open(&path).and_then(|source| {
             let watch = inotify.add_watch(&path, AddWatchFlags::IN_MODIFY)?;
             Ok((source, watch))
         });
         let (source, watch) = watched.map_err(|error| {
             let _ = fs::remove_file(&path);
-            Error::system(failed())(error)
+            failed(error)
         })?;
         Ok(Self { sink, source, path, watch, offset: 0, hole_end: 0, tail: Vec::new(), more: false })
     }

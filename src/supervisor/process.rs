@@ -5,6 +5,7 @@ use super::output::Output;
 use super::spec::SpawnSpec;
 use crate::channel::Channel;
 use crate::error::{Error, Result};
+use crate::sys::control;
 use crate::sys::pidfd::{ExitStatus, Pidfd};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -81,6 +82,13 @@ impl Process {
         let _ = epoll.delete(&self.pidfd);
     }
 
+    /// Removes what it has left beside its control path. It is dead, and its pid still its own.
+    pub(super) fn clean_up(&self) {
+        if let Some(path) = &self.spec.control_path {
+            control::remove_temporaries(path, self.pid);
+        }
+    }
+
     /// Reaps it; its status, and the same for people.
     pub(super) fn reap(&mut self) -> (Option<ExitStatus>, String) {
         let status = self.pidfd.wait().ok().flatten();
@@ -96,6 +104,7 @@ impl Process {
         let _ = self.pidfd.kill(Signal::SIGKILL);
         let mut entry = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
         while poll(&mut entry, PollTimeout::NONE) == Err(Errno::EINTR) {}
+        self.clean_up();
         let _ = self.pidfd.wait();
     }
 

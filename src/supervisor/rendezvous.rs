@@ -28,7 +28,7 @@ impl Rendezvous {
         let incumbent = incumbent.try_clone().map_err(Error::system("cannot duplicate a pidfd"))?;
         let (one, other) = Seqpacket::pair().map_err(Error::system("cannot make the transfer socket"))?;
         // Last: nothing after it can fail and leave the file.
-        let page = DecisionPage::create(path.as_deref(), id).map_err(Error::system("the decision page"))?;
+        let page = DecisionPage::create(path.as_deref(), id).map_err(Error::system("no handoff"))?;
         let (for_incumbent, for_successor) = (Some(one.into()), Some(other.into()));
         Ok(Self { page, path, incumbent, for_incumbent, for_successor, in_journal: false })
     }

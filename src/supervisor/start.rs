@@ -205,7 +205,7 @@ impl Engine {
         if let Some(attempt) = &mut self.attempt {
             attempt.errno = Some(error.errno);
         }
-        Error::Refused(error.to_string())
+        Error::Invalid(error.to_string())
     }
 
     fn environment(&self, spec: &SpawnSpec, role: Role) -> Vec<(OsString, OsString)> {

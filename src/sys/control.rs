@@ -12,12 +12,14 @@ use std::{fs, io};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, setsockopt, socket, sockopt,
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, setsockopt, socket, sockopt,
 };
 use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::geteuid;
 
+use super::fd::advice;
 use super::seqpacket::{Credentials, Seqpacket};
+use super::{listener, proc};
 
 /// The longest path that fits into a socket address, in bytes (`sun_path` less its NUL).
 pub const PATH_BYTES_MAX: usize = 107;
@@ -52,6 +54,16 @@ pub enum ControlError {
         /// The control path.
         path: PathBuf,
     },
+    /// Somebody listens there.
+    #[error("{who} listens on control path {}: {advice}, or choose another path", path.display())]
+    InUse {
+        /// The control path.
+        path: PathBuf,
+        /// Who, as far as it can be seen.
+        who: String,
+        /// What to do about it.
+        advice: &'static str,
+    },
     /// The directory of the path does not exist.
     #[error("the directory of control path {} does not exist; create it", path.display())]
     NoDirectory {
@@ -59,7 +71,7 @@ pub enum ControlError {
         path: PathBuf,
     },
     /// A system call failed.
-    #[error("control path {}: cannot {what}: {source}", path.display())]
+    #[error("control path {}: cannot {what}: {source}{}", path.display(), advice(source.kind()))]
     Io {
         /// The control path.
         path: PathBuf,
@@ -179,6 +191,59 @@ impl Drop for PreparedControl {
     fn drop(&mut self) {
         if self.listener.is_some() {
             let _ = fs::remove_file(&self.temporary);
+        }
+    }
+}
+
+/// Whether a control socket could be bound at `path`, without binding one.
+pub fn check(path: &Path) -> Result<(), ControlError> {
+    temporary_name(path)?;
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !dir.is_dir() {
+        return Err(ControlError::NoDirectory { path: path.to_owned() });
+    }
+    check_existing(path)
+}
+
+/// Whether nobody but `own` listens at `path`; none: nobody at all may. The listener sees a connection that closes at
+/// once.
+pub fn check_free(path: &Path, own: Option<i32>) -> Result<(), ControlError> {
+    let in_use = |who, advice| Err(ControlError::InUse { path: path.to_owned(), who, advice });
+    let process = |pid| format!("process {pid} ({})", proc::command(pid));
+    match living_owner(path) {
+        Ok(None) => Ok(()),
+        Ok(Some(owner)) if own == Some(owner.pid) => Ok(()),
+        Ok(Some(owner)) => in_use(process(owner.pid), "stop it"),
+        // Its backlog is full; the one that is expected there may be slow.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock && own.is_some() => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            in_use("a process that does not accept".to_owned(), "find and stop it (ss -xlp)")
+        }
+        Err(error) => match (listener::unix_owner(path), is_other_kind(path)) {
+            (Some(pid), _) => in_use(process(pid), "stop it"),
+            (None, true) => in_use("a process with another kind of socket".to_owned(), "find and stop it (ss -xp)"),
+            (None, false) => Err(io_error(path, "see who listens", error)),
+        },
+    }
+}
+
+/// Whether a socket is alive there that is not of our kind: stream or datagram.
+fn is_other_kind(path: &Path) -> bool {
+    let probe =
+        socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None);
+    let (Ok(probe), Ok(address)) = (probe, UnixAddr::new(path)) else { return false };
+    connect(probe.as_raw_fd(), &address) == Err(Errno::EPROTOTYPE)
+}
+
+/// Removes what a process of this pid, which is dead, has left beside `path` under temporary names.
+pub fn remove_temporaries(path: &Path, pid: i32) {
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else { return };
+    let mut start = name.to_owned();
+    start.push(format!(".{pid}-"));
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let is_socket = entry.file_type().is_ok_and(|kind| kind.is_socket());
+        if is_socket && entry.file_name().as_bytes().starts_with(start.as_bytes()) {
+            let _ = fs::remove_file(entry.path());
         }
     }
 }

@@ -61,8 +61,8 @@ pub enum EnvError {
     OutOfRange {
         /// The variable.
         name: &'static str,
-        /// Its value.
-        value: i64,
+        /// Its value, as it was given.
+        value: String,
         /// The largest value that is possible.
         max: i32,
     },
@@ -94,19 +94,21 @@ pub enum EnvError {
     )]
     NoListenPid,
     /// `HANDOFF_ROLE` has a value that nobody knows.
-    #[error("HANDOFF_ROLE={} is unknown; it can only be 'successor'", value.display())]
+    #[error("HANDOFF_ROLE={} is unknown; it can only be 'successor': start this program through its supervisor, or unset it", value.display())]
     UnknownRole {
         /// Its value.
         value: OsString,
     },
     /// The session is one of the listeners.
-    #[error("HANDOFF_SOCK_FD={fd} is also one of the LISTEN_FDS; correct it")]
+    #[error("HANDOFF_SOCK_FD={fd} is also one of the LISTEN_FDS; correct or unset one of them")]
     Overlap {
         /// The descriptor.
         fd: RawFd,
     },
     /// A descriptor is closed.
-    #[error("descriptor {fd}, promised by {name}, is closed; a wrapper must not close it")]
+    #[error(
+        "descriptor {fd}, promised by {name}, is closed; a wrapper must leave it open, and without a supervisor unset {name}"
+    )]
     NotOpen {
         /// The variable.
         name: &'static str,
@@ -114,7 +116,7 @@ pub enum EnvError {
         fd: RawFd,
     },
     /// A descriptor is no socket.
-    #[error("descriptor {fd}, promised by {name}, is not a socket")]
+    #[error("descriptor {fd}, promised by {name}, is not a socket; correct or unset {name}")]
     NotASocket {
         /// The variable.
         name: &'static str,
@@ -122,13 +124,17 @@ pub enum EnvError {
         fd: RawFd,
     },
     /// A stream socket does not listen.
-    #[error("descriptor {fd}, promised by LISTEN_FDS, is a stream socket that does not listen")]
+    #[error(
+        "descriptor {fd}, promised by LISTEN_FDS, is a stream socket that does not listen; correct or unset LISTEN_FDS"
+    )]
     NotListening {
         /// The descriptor.
         fd: RawFd,
     },
     /// The session cannot be used.
-    #[error("HANDOFF_SOCK_FD={fd} cannot be the session: {reason}")]
+    #[error(
+        "HANDOFF_SOCK_FD={fd} cannot be the session: {reason}; start this program through its supervisor, or unset it"
+    )]
     NotASession {
         /// The descriptor.
         fd: RawFd,
@@ -196,7 +202,7 @@ fn parse(vars: &dyn Fn(&str) -> Option<OsString>, own_pid: i32) -> Result<Plan, 
     let count = count.filter(|_| is_for_us).unwrap_or(0);
     match session {
         Some(fd) if fd < FIRST_FD => {
-            let (value, max) = (fd.into(), FD_MAX);
+            let (value, max) = (fd.to_string(), FD_MAX);
             return Err(EnvError::OutOfRange { name: SOCK_FD, value, max });
         }
         Some(fd) if fd < FIRST_FD + count => return Err(EnvError::Overlap { fd }),
@@ -220,9 +226,9 @@ fn number(var: &dyn Fn(&str) -> Option<OsString>, name: &'static str, max: i32) 
     let Some(digits) = digits else {
         return Err(EnvError::NotANumber { name, value });
     };
-    match digits.parse::<i64>().unwrap_or(i64::MAX) {
-        number if number <= max.into() => Ok(Some(number as i32)),
-        value => Err(EnvError::OutOfRange { name, value, max }),
+    match digits.parse::<i32>() {
+        Ok(number) if number <= max => Ok(Some(number)),
+        _ => Err(EnvError::OutOfRange { name, value: digits.to_owned(), max }),
     }
 }
 

@@ -55,6 +55,24 @@ pub(super) fn socket_option(fd: RawFd, option: libc::c_int) -> io::Result<libc::
     Ok(value)
 }
 
+/// What an operator can do when a file can not be made or written; empty if only the error itself can say it.
+pub fn advice(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::StorageFull => "; free space or inodes there (df, df -i)",
+        io::ErrorKind::QuotaExceeded => "; free space there, or raise this user's quota",
+        io::ErrorKind::ReadOnlyFilesystem => "; mount it writable, or choose another directory",
+        io::ErrorKind::PermissionDenied => "; let the user of this process write it, or choose another directory",
+        io::ErrorKind::NotFound => "; create its directory first",
+        _ => "",
+    }
+}
+
+/// [`context`] for a file that could not be made or written: what to do follows.
+pub fn file_context(error: impl Into<io::Error>, what: impl std::fmt::Display) -> io::Error {
+    let error = error.into();
+    io::Error::new(error.kind(), format!("{what}: {error}{}", advice(error.kind())))
+}
+
 /// The same error with what was tried in front of it; its kind is kept.
 pub(super) fn context(error: impl Into<io::Error>, what: impl std::fmt::Display) -> io::Error {
     let error = error.into();

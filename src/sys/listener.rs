@@ -9,8 +9,8 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrLike, SockaddrStorage, UnixAddr, bind, connect, getsockname, setsockopt,
-    socket, sockopt,
+    AddressFamily, SockFlag, SockType, SockaddrLike, SockaddrStorage, UnixAddr, bind, connect, getsockname, getsockopt,
+    setsockopt, socket, sockopt,
 };
 use nix::sys::stat::{Mode, fchmod};
 
@@ -96,9 +96,19 @@ pub fn local_address(fd: BorrowedFd<'_>) -> io::Result<String> {
 /// command line. For a message, best effort (/proc/net/tcp, /proc/PID/fd): None if it cannot
 /// be seen.
 pub fn who_listens(addr: SocketAddr) -> Option<(i32, String)> {
-    let inode = ["/proc/net/tcp", "/proc/net/tcp6"]
-        .into_iter()
-        .find_map(|table| fs::read_to_string(table).ok()?.lines().find_map(|line| listening_inode(line, addr)))?;
+    const LISTEN: &str = "0A";
+    who_has(["/proc/net/tcp", "/proc/net/tcp6"], LISTEN, addr)
+}
+
+/// The same for a UDP address.
+pub fn who_receives(addr: SocketAddr) -> Option<(i32, String)> {
+    const UNCONNECTED: &str = "07";
+    who_has(["/proc/net/udp", "/proc/net/udp6"], UNCONNECTED, addr)
+}
+
+fn who_has(tables: [&str; 2], state: &str, addr: SocketAddr) -> Option<(i32, String)> {
+    let find = |table| fs::read_to_string(table).ok()?.lines().find_map(|line| inode_of(line, state, addr));
+    let inode = tables.into_iter().find_map(find)?;
     let link = format!("socket:[{inode}]");
     let has = |pid: i32, fd: i32| {
         fs::read_link(format!("/proc/{pid}/fd/{fd}")).is_ok_and(|found| found.as_os_str() == &*link)
@@ -107,16 +117,22 @@ pub fn who_listens(addr: SocketAddr) -> Option<(i32, String)> {
     Some((pid, proc::command(pid)))
 }
 
-/// The inode in a line of /proc/net/tcp, if it is a listener that is in the way of `addr`.
-fn listening_inode(line: &str, addr: SocketAddr) -> Option<String> {
-    const LISTEN: &str = "0A";
+/// Who called listen(2) on a Unix stream socket (`SO_PEERCRED`); the listener sees a connection that closes at once.
+pub fn unix_owner(path: &Path) -> Option<i32> {
+    let probe = socket(AddressFamily::Unix, SockType::Stream, flags(false), None).ok()?;
+    connect(probe.as_raw_fd(), &UnixAddr::new(path).ok()?).ok()?;
+    getsockopt(&probe, sockopt::PeerCredentials).ok().map(|peer| peer.pid()).filter(|pid| *pid > 0)
+}
+
+/// The inode in a line of /proc/net/tcp, if it is a socket in this state that is in the way of `addr`.
+fn inode_of(line: &str, wanted: &str, addr: SocketAddr) -> Option<String> {
     let fields: Vec<&str> = line.split_ascii_whitespace().collect();
     let (&local, &state, &inode) = (fields.get(1)?, fields.get(3)?, fields.get(9)?);
     let (ip, port) = local.split_once(':')?;
     let same_port = u16::from_str_radix(port, 16) == Ok(addr.port());
     let everywhere = ip.bytes().all(|digit| digit == b'0');
     let in_the_way = everywhere || addr.ip().is_unspecified() || ip == kernel_hex(addr.ip());
-    (state == LISTEN && same_port && in_the_way).then(|| inode.to_owned())
+    (state == wanted && same_port && in_the_way).then(|| inode.to_owned())
 }
 
 /// An address as /proc/net/tcp writes it: words of 32 bits in native order.
@@ -149,6 +165,7 @@ fn bind_inet(addr: SocketAddr, kind: SockType, blocking: bool) -> io::Result<Own
         Err(errno) => {
             let who = match (errno, kind) {
                 (Errno::EADDRINUSE, SockType::Stream) => who_listens(addr),
+                (Errno::EADDRINUSE, _) => who_receives(addr),
                 _ => None,
             };
             let who = who.map(|(pid, command)| format!(" by process {pid} ({command})"));
@@ -216,7 +233,8 @@ mod tests {
         let fd = bind_udp(any(), false).unwrap();
         assert!(is_nonblocking(&fd).unwrap());
         let addr = address_of(&fd);
-        assert_eq!(bind_udp(addr, false).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        let error = bind_udp(addr, false).unwrap_err();
+        assert!(error.to_string().contains("by process"), "{error}");
         UdpSocket::bind(any()).unwrap().send_to(b"x", addr).unwrap();
         assert_eq!(UdpSocket::from(fd).recv(&mut [0; 8]).unwrap(), 1);
         // Not every machine has IPv6.

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::sys::statfs::statfs;
 
-use super::fd::{context, set_cloexec};
+use super::fd::{context, file_context, set_cloexec};
 use super::proc;
 
 /// An open lock file. Dropped, it is closed; that frees the lock only if no duplicate is left.
@@ -56,7 +56,10 @@ impl LockFile {
             .mode(0o600)
             .custom_flags(libc::O_NOFOLLOW)
             .open(path)
-            .map_err(|e| context(e, format_args!("cannot open lock file {}", path.display())))?;
+            .map_err(|e| match Errno::from_raw(e.raw_os_error().unwrap_or(0)) {
+                Errno::ELOOP => context(e, format_args!("lock file {} is a symbolic link; remove it", path.display())),
+                _ => file_context(e, format_args!("cannot open lock file {}", path.display())),
+            })?;
         Ok(Self { path: path.to_owned(), file })
     }
 

@@ -21,7 +21,7 @@ use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use nix::sys::stat::{SFlag, fstat};
 use nix::unistd::ftruncate;
 
-use super::fd::{context, set_cloexec};
+use super::fd::{context, file_context, set_cloexec};
 
 /// Size of the page in bytes, whatever the machine's page size is.
 pub const PAGE_BYTES: usize = 4096;
@@ -205,7 +205,7 @@ impl Drop for DecisionPage {
 }
 
 fn create_file(path: &Path) -> io::Result<OwnedFd> {
-    let what = |e| context(e, format_args!("cannot create decision page {}", path.display()));
+    let what = |e| file_context(e, format_args!("cannot create decision page {}", path.display()));
     let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path).map_err(what)?;
     if let Err(errno) = posix_fallocate(&file, 0, PAGE_BYTES as libc::off_t) {
         let _ = fs::remove_file(path);
