@@ -377,17 +377,18 @@ int main(int argc, char **argv) {
     char why[512];
     const char *dir = argc > 1 ? argv[1] : getenv("HANDOFF_DATA_DIR");
     if (!dir || !*dir) return fprintf(stderr, "usage: kv [DATA_DIR [PORT]], or HANDOFF_DATA_DIR=DATA_DIR kv\n"), 2;
-    snprintf(why, sizeof why, "data directory %s", dir);
-    if (mkdir(dir, 0755) != 0 && errno != EEXIST) return fail(why);
-    if ((store.dir = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0) return fail(why);
-    server.drain_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    server.gone_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (!(dir = strdup(dir))) return perror("kv"), 1; /* handoff_detect_role consumes the environment */
+    mkdir(dir, 0755); /* if that fails, and matters, handoff_detect_role says so */
 
+    /* Before any descriptor is opened: its number may be one that was promised to us. */
     handoff_config *config = handoff_config_new();
     handoff_config_set_str(config, HANDOFF_OPT_BUILD_ID, BUILD);
     handoff_config_set_str(config, HANDOFF_OPT_DATA_DIR, dir);
     if (handoff_detect_role(config, &h, why, sizeof why) < 0) return fprintf(stderr, "kv: %s\n", why), 1;
     handoff_config_free(config);
+    if ((store.dir = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0) return perror(dir), 1;
+    server.drain_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    server.gone_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     signal(SIGTERM, on_sigterm);
     handoff_on_drain(h, on_drain, NULL, NULL);
     handoff_on_seal(h, on_seal, NULL, NULL);

@@ -18,17 +18,25 @@
  *   seal-progress=N     reports its progress N times before it answers the seal
  *   fork-open           leaves a child that never ends, with the lock held, and never comes back from begin
  *   fork-serving        leaves a child that never ends once it serves
+ *   seal-writes=KIB     writes a file of this size at the seal, and fails if it can not
+ *   open-writes=KIB     the same after begin, and exits if it can not
+ *   open-waits          makes a file "opening" in the data directory after begin, and waits until somebody removes it
+ *   logs                writes the library's log to standard error
  */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <fcntl.h>
 #include <handoff.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+
+static char data_dir[4096] = ".";
 
 static const char *fault(void) {
     const char *name = getenv("KV_FAULT");
@@ -44,6 +52,26 @@ static void sleep_if(const char *name) {
     nanosleep(&(struct timespec){ms / 1000, ms % 1000 * 1000000}, NULL);
 }
 
+/* Writes a file of KIB if the fault is "<name>KIB", and removes it again.  The text says why that failed. */
+static bool write_if(const char *name, char *why, size_t size) {
+    static char block[1024];
+    if (strncmp(fault(), name, strlen(name)) != 0) return true;
+    char path[sizeof data_dir + 16];
+    snprintf(path, sizeof path, "%s/snapshot", data_dir);
+    int fd = open(path, O_CREAT | O_TRUNC | O_WRONLY, 0600);
+    bool ok = fd >= 0;
+    for (long left = atol(fault() + strlen(name)); ok && left > 0; left--) ok = write(fd, block, sizeof block) > 0;
+    snprintf(why, size, "cannot write %s: %s", path, strerror(errno));
+    unlink(path);
+    close(fd);
+    return ok;
+}
+
+static void print(void *user, int32_t level, const char *target, const char *text) {
+    (void)user;
+    fprintf(stderr, "log %d %s: %s\n", level, target, text);
+}
+
 static void hang(void) {
     for (;;) pause();
 }
@@ -53,8 +81,6 @@ static void leave_child(void) {
     if (fork() == 0) hang();
 }
 
-static char data_dir[4096] = ".";
-
 static int faulty_detect_role(const handoff_config *c, handoff **h, char *err, size_t size) {
     if (getenv("HANDOFF_DATA_DIR")) snprintf(data_dir, sizeof data_dir, "%s", getenv("HANDOFF_DATA_DIR"));
     if (is_fault("exit-before-hello")) _exit(7);
@@ -63,6 +89,7 @@ static int faulty_detect_role(const handoff_config *c, handoff **h, char *err, s
         signal(SIGSEGV, SIG_DFL);
         raise(SIGSEGV);
     }
+    if (is_fault("logs")) handoff_set_log((handoff_config *)c, print, NULL, NULL);
     return handoff_detect_role(c, h, err, size);
 }
 
@@ -70,6 +97,17 @@ static int faulty_wait_for_begin(handoff *h, int timeout_ms) {
     sleep_if("slow-warm=");
     int result = handoff_wait_for_begin(h, timeout_ms);
     sleep_if("slow-open=");
+    if (is_fault("open-waits")) {
+        char path[sizeof data_dir + 16];
+        snprintf(path, sizeof path, "%s/opening", data_dir);
+        close(open(path, O_CREAT | O_WRONLY, 0600));
+        while (access(path, F_OK) == 0) nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
+    }
+    char why[sizeof data_dir + 64];
+    if (!write_if("open-writes=", why, sizeof why)) {
+        fprintf(stderr, "kv: %s\n", why);
+        _exit(1);
+    }
     if (is_fault("fork-open")) leave_child();
     if (is_fault("hang-open") || is_fault("fork-open")) hang();
     return result;
@@ -89,6 +127,8 @@ static int faulty_announce_ready(handoff *h, const handoff_readiness *r, int tim
 }
 
 static int faulty_sealed(handoff *h, uint64_t id, const uint64_t *revisions, size_t count) {
+    char why[sizeof data_dir + 64];
+    if (!write_if("seal-writes=", why, sizeof why)) return handoff_failed(h, id, why);
     if (is_fault("seal-fails")) return handoff_failed(h, id, "told to fail the seal");
     if (strncmp(fault(), "seal-progress=", 14) == 0) {
         for (long i = 0, total = atol(fault() + 14); i < total; i++) handoff_progress(h, id, (uint64_t)i, (uint64_t)total);

@@ -9,6 +9,7 @@ use std::str::FromStr;
 
 use crate::error::{Error, Result};
 use crate::limits::LISTEN_BACKLOG;
+use crate::sys::fd::advice;
 use crate::sys::listener;
 
 /// `NAME=ADDRESS[,OPTION]…`: a socket that a supervisor binds for a daemon.
@@ -150,7 +151,7 @@ fn with_advice(error: io::Error) -> io::Error {
         }
         io::ErrorKind::NotFound => "; create the directory first",
         io::ErrorKind::InvalidFilename | io::ErrorKind::InvalidInput => "; a socket's path has 107 bytes at most",
-        _ => "",
+        kind => advice(kind),
     };
     io::Error::new(error.kind(), format!("{error}{advice}"))
 }

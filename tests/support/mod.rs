@@ -189,6 +189,8 @@ pub struct Service {
     mark: String,
     run: Option<Child>,
     pub address: SocketAddr,
+    /// The supervisor's socket, if it is not in the runtime directory.
+    pub socket: Option<PathBuf>,
 }
 
 impl Service {
@@ -199,29 +201,38 @@ impl Service {
 
     /// The same, with further arguments of `handoff run`.
     pub fn start_with(program: &Path, arguments: &[&str]) -> Self {
+        let mut service = Self::place();
+        service.launch(program, arguments);
+        service
+    }
+
+    /// Its directories, and nothing that runs yet.
+    pub fn place() -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("data")).unwrap();
         let mark = dir.path().display().to_string();
-        let address = "127.0.0.1:1".parse().unwrap();
-        let mut service = Self { dir, mark, run: None, address };
-        let stderr = fs::File::create(service.path("run.stderr")).unwrap();
-        let child = service
+        Self { dir, mark, run: None, address: "127.0.0.1:1".parse().unwrap(), socket: None }
+    }
+
+    /// Runs `program` here, and waits until it serves.
+    pub fn launch(&mut self, program: &Path, arguments: &[&str]) {
+        let stderr = fs::File::create(self.path("run.stderr")).unwrap();
+        let child = self
             .command("run")
             .args(["--listen", "kv=127.0.0.1:0", "--listen", "echo=127.0.0.1:0", "--data-dir"])
-            .arg(service.path("data"))
+            .arg(self.path("data"))
             .args(arguments)
             .arg("--")
             .arg(program)
             .stderr(stderr)
             .spawn()
             .unwrap();
-        service.run = Some(child);
+        self.run = Some(child);
         let status = wait_until("the daemon serves", || {
-            let status = service.status()?;
+            let status = self.status()?;
             (status["state"] == "running" && status["linked"] == true && status["phase"] == "idle").then_some(status)
         });
-        service.address = status["listeners"][0]["address"].as_str().unwrap().parse().unwrap();
-        service
+        self.address = status["listeners"][0]["address"].as_str().unwrap().parse().unwrap();
     }
 
     /// Runs the store with this fault.
@@ -233,9 +244,19 @@ impl Service {
         self.dir.path().join(name)
     }
 
-    fn command(&self, subcommand: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_handoff"));
+    /// The program, told where this service is.
+    pub fn command(&self, subcommand: &str) -> Command {
+        let mut command = self.other_command(env!("CARGO_BIN_EXE_handoff"));
         command.arg(subcommand).arg("--runtime-dir").arg(self.path("run")).args(["--name", "kv"]);
+        if let Some(socket) = &self.socket {
+            command.arg("--socket").arg(socket);
+        }
+        command
+    }
+
+    /// Any program, which ends with the test.
+    pub fn other_command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new(program);
         command.env(MARK, &self.mark).stdin(Stdio::null());
         command
     }
