@@ -1,11 +1,11 @@
 //! Protocol messages over a socket: the one place where `protocol` and `sys` meet.
 
-use crate::limits::FRAME_BYTES_MAX;
+use crate::limits::{FRAME_BYTES_MAX, UNREAD_BYTES_MAX};
 use crate::protocol::codec::{CodecError, decode, encode};
 use crate::protocol::{Decide, Decision, Message};
 use crate::sys::clock::monotonic_ns;
 use crate::sys::page::{DecisionPage, Word};
-use crate::sys::seqpacket::{Credentials, Received, Seqpacket};
+use crate::sys::seqpacket::{Credentials, LostDescriptors, Received, Seqpacket};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -41,7 +41,8 @@ impl ChannelError {
 /// What came.
 #[derive(Debug)]
 pub enum Incoming {
-    /// A message, with as many descriptors as [`Message::attachments`] names, in that order.
+    /// A message, with as many descriptors as [`Message::attachments`] names, in that order; with none of them if this
+    /// process has no room for so many: the message can still be refused.
     Message(Message, Vec<OwnedFd>, Option<Credentials>),
     /// Nothing now.
     Nothing,
@@ -74,15 +75,27 @@ impl Channel {
         Ok(self.socket.send(&self.outgoing, fds)?)
     }
 
+    /// Sends a message whose loss harms nobody, unless much is unread: then the room is for those that are needed.
+    ///
+    /// # Errors
+    /// As [`Channel::send`].
+    pub fn send_if_read(&mut self, message: &Message) -> Result<(), ChannelError> {
+        match self.socket.unread_bytes()? {
+            0..=UNREAD_BYTES_MAX => self.send(message, &[]),
+            _ => Ok(()),
+        }
+    }
+
     /// Receives the next message, without waiting.
     ///
     /// # Errors
     /// What came is no message of this protocol; the session can not go on.
     pub fn receive(&mut self) -> Result<Incoming, ChannelError> {
-        let packet = match self.socket.receive(&mut self.incoming)? {
-            Received::Packet(packet) => packet,
-            Received::Nothing => return Ok(Incoming::Nothing),
-            Received::End => return Ok(Incoming::End),
+        let packet = match self.socket.receive(&mut self.incoming) {
+            Ok(Received::Packet(packet)) => packet,
+            Ok(Received::Nothing) => return Ok(Incoming::Nothing),
+            Ok(Received::End) => return Ok(Incoming::End),
+            Err(error) => return self.without_descriptors(error),
         };
         let message = decode(&self.incoming[..packet.len])?;
         let (needed, came) = (message.attachments().len(), packet.fds.len());
@@ -90,6 +103,17 @@ impl Channel {
             return Err(ChannelError::Attachments { message: message.name(), needed, came });
         }
         Ok(Incoming::Message(message, packet.fds, packet.sender))
+    }
+
+    /// The message whose descriptors were lost, if that is the error.
+    fn without_descriptors(&self, error: io::Error) -> Result<Incoming, ChannelError> {
+        let lost = error.get_ref().and_then(|error| error.downcast_ref::<LostDescriptors>());
+        let Some(LostDescriptors { len }) = lost else { return Err(error.into()) };
+        let message = decode(&self.incoming[..*len])?;
+        if message.attachments().is_empty() {
+            return Err(error.into());
+        }
+        Ok(Incoming::Message(message, Vec::new(), None))
     }
 }
 

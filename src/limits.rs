@@ -54,6 +54,11 @@ pub const SERVING_TIMEOUT: Duration = Duration::from_secs(10);
 pub const LIVENESS: Duration = Duration::from_secs(10);
 /// Between heartbeats: several fit into [`LIVENESS`].
 pub const HEARTBEAT: Duration = Duration::from_secs(2);
+/// Between two reports of progress: people see no more, and a hook that counts every record must not keep S from its work.
+pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(20);
+/// Bytes that S has not read, with the kernel's own, beyond which only what a handoff needs is sent: the rest of the queue
+/// (`net.core.wmem_default`, 208 KiB) stays free for that.
+pub const UNREAD_BYTES_MAX: usize = 64 * 1024;
 /// For an answer that is already on the wire when its deadline passes.
 pub const SLACK: Duration = Duration::from_secs(1);
 /// From the end of a session to the death of its process: the kernel closes descriptors first.

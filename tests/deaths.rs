@@ -34,6 +34,24 @@ impl Scene {
         Self { service, incumbent, acknowledged, upgrading }
     }
 
+    /// A successor that has said what it has to say, in `phase`, and waits for the supervisor, which stands still.
+    fn hold(&self, phase: &str, said: &str) -> i32 {
+        let successor = self.service.successor_of(self.incumbent);
+        self.service.wait_for_phase(phase);
+        freeze(self.service.supervisor_pid());
+        wait_until(said, || waits_in_the_library(successor).then_some(()));
+        successor
+    }
+
+    /// The same; then the successor stands still, and the supervisor goes on to the next phase.
+    fn hold_successor(&self, phase: &str, said: &str, next: &str) -> i32 {
+        let successor = self.hold(phase, said);
+        freeze(successor);
+        thaw(self.service.supervisor_pid());
+        self.service.wait_for_phase(next);
+        successor
+    }
+
     /// Kills the supervisor for good.
     fn kill_supervisor(&mut self) {
         self.service.kill_supervisor();
@@ -90,15 +108,7 @@ fn supervisor_dies_when_the_incumbent_has_drained() {
 #[test]
 fn supervisor_dies_when_the_incumbent_has_sealed() {
     let mut scene = Scene::new(None, Some("slow-warm=1000"));
-    let successor = scene.service.successor_of(scene.incumbent);
-    scene.service.wait_for_phase("warming");
-    // A slow warm-up, so that the successor says Warmed; then it stands still, and Begin stays unread.
-    let supervisor = scene.service.supervisor_pid();
-    freeze(supervisor);
-    wait_until("warmed", || waits_in_the_library(successor).then_some(()));
-    freeze(successor);
-    thaw(supervisor);
-    scene.service.wait_for_phase("opening");
+    let successor = scene.hold_successor("warming", "warmed", "opening"); // Begin stays unread
     scene.kill_supervisor();
     wait_until("killed", || (!lives(successor)).then_some(()));
     scene.incumbent_goes_on(successor);
@@ -116,14 +126,7 @@ fn supervisor_dies_after_begin() {
 #[test]
 fn supervisor_dies_after_it_sent_committed() {
     let mut scene = Scene::new(None, Some("slow-open=1000"));
-    let successor = scene.service.successor_of(scene.incumbent);
-    scene.service.wait_for_phase("opening");
-    let supervisor = scene.service.supervisor_pid();
-    freeze(supervisor);
-    wait_until("ready", || waits_in_the_library(successor).then_some(()));
-    freeze(successor);
-    thaw(supervisor);
-    scene.service.wait_for_phase("committing");
+    let successor = scene.hold_successor("opening", "ready", "committing"); // Committed stays unread
     // The incumbent must not decide before the successor has: it would be right to, but that is the next test.
     freeze(scene.incumbent);
     scene.kill_supervisor();
@@ -136,14 +139,7 @@ fn supervisor_dies_after_it_sent_committed() {
 #[test]
 fn supervisor_dies_after_it_sent_committed_to_a_frozen_successor() {
     let mut scene = Scene::new(None, Some("slow-open=1000"));
-    let successor = scene.service.successor_of(scene.incumbent);
-    scene.service.wait_for_phase("opening");
-    let supervisor = scene.service.supervisor_pid();
-    freeze(supervisor);
-    wait_until("ready", || waits_in_the_library(successor).then_some(()));
-    freeze(successor);
-    thaw(supervisor);
-    scene.service.wait_for_phase("committing");
+    let successor = scene.hold_successor("opening", "ready", "committing"); // Committed stays unread
     scene.kill_supervisor();
     scene.incumbent_goes_on(successor);
 }
@@ -197,14 +193,10 @@ fn successor_dies_after_begin() {
 #[test]
 fn successor_dies_when_it_is_ready() {
     let scene = Scene::new(None, Some("slow-open=1000"));
-    let successor = scene.service.successor_of(scene.incumbent);
-    scene.service.wait_for_phase("opening");
-    let supervisor = scene.service.supervisor_pid();
-    freeze(supervisor);
-    wait_until("ready", || waits_in_the_library(successor).then_some(()));
+    let successor = scene.hold("opening", "ready");
     signal(successor, SIGKILL);
     wait_for_death(successor);
-    thaw(supervisor);
+    thaw(scene.service.supervisor_pid());
     let mut scene = scene;
     let upgrade = scene.upgrading.take().unwrap().wait();
     assert_eq!((upgrade.code, upgrade.result.as_str()), (10, "rolled_back"), "{upgrade:?}");
@@ -214,13 +206,6 @@ fn successor_dies_when_it_is_ready() {
 #[test]
 fn successor_dies_with_committed_unread() {
     let scene = Scene::new(None, Some("slow-open=1000"));
-    let successor = scene.service.successor_of(scene.incumbent);
-    scene.service.wait_for_phase("opening");
-    let supervisor = scene.service.supervisor_pid();
-    freeze(supervisor);
-    wait_until("ready", || waits_in_the_library(successor).then_some(()));
-    freeze(successor);
-    thaw(supervisor);
-    scene.service.wait_for_phase("committing");
+    let successor = scene.hold_successor("opening", "ready", "committing"); // Committed stays unread
     successor_is_killed(scene, successor);
 }

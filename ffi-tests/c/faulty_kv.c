@@ -15,6 +15,9 @@
  *   drain-hangs         stops accepting, then answers nothing until the drain is cancelled or late
  *   slow-drain=MS       drains, and sleeps before it answers; then there is a file "drained" in the data directory
  *   seal-fails          answers the seal with a failure
+ *   seal-progress=N     reports its progress N times before it answers the seal
+ *   fork-open           leaves a child that never ends, with the lock held, and never comes back from begin
+ *   fork-serving        leaves a child that never ends once it serves
  *   seal-writes=KIB     writes a file of this size at the seal, and fails if it can not
  *   open-writes=KIB     the same after begin, and exits if it can not
  *   open-waits          makes a file "opening" in the data directory after begin, and waits until somebody removes it
@@ -73,6 +76,11 @@ static void hang(void) {
     for (;;) pause();
 }
 
+/* A child that keeps everything that it inherited. */
+static void leave_child(void) {
+    if (fork() == 0) hang();
+}
+
 static int faulty_detect_role(const handoff_config *c, handoff **h, char *err, size_t size) {
     if (getenv("HANDOFF_DATA_DIR")) snprintf(data_dir, sizeof data_dir, "%s", getenv("HANDOFF_DATA_DIR"));
     if (is_fault("exit-before-hello")) _exit(7);
@@ -100,7 +108,8 @@ static int faulty_wait_for_begin(handoff *h, int timeout_ms) {
         fprintf(stderr, "kv: %s\n", why);
         _exit(1);
     }
-    if (is_fault("hang-open")) hang();
+    if (is_fault("fork-open")) leave_child();
+    if (is_fault("hang-open") || is_fault("fork-open")) hang();
     return result;
 }
 
@@ -112,13 +121,18 @@ static int faulty_announce_ready(handoff *h, const handoff_readiness *r, int tim
         changed.flags |= HANDOFF_READY_UNHEALTHY;
         changed.detail = "told to be unhealthy";
     }
-    return handoff_announce_ready(h, &changed, timeout_ms);
+    int result = handoff_announce_ready(h, &changed, timeout_ms);
+    if (is_fault("fork-serving")) leave_child();
+    return result;
 }
 
 static int faulty_sealed(handoff *h, uint64_t id, const uint64_t *revisions, size_t count) {
     char why[sizeof data_dir + 64];
     if (!write_if("seal-writes=", why, sizeof why)) return handoff_failed(h, id, why);
     if (is_fault("seal-fails")) return handoff_failed(h, id, "told to fail the seal");
+    if (strncmp(fault(), "seal-progress=", 14) == 0) {
+        for (long i = 0, total = atol(fault() + 14); i < total; i++) handoff_progress(h, id, (uint64_t)i, (uint64_t)total);
+    }
     return handoff_sealed(h, id, revisions, count);
 }
 

@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::limits::REVISIONS_MAX;
 use crate::protocol::incumbent;
 use crate::sys::clock::monotonic_ns;
+use crate::sys::fork::Witness;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::AsFd;
 use std::sync::PoisonError;
@@ -56,18 +57,21 @@ impl Participant {
         if revisions.len() > REVISIONS_MAX {
             return Err(Error::TooBig(format!("at most {REVISIONS_MAX} revisions")));
         }
-        self.answer(event, |_, event| match event.kind {
-            EventKind::Seal => Ok(()),
+        self.answer(event, |core, event| match event.kind {
+            // Under the mutex: a resume that overtakes this answer opens the fence again, and it must stay open.
+            EventKind::Seal => {
+                core.fence.close();
+                Ok(())
+            }
             _ => Err(Error::State("only a seal is answered with sealed".into())),
         })?;
-        self.shared.fence().close();
         if let Err(why) = self.wait_for_writers(event) {
-            self.answer(event, |core, event| {
-                core.events.answer(event.id)?;
+            self.shared.with(|core| {
+                core.events.give_up(event)?;
                 core.fence.open();
                 core.feed_incumbent(incumbent::Input::HookFailed(why.to_string()));
                 Ok(())
-            })?;
+            })??;
             return Err(why);
         }
         self.answer(event, |core, event| {
@@ -145,18 +149,21 @@ impl Participant {
                 _ => {}
             }
         }
-        let mut slot = self.witness.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(mut witness) = slot.take() else { return Ok(()) };
-        witness.close_own_write_end();
-        while !witness.all_gone() && left() > 0 {
-            let timeout = PollTimeout::try_from(left().min(100)).unwrap_or(PollTimeout::ZERO);
+        let mut witnesses = self.witnesses.lock().unwrap_or_else(PoisonError::into_inner);
+        witnesses.iter_mut().for_each(Witness::close_own_write_end);
+        loop {
+            // Those that are left stay for the next seal: their children may still write then.
+            witnesses.retain(|witness| !witness.all_gone());
+            let Some(witness) = witnesses.first() else { return Ok(()) };
+            let left = left();
+            if left == 0 {
+                break;
+            }
+            let timeout = PollTimeout::try_from(left.min(100)).unwrap_or(PollTimeout::ZERO);
             let _ = poll(&mut [PollFd::new(witness.as_fd(), PollFlags::empty())], timeout);
         }
-        if witness.all_gone() {
-            return Ok(());
-        }
         // Asked only for the error: it takes a walk through all of /proc, in the middle of the pause.
-        let living = witness.living();
+        let living = witnesses.iter().map(Witness::living).collect::<Vec<_>>().join(", ");
         Err(Error::State(format!("forked children have neither exec'ed nor exited, and may still write: {living}")))
     }
 }

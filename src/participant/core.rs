@@ -6,7 +6,7 @@ use super::event::EventSlot;
 use super::fence::WriteFence;
 use crate::channel::{Channel, Incoming};
 use crate::error::{Error, Result};
-use crate::limits::CONTROL_RETRY;
+use crate::limits::{CONTROL_RETRY, PROGRESS_INTERVAL};
 use crate::protocol::incumbent::{self, Incumbent};
 use crate::protocol::message::{Hello, Message, Sealed, Side, VERSION_MAX, VERSION_MIN, capability};
 use crate::protocol::successor::{self, Successor};
@@ -116,6 +116,8 @@ pub(super) struct Core {
     /// The application has called `serve` or `dispatch` since it may serve.
     pub(super) served: bool,
     pub(super) stop_told: bool,
+    /// Progress that comes before is not sent.
+    progress_due_ns: u64,
     build_id: Vec<u8>,
     /// Everything that the driver waits for, but the owner's own wake-up.
     sources: Epoll,
@@ -155,6 +157,7 @@ impl Core {
             published: Ok(()),
             served: false,
             stop_told: false,
+            progress_due_ns: 0,
             build_id,
             sources: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(system)?,
             fence: Arc::new(WriteFence::closed()),
@@ -336,6 +339,10 @@ impl Core {
 
     /// Takes over what came with HelloAck or PrepareHandoff: page, the peer's pidfd, transfer socket.
     pub(super) fn open_link(&mut self, id: HandoffId, deadline_ns: u64, fds: Vec<OwnedFd>) -> Result<()> {
+        if fds.is_empty() {
+            let text = "its descriptors did not fit into this process: RLIMIT_NOFILE is reached";
+            return Err(Error::Limit(text.into()));
+        }
         let [page, peer, transfer] = <[OwnedFd; 3]>::try_from(fds)
             .map_err(|fds| Error::Protocol(format!("{} descriptors came, not 3", fds.len())))?;
         let page = DecisionPage::map(page).map_err(Error::system("map the decision page"))?;
@@ -363,8 +370,17 @@ impl Core {
 
     pub(super) fn send(&mut self, message: &Message) {
         let Some(session) = &mut self.session else { return };
+        let sent = match message {
+            Message::SealProgress(_) if monotonic_ns() < self.progress_due_ns => return,
+            Message::SealProgress(_) => {
+                self.progress_due_ns = monotonic_ns() + nanos(PROGRESS_INTERVAL);
+                session.send_if_read(message)
+            }
+            Message::Heartbeat(_) => session.send_if_read(message),
+            _ => session.send(message, &[]),
+        };
         // A peer that is gone shows as the end of the session, when its last messages are read.
-        match session.send(message, &[]) {
+        match sent {
             Ok(()) => tracing::trace!(target: "handoff", name = message.name(), handoff_id = message.id().0, "sent"),
             Err(error) => tracing::debug!(target: "handoff", name = message.name(), %error, "not sent"),
         }

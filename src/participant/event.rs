@@ -75,7 +75,6 @@ impl EventSlot {
 
     pub(super) fn ask(&mut self, kind: EventKind, deadline_ns: u64, handoff: HandoffId) {
         self.last_id += 1;
-        let _ = self.cancel.read(); // nothing to read is fine
         let cancel_fd = self.cancel.as_fd().as_raw_fd();
         self.pending = Some(Event { kind, id: self.last_id, deadline_ns, cancel_fd, handoff_id: handoff.0 });
     }
@@ -109,6 +108,8 @@ impl EventSlot {
     /// Hands the event to the application.
     pub(super) fn deliver(&mut self) -> Option<Event> {
         let event = self.pending.take()?;
+        // Not before: whoever still works on a cancelled event must see it.
+        let _ = self.cancel.read(); // nothing to read is fine
         match event.kind {
             EventKind::Drain => {
                 self.disturbed = true;
@@ -138,6 +139,11 @@ impl EventSlot {
         Ok(event)
     }
 
+    /// Takes the failure of the event of this id, which its being late may have caused.
+    pub(super) fn give_up(&mut self, id: u64) -> Result<Event> {
+        self.open.take_if(|event| event.id == id).ok_or(Error::Stale)
+    }
+
     /// Milliseconds until the event is late, rounded up; 0 if it is over.
     pub(super) fn remaining_ms(&self, id: u64) -> u64 {
         match self.open.filter(|event| event.id == id) {
@@ -162,5 +168,35 @@ mod tests {
         assert!((before_ns..=monotonic_ns()).contains(&began_ns));
         assert_eq!(slot.accept_stopped_ns(Some(began_ns + 5)), began_ns + 5);
         assert_eq!(slot.accept_stopped_ns(Some(1)), began_ns);
+    }
+
+    #[test]
+    fn a_late_event_can_fail_but_not_succeed() {
+        let mut slot = EventSlot::new().unwrap();
+        slot.ask(EventKind::Seal, monotonic_ns() - 1, HandoffId(1));
+        let event = slot.deliver().unwrap();
+        assert!(matches!(slot.answer(event.id), Err(Error::Stale)));
+        assert!(matches!(slot.give_up(event.id + 1), Err(Error::Stale)));
+        assert_eq!(slot.give_up(event.id).unwrap(), event);
+        assert!(matches!(slot.give_up(event.id), Err(Error::Stale)));
+    }
+
+    fn is_cancelled(slot: &EventSlot) -> bool {
+        crate::sys::fd::poll_now(slot.cancellation().as_fd(), nix::poll::PollFlags::POLLIN).unwrap()
+            == nix::poll::PollFlags::POLLIN
+    }
+
+    #[test]
+    fn a_cancelled_event_shows_until_the_application_comes_for_the_next() {
+        let mut slot = EventSlot::new().unwrap();
+        slot.ask(EventKind::Drain, u64::MAX, HandoffId(1));
+        slot.deliver().unwrap();
+        assert!(!is_cancelled(&slot));
+        slot.cancel();
+        // The resume may be wanted in the same instant: the hook that drains has not looked yet.
+        slot.ask(EventKind::Resume, u64::MAX, HandoffId(1));
+        assert!(is_cancelled(&slot));
+        slot.deliver().unwrap();
+        assert!(!is_cancelled(&slot));
     }
 }

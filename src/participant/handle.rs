@@ -6,8 +6,9 @@ use super::control::Control;
 use super::core::{Core, End};
 use super::data_lock::DataDirLock;
 use super::event::{Event, EventKind};
+use super::helper::Help;
 use super::listeners::InheritedListeners;
-use super::shared::{Help, Owned, Shared};
+use super::shared::{Owned, Shared};
 use crate::error::{Error, Result};
 use crate::limits::{LOCK_PATIENCE, REVISIONS_MAX};
 use crate::protocol::message::Readiness;
@@ -36,8 +37,9 @@ pub struct Participant {
     pub(super) shared: Arc<Shared>,
     listeners: InheritedListeners,
     help: Mutex<Help>,
-    /// Sees children that are about to exec or exit; none if they do not count, and between a seal and its resume.
-    pub(super) witness: Mutex<Option<Witness>>,
+    /// See children that are about to exec or exit: one those that are forked now, unless they do not count or the data
+    /// is sealed; the others those that were still there when a seal had to be given up.
+    pub(super) witnesses: Mutex<Vec<Witness>>,
     ignore_forks: bool,
     successor: bool,
 }
@@ -66,7 +68,7 @@ impl Participant {
             shared: Arc::new(Shared::new(core, config.before_wait.clone())?),
             listeners: InheritedListeners(inherited.listeners),
             help: Mutex::new(Help::new(config.no_helper_thread)),
-            witness: Mutex::default(),
+            witnesses: Mutex::default(),
             ignore_forks: config.ignore_forks,
             successor,
         };
@@ -246,9 +248,9 @@ impl Participant {
 
     /// Sees the children that are forked from now on, if it does not already.
     fn watch_children(&self) -> Result<()> {
-        let mut witness = self.witness.lock().unwrap_or_else(PoisonError::into_inner);
-        if witness.is_none() && !self.ignore_forks {
-            *witness = Some(Witness::new().map_err(Error::system("pipe"))?);
+        let mut witnesses = self.witnesses.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.ignore_forks && !witnesses.iter().any(Witness::watches) {
+            witnesses.push(Witness::new().map_err(Error::system("pipe"))?);
         }
         Ok(())
     }

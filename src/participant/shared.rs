@@ -5,7 +5,6 @@ use super::core::{Core, Machine, Task};
 use super::event::{Event, EventKind};
 use super::fence::WriteFence;
 use super::handle::Participant;
-use super::helper::{Attention, Helper};
 use crate::error::{Error, Result};
 use crate::protocol::{incumbent, successor};
 use crate::sys::fork;
@@ -302,50 +301,5 @@ impl Core {
         }
         let idle = self.incumbent_phase() == Some(incumbent::Phase::Serving);
         Ok((stopping && idle).then(|| Event::notice(EventKind::Stopped, handoff)))
-    }
-}
-
-/// The helper thread, and who attends.
-#[derive(Debug, Default)]
-pub(super) struct Help {
-    helper: Option<Helper>,
-    attention: Option<Arc<Attention>>,
-    disabled: bool,
-}
-
-impl Help {
-    pub(super) fn new(disabled: bool) -> Self {
-        Self { disabled, ..Self::default() }
-    }
-
-    pub(super) fn owner_enters(&self) {
-        if let Some(attention) = &self.attention {
-            attention.owner_enters();
-        }
-    }
-
-    pub(super) fn owner_leaves(&self) {
-        if let Some(attention) = &self.attention {
-            attention.owner_leaves();
-        }
-    }
-
-    /// A helper lives exactly as long as a handoff.
-    pub(super) fn adjust(&mut self, shared: &Arc<Shared>, in_handoff: bool) {
-        if in_handoff && self.helper.is_none() && !self.disabled {
-            match Helper::start(shared) {
-                Ok(helper) => {
-                    self.attention = Some(helper.attention());
-                    self.helper = Some(helper);
-                }
-                Err(error) => {
-                    self.disabled = true;
-                    tracing::warn!(target: "handoff", %error, "no helper thread: no heartbeats while hooks run");
-                }
-            }
-        } else if !in_handoff && self.helper.is_some() {
-            self.attention = None;
-            self.helper = None;
-        }
     }
 }

@@ -34,7 +34,7 @@ impl Service {
             _ => self.set_why(why.to_owned()),
         }
         self.drop_queued("the service stops");
-        self.supervisor.cancel(why);
+        self.supervisor.close(why);
         self.state = State::Stopping(Stop::Cancelling(after(CANCEL_GRACE)));
         self.advance_stop();
     }

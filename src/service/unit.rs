@@ -22,7 +22,7 @@ use crate::error::Result;
 use crate::limits::START_PROBE;
 use crate::supervisor::{self, ExitStatus, HandoffOutcome, SpawnSpec, Status, Supervisor};
 use crate::sys::clock::monotonic_ns;
-use crate::sys::session::signal_members;
+use crate::sys::session::end_members;
 
 /// What happened to a service.
 #[derive(Clone, Debug)]
@@ -43,8 +43,10 @@ pub enum Event {
         /// Of how much.
         total: u64,
     },
-    /// How an upgrade ended. A second one of the same id corrects the first.
+    /// How an upgrade ended: whoever waits for it may go.
     Outcome(Rc<HandoffOutcome>),
+    /// It ended otherwise than the outcome of the same id said; who waits now waits for another one.
+    Corrected(Rc<HandoffOutcome>),
     /// The daemon ended, or could not be started, and will be started again.
     Restarting {
         /// What happened.
@@ -71,6 +73,8 @@ pub struct Ended {
 
 /// The phase in which the successor serves and the incumbent is about to exit.
 pub(super) const RETIRING: &str = "retiring";
+/// The phase in which nothing is under way.
+pub(super) const IDLE: &str = "idle";
 
 /// What a service is doing.
 #[derive(Debug)]
@@ -277,7 +281,8 @@ impl Service {
             supervisor::Event::Stderr { bytes, .. } => self.events.push(Event::Output(bytes)),
             supervisor::Event::Outcome(outcome) => self.on_outcome(outcome),
             supervisor::Event::Exited { pid, status, text, .. } => {
-                sweep(pid);
+                // Its helpers would serve beside the next one.
+                end_members(pid);
                 self.on_exit(status, text);
             }
         }
@@ -373,7 +378,7 @@ impl Service {
             want: if stopped { "stopped" } else { "running" },
             why: self.why.clone(),
             // What waits for a Hello that never comes is no start.
-            phase: if state == "running" && status.phase == "starting" { "idle" } else { status.phase },
+            phase: if state == "running" && status.phase == "starting" { IDLE } else { status.phase },
             pid: status.pid,
             generation: status.generation,
             program: program.to_string_lossy().into_owned(),
@@ -382,17 +387,6 @@ impl Service {
             restarts: self.restarts.total(),
             last_handoff: self.last.clone(),
         }
-    }
-}
-
-/// Ends what a daemon has left: its helpers would serve beside the next one. It led a session of its own.
-fn sweep(pid: i32) {
-    /// Against a helper that forks faster than we look.
-    const ROUNDS_MAX: usize = 10;
-    let left = |_: &usize| signal_members(pid, Signal::SIGKILL) > 0;
-    let rounds = (0..ROUNDS_MAX).take_while(left).count();
-    if rounds > 0 {
-        tracing::info!(pid, "ended what the daemon left behind");
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use super::settings::Upgrade;
-use super::unit::{Event, RETIRING, Service, State};
+use super::unit::{Event, IDLE, RETIRING, Service, State};
 use crate::limits::START_PROBE;
 use crate::supervisor::{HandoffOutcome, Verdict};
 use crate::sys::clock::monotonic_ns;
@@ -20,6 +20,8 @@ pub(super) struct Pending {
     binary: Option<PathBuf>,
     /// The program before it, if it committed.
     before: Option<Option<PathBuf>>,
+    /// It had an outcome; another one corrects it.
+    told: bool,
 }
 
 impl Service {
@@ -58,13 +60,13 @@ impl Service {
             // The daemon died in this instant.
             self.enter_starting();
         }
-        self.pending = Some(Pending { id: status.handoff_id, binary: upgrade.binary, before: None });
+        self.pending = Some(Pending { id: status.handoff_id, binary: upgrade.binary, before: None, told: false });
         Ok(())
     }
 
-    /// What waited for the end of a retirement.
+    /// What waited for the end of a retirement; should that become a takeover by the incumbent, of this, too.
     pub(super) fn begin_queued(&mut self) {
-        if self.supervisor.status().phase == RETIRING {
+        if matches!(self.state, State::Running) && self.supervisor.status().phase != IDLE {
             return;
         }
         if let Some(upgrade) = self.queued.take()
@@ -109,7 +111,9 @@ impl Service {
             if outcome.verdict != Verdict::Refused {
                 self.last = Some(outcome.clone());
             }
-            self.events.push(Event::Outcome(outcome.clone()));
+            let told = self.pending.as_mut().is_some_and(|pending| std::mem::replace(&mut pending.told, true));
+            let event = if told { Event::Corrected } else { Event::Outcome };
+            self.events.push(event(outcome.clone()));
             // After these, a second outcome of the same handoff may come.
             if !matches!(outcome.verdict, Verdict::Undecided | Verdict::Committed) {
                 self.pending = None;

@@ -18,6 +18,7 @@ use crate::protocol::Message;
 use crate::protocol::supervisor::{Input, Peer, Phase, Sender, Supervisor as Machine, Timer};
 use crate::sys::clock::monotonic_ns;
 use crate::sys::seqpacket::Credentials;
+use crate::sys::session::end_members;
 use crate::sys::timers::Timers;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollTimeout};
@@ -50,6 +51,8 @@ pub(super) struct Engine {
     pub(super) processes: Processes,
     pub(super) attempt: Option<Attempt>,
     pub(super) rendezvous: Option<Rendezvous>,
+    /// The caller ends the service: no process takes the place of one that dies.
+    pub(super) closing: bool,
     /// The retired incumbent got its SIGTERM.
     pub(super) evicted: bool,
     /// What the process that serves, or served last, was started from.
@@ -146,6 +149,7 @@ impl Engine {
             processes: Processes::default(),
             attempt: None,
             rendezvous: None,
+            closing: false,
             evicted: false,
             serving_spec: None,
             phase_told: Phase::Idle,
@@ -277,6 +281,9 @@ impl Engine {
         process.unwatch(&self.epoll);
         self.timers.disarm(Due::Leaving(key));
         self.read_last_output(&mut process);
+        if self.is_in_the_way(&was) {
+            end_members(process.pid); // while it is a zombie, the number is its own
+        }
         process.clean_up();
         let (status, text) = process.reap();
         self.remove_output(&mut process);
@@ -286,6 +293,17 @@ impl Engine {
         if peer == Peer::Incumbent && self.machine.phase() == Phase::Idle && self.processes.incumbent.is_none() {
             let (pid, generation) = (process.pid, process.generation);
             self.push(Event::Exited { pid, generation, status, text });
+        }
+    }
+
+    /// Whether children of a process that died in a handoff may keep the lock from whoever goes on. Those of an incumbent
+    /// that was replaced may still serve its last clients.
+    fn is_in_the_way(&self, was: &Was) -> bool {
+        let committed = self.rendezvous.as_ref().is_some_and(|rendezvous| rendezvous.page.word().is_committed());
+        match was {
+            Was::Peer(Peer::Successor) => true,
+            Was::Peer(Peer::Incumbent) => self.machine.handoff().is_some() && !committed,
+            Was::Leaving => false,
         }
     }
 

@@ -245,6 +245,13 @@ impl Supervisor {
         self.engine.wake();
     }
 
+    /// Before the caller stops the daemon for good: gives up the handoff that is under way, as [`Self::cancel`], and from
+    /// now on no process is started, also if nobody is left to take over.
+    pub fn close(&mut self, reason: &str) {
+        self.engine.closing = true;
+        self.cancel(reason);
+    }
+
     /// Waits until something happens, `timeout` at most (None: no limit), deals with it, and returns the events. They may
     /// be none.
     ///

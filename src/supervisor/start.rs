@@ -109,6 +109,9 @@ impl Engine {
 
     /// Answers `SpawnCold`, if it fails.
     pub(super) fn spawn_cold(&mut self) -> Option<Input> {
+        if self.closing {
+            return Some(Input::ColdSpawnFailed("the service is being stopped".into()));
+        }
         let error = self.try_cold().err()?;
         if let Some(mut process) = self.processes.incumbent.take() {
             process.unwatch(&self.epoll);

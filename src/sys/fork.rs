@@ -100,6 +100,11 @@ impl Witness {
         self.write = None;
     }
 
+    /// Does it see children that are forked now?
+    pub fn watches(&self) -> bool {
+        self.write.is_some()
+    }
+
     /// Have all children that were watched exec'ed or exited? Always false before
     /// [`close_own_write_end`](Self::close_own_write_end). An error of poll(2) counts as no.
     pub fn all_gone(&self) -> bool {

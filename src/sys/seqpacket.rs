@@ -55,6 +55,14 @@ pub enum Received {
     End,
 }
 
+/// A message came without its descriptors, and those of them that came are closed. Its bytes are in the buffer.
+#[derive(Debug, thiserror::Error)]
+#[error("descriptors of a message got lost; is RLIMIT_NOFILE reached?")]
+pub struct LostDescriptors {
+    /// Bytes.
+    pub len: usize,
+}
+
 impl Seqpacket {
     /// Two sockets that are connected to each other (socketpair(2)).
     pub fn pair() -> io::Result<(Self, Self)> {
@@ -139,12 +147,20 @@ impl Seqpacket {
         }
     }
 
+    /// Bytes that were sent and not read by the peer, as the kernel accounts for them (`SIOCOUTQ`, unix(7)).
+    pub fn unread_bytes(&self) -> io::Result<usize> {
+        let mut bytes: libc::c_int = 0;
+        // SAFETY: `bytes` is live, and one int is what this request writes.
+        Errno::result(unsafe { libc::ioctl(self.0.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) })?;
+        Ok(usize::try_from(bytes).unwrap_or(0))
+    }
+
     /// Takes the next message (recvmsg(2)). Allocates only if descriptors come.
     ///
     /// A peer that died with unread data makes the kernel say `ECONNRESET` once, before the
     /// messages that it had sent: this reads on. `InvalidData`: a message larger than `buf`, a
     /// message without bytes, or descriptors that got lost (more than fit, or `RLIMIT_NOFILE`
-    /// reached); that message is gone, and those of its descriptors that came are closed.
+    /// reached, see [`LostDescriptors`]); that message is gone, and those of its descriptors that came are closed.
     pub fn receive(&self, buf: &mut [u8]) -> io::Result<Received> {
         let mut control = Control::new();
         let mut part = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
@@ -166,7 +182,7 @@ impl Seqpacket {
             return invalid("a message is larger than allowed");
         }
         if header.msg_flags & libc::MSG_CTRUNC != 0 {
-            return invalid("descriptors of a message got lost; is RLIMIT_NOFILE reached?");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, LostDescriptors { len }));
         }
         match (len, sender) {
             // With SO_PASSCRED every message carries credentials, and an end carries nothing.

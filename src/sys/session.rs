@@ -25,6 +25,17 @@ pub fn signal_members(session: i32, signal: Signal) -> usize {
     proc::pids().filter(is_member).filter(|pid| signalled(*pid)).count()
 }
 
+/// Ends what the leader of a session has left behind.
+pub fn end_members(session: i32) {
+    /// Against a helper that forks faster than we look.
+    const ROUNDS_MAX: usize = 10;
+    let left = |_: &usize| signal_members(session, Signal::SIGKILL) > 0;
+    let rounds = (0..ROUNDS_MAX).take_while(left).count();
+    if rounds > 0 {
+        tracing::info!(pid = session, "ended what the process left behind");
+    }
+}
+
 /// Field 6 of /proc/PID/stat (proc_pid_stat(5)), of a process that is no zombie.
 fn living_session_of(pid: i32) -> Option<i32> {
     let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;

@@ -227,7 +227,7 @@ fn a_journal_that_can_not_be_written_refuses_the_start() {
     let mut service = Service::with(|supervisor, dir| supervisor.with_journal(dir.path().join("none/test.journal")));
     let outcome = service.hand_off("normal");
     assert_eq!(outcome.verdict, Verdict::Failed);
-    assert!(outcome.reason.contains("cannot write the journal"), "{}", outcome.reason);
+    assert!(outcome.reason.contains("no journal: cannot write"), "{}", outcome.reason);
     assert_eq!(children(), []);
 }
 

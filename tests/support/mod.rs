@@ -155,6 +155,19 @@ pub fn thaw(pid: i32) {
     signal(pid, SIGCONT);
 }
 
+/// Whether the main thread sleeps in poll(2) or epoll_wait(2).
+pub fn waits(pid: i32) -> bool {
+    let wchan = fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default();
+    process_state(pid) == Some('S') && wchan.contains("poll")
+}
+
+/// Sets the soft limit of descriptors of a process.
+pub fn limit_descriptors(pid: i32, soft: u64) {
+    let limit = format!("--nofile={soft}:");
+    let done = Command::new("prlimit").args(["--pid", &pid.to_string(), &limit]).status();
+    assert!(done.expect("prlimit is needed").success());
+}
+
 pub fn open_descriptors(pid: i32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
 }

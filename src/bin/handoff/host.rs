@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
+use handoff::HandoffOutcome;
 use handoff::service::signals::{Arrived, Signals};
 use handoff::service::{Event, Service, ServiceStatus};
 use nix::errno::Errno;
@@ -136,10 +137,9 @@ impl Host {
             Event::Progress { done, total } => {
                 self.tell(name, "progress", &json!({ "service": name, "done": done, "total": total }));
             }
+            Event::Corrected(outcome) => drop(self.say_outcome(name, &outcome)),
             Event::Outcome(outcome) => {
-                let outcome = json!(&*outcome);
-                let text = format!("upgrade {}", text::outcome_line(&outcome));
-                self.output.say("outcome", name, &text, json!({ "outcome": outcome }));
+                let outcome = self.say_outcome(name, &outcome);
                 let (done, rest) =
                     std::mem::take(&mut self.waiters).into_iter().partition(|waiter| waiter.service == name);
                 self.waiters = rest;
@@ -161,6 +161,14 @@ impl Host {
                 self.output.say("ended", name, &format!("{what}{}", ended.text), details);
             }
         }
+    }
+
+    /// For the log; the same for those who wait.
+    fn say_outcome(&self, name: &str, outcome: &HandoffOutcome) -> Value {
+        let outcome = json!(outcome);
+        let text = format!("upgrade {}", text::outcome_line(&outcome));
+        self.output.say("outcome", name, &text, json!({ "outcome": outcome }));
+        outcome
     }
 
     /// To everybody who waits for this service.

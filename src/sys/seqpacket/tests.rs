@@ -200,3 +200,14 @@ fn connect_says_when_the_backlog_is_full() {
     assert!(!connected.is_empty());
     assert_eq!(connected[0].peer_credentials().unwrap().pid, std::process::id() as i32);
 }
+
+#[test]
+fn what_the_peer_has_not_read_is_counted() {
+    let (a, b) = Seqpacket::pair().unwrap();
+    assert_eq!(a.unread_bytes().unwrap(), 0);
+    a.send(&[7; 1000], &[]).unwrap();
+    assert!(a.unread_bytes().unwrap() >= 1000);
+    assert_eq!(b.unread_bytes().unwrap(), 0);
+    packet(&b, &mut [0; 1000]);
+    assert_eq!(a.unread_bytes().unwrap(), 0);
+}

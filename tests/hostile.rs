@@ -1,0 +1,147 @@
+//! Daemons and operators at their worst: what is left behind, what floods, what is out of descriptors, what is stopped in
+//! the middle. Somebody serves again, and nobody writes beside him.
+
+mod support;
+
+use support::{
+    SIGKILL, SIGTERM, Service, freeze, lives, open_descriptors, programs, signal, thaw, wait_for_death, wait_until,
+};
+
+#[test]
+fn a_drain_hears_that_it_is_cancelled_although_the_successor_is_dead_already() {
+    let service = Service::start_faulty("drain-hangs");
+    let incumbent = service.daemon_pid();
+    let upgrading = service.begin_upgrade(&programs().kv_b, &["--drain-grace", "200s"]);
+    let successor = service.successor_of(incumbent);
+    service.wait_for_phase("draining");
+    signal(successor, SIGKILL);
+    let upgrade = upgrading.wait();
+    assert_eq!((upgrade.code, upgrade.result.as_str()), (10, "rolled_back"), "{upgrade:?}");
+    assert_eq!(service.wait_until_served(), incumbent);
+}
+
+#[test]
+fn a_seal_that_reports_without_end_loses_no_message() {
+    let service = Service::start_faulty("seal-progress=300000");
+    assert!(service.ask("SET before 1").unwrap().starts_with("OK "));
+    let upgrade = service.upgrade(&programs().kv_b, &["--deadline", "60s"]);
+    assert_eq!((upgrade.code, upgrade.result.as_str()), (0, "committed"), "{upgrade:?}");
+    assert_eq!(service.ask("GET before").as_deref(), Some("VALUE 1"));
+}
+
+#[test]
+fn a_seal_that_reports_to_a_frozen_supervisor_loses_no_message() {
+    let service = Service::start_faulty("seal-progress=300000");
+    let incumbent = service.daemon_pid();
+    let upgrading = service.begin_upgrade(&service.faulty("slow-warm=1000"), &["--deadline", "60s"]);
+    service.wait_for_phase("sealing");
+    freeze(service.supervisor_pid());
+    wait_until("sealed", || support::waits(incumbent).then_some(()));
+    thaw(service.supervisor_pid());
+    let upgrade = upgrading.wait();
+    assert_eq!((upgrade.code, upgrade.result.as_str()), (0, "committed"), "{upgrade:?}");
+}
+
+#[test]
+fn what_a_successor_leaves_behind_does_not_keep_the_lock() {
+    let service = Service::start(&programs().kv_a);
+    let incumbent = service.daemon_pid();
+    let arguments = ["--ready-timeout", "1s", "--deadline", "30s"];
+    let upgrade = service.upgrade(&service.faulty("fork-open"), &arguments);
+    assert_eq!((upgrade.code, upgrade.result.as_str()), (10, "rolled_back"), "{upgrade:?}");
+    assert_eq!(service.wait_until_served(), incumbent);
+    wait_until("nobody else", || (service.daemons() == [incumbent]).then_some(()));
+}
+
+#[test]
+fn what_an_incumbent_leaves_behind_in_a_handoff_does_not_keep_the_lock() {
+    let service = Service::start_faulty("fork-serving");
+    let before = service.daemons();
+    assert_eq!(before.len(), 2, "the store and its child");
+    let incumbent = service.daemon_pid();
+    let _upgrading = service.begin_upgrade(&service.faulty("slow-warm=600000"), &[]);
+    service.wait_for_phase("warming");
+    signal(incumbent, SIGKILL);
+    wait_for_death(incumbent);
+    let next = service.wait_until_served();
+    assert!(!before.contains(&next));
+    before.into_iter().for_each(wait_for_death);
+}
+
+#[test]
+fn a_child_that_kept_one_seal_from_ending_keeps_the_next_from_it_too() {
+    let service = Service::start_faulty("fork-serving");
+    let incumbent = service.daemon_pid();
+    let child = wait_until("the child", || service.daemons().into_iter().find(|pid| *pid != incumbent));
+    for round in 0..2 {
+        let upgrade = service.upgrade(&programs().kv_b, &["--deadline", "4s"]);
+        assert_eq!((upgrade.code, upgrade.result.as_str()), (10, "rolled_back"), "round {round}: {upgrade:?}");
+        assert_eq!(service.wait_until_served(), incumbent);
+        assert!(lives(child));
+    }
+    signal(child, SIGKILL);
+    assert_eq!(service.upgrade(&programs().kv_b, &[]).result, "committed");
+}
+
+#[test]
+fn an_incumbent_without_a_free_descriptor_refuses_and_can_be_replaced_later() {
+    let service = Service::start(&programs().kv_a);
+    let incumbent = service.daemon_pid();
+    let open = open_descriptors(incumbent) as u64;
+    support::limit_descriptors(incumbent, open);
+    let upgrade = service.upgrade(&programs().kv_b, &[]);
+    assert_eq!((upgrade.code, upgrade.result.as_str()), (13, "refused"), "{upgrade:?}");
+    assert!(upgrade.reason.contains("RLIMIT_NOFILE"), "{}", upgrade.reason);
+    support::limit_descriptors(incumbent, 512);
+    assert_eq!(service.wait_until_served(), incumbent);
+    let next = service.upgrade(&programs().kv_b, &[]);
+    assert_eq!(next.result, "committed", "{next:?}");
+}
+
+#[test]
+fn a_stop_starts_nothing_although_nobody_is_left_to_resume() {
+    let mut service = Service::start_faulty("slow-drain=600000");
+    let incumbent = service.daemon_pid();
+    let _upgrading = service.begin_upgrade(&programs().kv_b, &[]);
+    service.wait_for_phase("draining");
+    freeze(incumbent);
+    let code = service.stop();
+    assert_eq!(service.daemons(), Vec::<i32>::new(), "{code:?}\n{}", service.stderr());
+    assert_eq!(service.stderr().matches(" runs (generation").count(), 1, "{}", service.stderr());
+}
+
+#[test]
+fn an_upgrade_that_waits_hears_of_itself_only() {
+    let service = Service::start(&programs().kv_a);
+    let incumbent = service.daemon_pid();
+    let upgrading = service.begin_upgrade(&service.faulty("slow-open=2000"), &[]);
+    let successor = service.successor_of(incumbent);
+    service.wait_for_phase("opening");
+    freeze(incumbent);
+    assert_eq!(upgrading.wait().result, "committed");
+    service.wait_for_phase("retiring");
+    let waiting = service.begin_upgrade(&programs().kv_b, &[]);
+    std::thread::sleep(std::time::Duration::from_millis(500)); // it has no way to show that it waits
+    signal(successor, SIGKILL);
+    wait_for_death(successor);
+    thaw(incumbent);
+    let upgrade = waiting.wait();
+    assert_eq!((upgrade.code, upgrade.result.as_str()), (0, "committed"), "{upgrade:?}");
+    wait_until("the last program", || service.ping().filter(|(_, build)| build == "b"));
+}
+
+#[test]
+fn a_hasty_stop_in_a_handoff_leaves_nobody() {
+    let mut service = Service::start_faulty("slow-drain=600000");
+    let incumbent = service.daemon_pid();
+    let _upgrading = service.begin_upgrade(&programs().kv_b, &[]);
+    service.wait_for_phase("draining");
+    freeze(incumbent);
+    let supervisor = service.supervisor_pid();
+    signal(supervisor, SIGTERM);
+    wait_until("the stop", || (service.status()?["state"] == "stopping").then_some(()));
+    signal(supervisor, 2);
+    wait_until("the end", || (!lives(supervisor)).then_some(()));
+    assert_eq!(service.daemons(), Vec::<i32>::new(), "{}", service.stderr());
+    service.kill_supervisor();
+}
