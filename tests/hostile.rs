@@ -169,3 +169,17 @@ fn a_crash_is_followed_by_a_start_although_the_runtime_directory_was_wiped() {
     wait_for_death(before);
     assert_ne!(service.wait_until_served(), before);
 }
+
+#[test]
+fn a_command_whose_output_nobody_reads_tells_by_its_exit_code() {
+    let service = Service::start(&programs().kv_a);
+    let code = |subcommand: &str, arguments: &[&str]| {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        service.command(subcommand).args(arguments).stdout(writer).status().unwrap().code()
+    };
+    assert_eq!(code("status", &[]), Some(0));
+    assert_eq!(code("status", &["--json"]), Some(0));
+    assert_eq!(code("upgrade", &["--json"]), Some(0));
+    assert_eq!(code("upgrade", &["--json", "no-such-service"]), Some(4));
+}

@@ -233,7 +233,8 @@ impl Service {
         self.dir.path().join(name)
     }
 
-    fn command(&self, subcommand: &str) -> Command {
+    /// A command of the program, for this service.
+    pub fn command(&self, subcommand: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_handoff"));
         command.arg(subcommand).arg("--runtime-dir").arg(self.path("run")).args(["--name", "kv"]);
         command.env(MARK, &self.mark).stdin(Stdio::null());
