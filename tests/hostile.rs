@@ -145,3 +145,41 @@ fn a_hasty_stop_in_a_handoff_leaves_nobody() {
     assert_eq!(service.daemons(), Vec::<i32>::new(), "{}", service.stderr());
     service.kill_supervisor();
 }
+
+#[test]
+fn a_crash_is_followed_by_a_start_although_the_journal_can_not_be_written() {
+    let service = Service::start(&programs().kv_a);
+    let before = service.daemon_pid();
+    // As a full file system would.
+    std::fs::create_dir(service.path("run/kv.journal.new")).unwrap();
+    let refused = service.upgrade(&programs().kv_b, &[]);
+    assert_eq!(refused.result, "refused", "{refused:?}");
+    assert_eq!(service.ping().unwrap().0, before);
+    signal(before, SIGKILL);
+    wait_for_death(before);
+    assert_ne!(service.wait_until_served(), before);
+}
+
+#[test]
+fn a_crash_is_followed_by_a_start_although_the_runtime_directory_was_wiped() {
+    let service = Service::start(&programs().kv_a);
+    let before = service.daemon_pid();
+    std::fs::remove_dir_all(service.path("run")).unwrap();
+    signal(before, SIGKILL);
+    wait_for_death(before);
+    assert_ne!(service.wait_until_served(), before);
+}
+
+#[test]
+fn a_command_whose_output_nobody_reads_tells_by_its_exit_code() {
+    let service = Service::start(&programs().kv_a);
+    let code = |subcommand: &str, arguments: &[&str]| {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        service.command(subcommand).args(arguments).stdout(writer).status().unwrap().code()
+    };
+    assert_eq!(code("status", &[]), Some(0));
+    assert_eq!(code("status", &["--json"]), Some(0));
+    assert_eq!(code("upgrade", &["--json"]), Some(0));
+    assert_eq!(code("upgrade", &["--json", "no-such-service"]), Some(4));
+}

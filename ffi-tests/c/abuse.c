@@ -151,7 +151,7 @@ static void no_handle_without_sense(void) {
     IS(handoff_detect_role(NULL, NULL, text, 1), HANDOFF_EINVAL);
     CHECK(text[0] == '\0');
     handoff_config_set_str(c, HANDOFF_OPT_DATA_DIR, "/nowhere/at/all");
-    IS(handoff_detect_role(c, &h, text, sizeof text), HANDOFF_EINVAL);
+    IS(handoff_detect_role(c, &h, text, sizeof text), HANDOFF_ESYSTEM);
     CHECK(h == (handoff *)text && strstr(text, "/nowhere/at/all"));
     handoff_config_free(c);
 }

@@ -193,6 +193,7 @@ impl Service {
 
     pub(super) fn start_cold(&mut self, binary: Option<&PathBuf>, times: Times) -> Result<()> {
         self.again = true;
+        let _ = self.runtime.create(); // somebody may have wiped it; what can not be written there says why
         self.supervisor.start(&self.spec(binary, times))?;
         self.enter_starting();
         Ok(())

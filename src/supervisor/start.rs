@@ -124,8 +124,10 @@ impl Engine {
     fn try_cold(&mut self) -> Result<()> {
         let Some(spec) = self.cold_spec() else { return Err(Error::State("no program to start".into())) };
         self.service = self.name_for(&spec);
-        // A journal that can not be written is found before there is a process.
-        self.write_journal(None)?;
+        // A journal that can not be written is found before there is a process. It is no reason to leave the clients of a
+        // service that has run without one: the lock keeps a second daemon out, too.
+        let first = self.serving_spec.is_none();
+        self.write_journal(None).or_else(|error| self.without_journal(first, error))?;
         let id = self.new_id();
         if let Some(attempt) = self.attempt.as_mut().filter(|attempt| attempt.spawn_ns == 0) {
             attempt.spawn_ns = monotonic_ns();
@@ -138,7 +140,15 @@ impl Engine {
         if self.journal.is_some() {
             process.identity = Identity::of(process.pid);
         }
-        self.write_journal(None)
+        self.write_journal(None).or_else(|error| self.without_journal(first, error))
+    }
+
+    fn without_journal(&self, first: bool, error: Error) -> Result<()> {
+        if first {
+            return Err(error);
+        }
+        super::trace::trouble(&self.service, 0, &error.to_string());
+        Ok(())
     }
 
     /// Which program is started when nobody is left: the incumbent's, unless the data is in the successor's format.

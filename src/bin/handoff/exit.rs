@@ -28,7 +28,7 @@ impl Failure {
     /// Says it, on standard error; with `json` on standard output, too, for programs.
     pub fn report(&self, json: bool) -> u8 {
         if json {
-            println!("{}", self.json());
+            crate::text::print(&self.json().to_string());
         }
         eprintln!("handoff: {}", self.text);
         self.code

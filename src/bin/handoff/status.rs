@@ -14,7 +14,7 @@ pub fn status(args: &StatusArgs) -> u8 {
     match ask(args) {
         Err(failure) => failure.report(args.json),
         Ok(answer) if args.json => {
-            println!("{answer}");
+            text::print(&answer.to_string());
             0
         }
         Ok(answer) => {
@@ -38,20 +38,23 @@ fn show(service: &Value) {
         None => String::new(),
     };
     let phase = if word("phase") == "idle" { String::new() } else { format!(", {}", word("phase")) };
-    println!("{}: {}{process}{phase}", word("name"), word("state"));
+    text::print(&format!("{}: {}{process}{phase}", word("name"), word("state")));
     if word("want") != word("state") {
-        println!("    wanted     {}", word("want"));
+        text::print(&format!("    wanted     {}", word("want")));
     }
-    println!("    because    {}", word("why"));
-    println!("    program    {}", word("program"));
+    text::print(&format!("    because    {}", word("why")));
+    text::print(&format!("    program    {}", word("program")));
     for listener in service["listeners"].as_array().into_iter().flatten() {
         let part = |field: &str| listener[field].as_str().unwrap_or_default();
-        println!("    listener   {} {}", part("name"), part("address"));
+        text::print(&format!("    listener   {} {}", part("name"), part("address")));
     }
     let linked = service["linked"].as_bool().unwrap_or_default();
-    println!("    linked     {}", if linked { "yes" } else { "no: it can not be replaced without a restart" });
-    println!("    restarts   {}", service["restarts"]);
+    text::print(&format!(
+        "    linked     {}",
+        if linked { "yes" } else { "no: it can not be replaced without a restart" }
+    ));
+    text::print(&format!("    restarts   {}", service["restarts"]));
     if !service["last_handoff"].is_null() {
-        println!("    upgrade    {}", text::outcome_line(&service["last_handoff"]));
+        text::print(&format!("    upgrade    {}", text::outcome_line(&service["last_handoff"])));
     }
 }

@@ -35,6 +35,12 @@ pub fn outcome_line(outcome: &Value) -> String {
     format!("{}; {who}{pause}{because}", result(word))
 }
 
+/// A line on standard output. Nobody may read it any more; the exit code tells.
+pub fn print(line: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -28,7 +28,7 @@ pub fn upgrade(args: &UpgradeArgs) -> u8 {
             let outcome = &answer["outcome"];
             let code = of_result(outcome["result"].as_str().unwrap_or_default());
             if args.json {
-                println!("{outcome}");
+                text::print(&outcome.to_string());
             } else {
                 summarize(answer["service"].as_str().unwrap_or_default(), outcome, code);
             }
