@@ -67,7 +67,7 @@ pub fn advice(kind: io::ErrorKind) -> &'static str {
     }
 }
 
-/// [`context`] for a file that could not be made or written: what to do follows.
+/// For a file that could not be made or written: the same error with what was tried in front of it, and what to do after it.
 pub fn file_context(error: impl Into<io::Error>, what: impl std::fmt::Display) -> io::Error {
     let error = error.into();
     io::Error::new(error.kind(), format!("{what}: {error}{}", advice(error.kind())))
