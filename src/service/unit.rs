@@ -253,13 +253,11 @@ impl Service {
         Some(Duration::from_nanos(due.saturating_sub(monotonic_ns())))
     }
 
-    /// What the supervisor does, with the process that serves now: after the commit it is the successor, although the
-    /// incumbent is still there.
+    /// What the supervisor does. After the commit it names the successor as the process that serves, although the incumbent
+    /// is still there; that it serves is known by the commit.
     pub(super) fn look(&self) -> Status {
         let mut status = self.supervisor.status();
         if status.phase == RETIRING && status.successor_pid.is_some() {
-            status.pid = status.successor_pid;
-            status.generation += 1;
             (status.linked, status.serving) = (true, true);
         }
         status
