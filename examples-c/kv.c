@@ -66,7 +66,7 @@ static struct {
 
 static uint32_t fnv1a(const char *text) {
     uint32_t hash = 2166136261u;
-    while (*text) hash = (hash ^ (unsigned char)*text++) * 16777619u;
+    for (; *text; text++) hash = (hash ^ (unsigned char)*text) * 16777619u;
     return hash;
 }
 
@@ -79,14 +79,11 @@ static struct entry **find(const char *key) {
 /* Requests that were synced together come here in any order: the highest revision wins. */
 static void put(const char *key, const char *value, uint64_t revision) {
     struct entry **at = find(key), *old = *at;
-    if (old && old->revision > revision)
-        return;
+    if (old && old->revision > revision) return;
     struct entry *e = malloc(sizeof *e + strlen(key) + strlen(value) + 2);
     if (!e) abort(); /* the log has everything, and whoever started us starts us again */
-    e->next = old ? old->next : NULL;
-    e->revision = revision;
-    e->value = strcpy(e->key, key) + strlen(key) + 1;
-    strcpy(e->value, value);
+    *e = (struct entry){.next = old ? old->next : NULL, .revision = revision};
+    e->value = strcpy(strcpy(e->key, key) + strlen(key) + 1, value);
     store.keys += !old;
     *at = e;
     free(old);
@@ -162,8 +159,7 @@ static uint64_t append(const char *key, const char *value) {
     if (written != size) { /* most likely a full disk: take back what is there of the line, and go on */
         int why = written < 0 ? errno : ENOSPC;
         store.broken = ftruncate(store.log, store.size) != 0;
-        errno = why;
-        return 0;
+        return errno = why, 0;
     }
     store.revision = revision;
     store.size += size;
@@ -277,8 +273,7 @@ static void *serve_client(void *fd) {
             connected = say(&c, "ERR the line is too long\n") && false;
         } else if (request_comes(&c)) {
             ssize_t got = recv(c.fd, c.in + c.size, sizeof c.in - c.size, 0);
-            connected = got > 0;
-            c.size += connected ? (size_t)got : 0;
+            c.size += (connected = got > 0) ? (size_t)got : 0;
         } else {
             c.told = true;
             connected = say(&c, "CLOSE\n");
@@ -301,10 +296,8 @@ static void *accept_clients(void *unused) {
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
         setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &(struct timeval){.tv_sec = SEND_S}, sizeof(struct timeval));
         server.clients++;
-        if (pthread_create(&thread, NULL, serve_client, (void *)(intptr_t)fd) == 0)
-            pthread_detach(thread);
-        else
-            serve_client((void *)(intptr_t)fd); /* no thread left: the next client waits in the backlog */
+        if (pthread_create(&thread, NULL, serve_client, (void *)(intptr_t)fd) == 0) pthread_detach(thread);
+        else serve_client((void *)(intptr_t)fd); /* no thread left: the next client waits in the backlog */
     }
     return unused;
 }
@@ -350,10 +343,8 @@ static void on_drain(handoff *handle, const handoff_event *e, void *user) {
 
 static void on_seal(handoff *handle, const handoff_event *e, void *user) {
     (void)user;
-    if (close_log())
-        handoff_sealed(handle, e->id, &store.revision, 1);
-    else
-        handoff_failed(handle, e->id, "the log is broken");
+    if (close_log()) handoff_sealed(handle, e->id, &store.revision, 1);
+    else handoff_failed(handle, e->id, "the log is broken");
 }
 
 static void on_resume(handoff *handle, const handoff_event *e, void *user) {

@@ -183,3 +183,21 @@ fn a_command_whose_output_nobody_reads_tells_by_its_exit_code() {
     assert_eq!(code("upgrade", &["--json"]), Some(0));
     assert_eq!(code("upgrade", &["--json", "no-such-service"]), Some(4));
 }
+
+#[test]
+fn the_generation_of_a_successor_is_told_right_while_the_incumbent_retires() {
+    let service = Service::start(&programs().kv_a);
+    let incumbent = service.daemon_pid();
+    let upgrading = service.begin_upgrade(&service.faulty("slow-open=1000"), &[]);
+    let successor = service.successor_of(incumbent);
+    service.wait_for_phase("opening");
+    freeze(incumbent);
+    assert_eq!(upgrading.wait().outcome["generation"], 2);
+    service.wait_for_phase("retiring");
+    let status = service.status().unwrap();
+    assert_eq!((&status["pid"], &status["generation"]), (&successor.into(), &2.into()), "{status}");
+    thaw(incumbent);
+    service.wait_for_phase("idle");
+    let started = format!("process {successor} runs (generation 2)");
+    assert!(service.stderr().contains(&started), "{}", service.stderr());
+}

@@ -143,7 +143,7 @@ impl Participant {
     /// [`Error::Aborted`]: exit. [`Error::Locked`], with the holder. [`Error::Stopped`]. Those of [`Participant::warmed`].
     pub fn wait_for_begin(&self, timeout: Option<Duration>) -> Result<Progress> {
         let _inside = self.enter()?;
-        let until = timeout.map(|timeout| Instant::now() + timeout);
+        let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let patience = self.shared.with(|core| {
             core.say_warmed()?;
             Ok(*core.patience.get_or_insert_with(|| Instant::now() + LOCK_PATIENCE))
@@ -177,7 +177,7 @@ impl Participant {
             return Err(Error::TooBig(format!("at most {REVISIONS_MAX} revisions")));
         }
         let _inside = self.enter()?;
-        let until = timeout.map(|timeout| Instant::now() + timeout);
+        let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         self.shared.with(|core| core.announce(readiness))??;
         loop {
             let committed = self.shared.with(|core| {
@@ -310,5 +310,19 @@ impl Drop for Participant {
         // A successor that goes away must not be waited for.
         let _ = self.shared.with(|core| core.feed_successor(successor::Input::Stop));
         self.lock_help().adjust(&self.shared, false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeout_may_be_as_long_as_a_duration_can_be() {
+        let dir = tempfile::tempdir().unwrap();
+        let participant = Participant::detect(&Config::new().data_dir(dir.path())).unwrap();
+        assert_eq!(participant.wait_for_begin(Some(Duration::MAX)).unwrap(), Progress::Done);
+        let ready = participant.announce_ready(&Readiness::default(), Some(Duration::MAX));
+        assert_eq!(ready.unwrap(), Progress::Done);
     }
 }

@@ -253,8 +253,8 @@ impl Service {
         Some(Duration::from_nanos(due.saturating_sub(monotonic_ns())))
     }
 
-    /// What the supervisor does. After the commit the process that serves is the successor, which has said Hello and
-    /// serves, although the incumbent is still there.
+    /// What the supervisor does. After the commit it names the successor as the process that serves, although the incumbent
+    /// is still there; that it serves is known by the commit.
     pub(super) fn look(&self) -> Status {
         let mut status = self.supervisor.status();
         if status.phase == RETIRING && status.successor_pid.is_some() {

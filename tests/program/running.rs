@@ -127,6 +127,19 @@ fn a_reader_that_does_not_read_stops_nobody() {
 }
 
 #[test]
+fn of_more_than_can_wait_the_beginning_is_kept() {
+    let place = Place::new();
+    let run = place.run(&refs(&web(&place, "plain", &[])));
+    let (_, address) = run.running();
+    run.wait_for_text("serving");
+    // Two megabytes at once, although there is a reader.
+    signal(run.pid(), Signal::SIGSTOP);
+    assert_eq!(ask(address, "flood").1, "flood");
+    signal(run.pid(), Signal::SIGCONT);
+    wait_until("some of it", || (run.stderr().len() > 100_000).then_some(()));
+}
+
+#[test]
 fn events_are_json_if_asked() {
     let place = Place::new();
     let mut run = place.run(&refs(&web(&place, "polite", &["--json"])));

@@ -38,8 +38,11 @@ impl Output {
     /// Copies bytes as they are.
     pub fn copy(&self, bytes: &[u8]) {
         let mut pending = self.lock();
-        pending.push(bytes);
-        pending.flush();
+        // In parts: what does not fit must not take along what does.
+        for part in bytes.chunks(WRITE_BYTES_MAX) {
+            pending.push(part);
+            pending.flush();
+        }
     }
 
     /// An event of ours, on a line of its own.
