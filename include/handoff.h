@@ -126,7 +126,8 @@ typedef enum handoff_events {
     HANDOFF_EVENT_DRAIN = 1,
     // Flush and close the writers. Answer: sealed or failed; the lock is released after it.
     HANDOFF_EVENT_SEAL = 2,
-    // The lock is yours again: reopen, take listeners again, accept. Answer: done or failed.
+    // The lock is yours again, or still: reopen, take listeners again, accept. What the drain or the seal would have closed
+    // may be open, since either may have been given up. Answer: done or failed.
     HANDOFF_EVENT_RESUME = 3,
     // Overlap mode: the incumbent moved connections; call next_connection. No answer.
     HANDOFF_EVENT_CONNECTIONS = 4,
@@ -174,7 +175,7 @@ typedef enum handoff_options {
     HANDOFF_OPT_INCUMBENT_DEATH = 26,
     // I  spawn: until the successor's Hello, default 10000.
     HANDOFF_OPT_HELLO_MS = 27,
-    // I  spawn: from Begin to Ready, default 60000; a hung application is not alive because its library is.
+    // I  spawn: from Begin to Ready, default 60000, and 1 s of slack; a hung application is not alive because its library is.
     HANDOFF_OPT_READY_MS = 28,
 } handoff_options;
 
@@ -249,7 +250,8 @@ typedef struct handoff_readiness {
     uint32_t size;
     // HANDOFF_READY_*
     uint32_t flags;
-    // Last revision opened, one per shard, as many as the incumbent sealed.
+    // Last revision opened, one per shard, exactly as many as were given to handoff_sealed: a lower one, or another number
+    // of them, refuses the commit. Without revisions on both sides a lost write can not be noticed.
     const uint64_t *revisions;
     // How many.
     size_t revision_count;
@@ -356,19 +358,22 @@ int handoff_config_set_str(struct handoff_config *c, int32_t option, const char 
 int handoff_config_set_int(struct handoff_config *c, int32_t option, int64_t value);
 
 // Where log lines of handles that are made with c go. They come only on a calling thread, never on the helper's; what
-// the helper has to say waits for the next call. Without one there is no log. fn must not be NULL.
+// the helper has to say waits for the next call. All levels come: filter by level. Without one there is no log. fn must
+// not be NULL.
 int handoff_set_log(struct handoff_config *c, handoff_log_fn fn, void *user, handoff_destroy_fn destroy);
 
 // NULL is fine.
 void handoff_config_free(struct handoff_config *c);
 
 // Makes the handle; c may be NULL. HANDOFF_COLD_START or HANDOFF_SUCCESSOR; an error copies its detail to err, which may
-// be NULL. Consumes the environment that the supervisor made, so it comes first in main, before other threads are there.
+// be NULL. Consumes the environment that the supervisor made, HANDOFF_DATA_DIR included: copy what you need of it before.
+// It comes first in main, before other threads are there and before descriptors are opened.
 int handoff_detect_role(const struct handoff_config *c, struct handoff **h, char *err, size_t err_size);
 
 // [any] The descriptor of the index-th listener of this name: a new duplicate each time, close-on-exec, yours. name NULL
 // = of any name; "x" also finds systemd's "x.socket". HANDOFF_ENOTGIVEN: none at all was given, bind your own;
-// HANDOFF_ENONAME: others were.
+// HANDOFF_ENONAME: others were. It is O_NONBLOCK unless the supervisor was told ",blocking": poll before you accept, and do
+// not change the flag, which all processes share.
 int handoff_take_listener(struct handoff *h, const char *name, uint32_t index);
 
 // [any] The name of the index-th listener as given (systemd's too), until handoff_free; NULL past the end.
@@ -406,7 +411,8 @@ int handoff_serve(struct handoff *h);
 int handoff_pollfd(const struct handoff *h);
 
 // [owner] 1 = *event is filled, as much of it as size has room for, at least the 40 bytes of the first version; 0 =
-// nothing now. Runs the hook instead, if one is set for the event, and returns 0. Errors as handoff_serve.
+// nothing now. Runs the hook instead, if one is set for the event, and returns 0. HANDOFF_EVENT_REPLACED and
+// HANDOFF_EVENT_STOPPED come as events, with or without hooks. Errors as handoff_serve.
 int handoff_dispatch(struct handoff *h, struct handoff_event *event, size_t size);
 
 // [signal] Asks to stop: wakes serve, wait_for_begin and announce_ready. Before the seal a handoff is aborted; sealed, it

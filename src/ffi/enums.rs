@@ -89,7 +89,8 @@ pub enum handoff_events {
     HANDOFF_EVENT_DRAIN = 1,
     /// Flush and close the writers. Answer: sealed or failed; the lock is released after it.
     HANDOFF_EVENT_SEAL = 2,
-    /// The lock is yours again: reopen, take listeners again, accept. Answer: done or failed.
+    /// The lock is yours again, or still: reopen, take listeners again, accept. What the drain or the seal would have closed
+    /// may be open, since either may have been given up. Answer: done or failed.
     HANDOFF_EVENT_RESUME = 3,
     /// Overlap mode: the incumbent moved connections; call next_connection. No answer.
     HANDOFF_EVENT_CONNECTIONS = 4,
@@ -139,7 +140,7 @@ pub enum handoff_options {
     HANDOFF_OPT_INCUMBENT_DEATH = 26,
     /// I  spawn: until the successor's Hello, default 10000.
     HANDOFF_OPT_HELLO_MS = 27,
-    /// I  spawn: from Begin to Ready, default 60000; a hung application is not alive because its library is.
+    /// I  spawn: from Begin to Ready, default 60000, and 1 s of slack; a hung application is not alive because its library is.
     HANDOFF_OPT_READY_MS = 28,
 }
 

@@ -54,7 +54,8 @@ pub unsafe extern "C" fn handoff_config_set_int(c: *mut HandoffConfig, option: i
 }
 
 /// Where log lines of handles that are made with c go. They come only on a calling thread, never on the helper's; what
-/// the helper has to say waits for the next call. Without one there is no log. fn must not be NULL.
+/// the helper has to say waits for the next call. All levels come: filter by level. Without one there is no log. fn must
+/// not be NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn handoff_set_log(
     c: *mut HandoffConfig,

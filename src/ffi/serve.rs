@@ -82,7 +82,8 @@ pub unsafe extern "C" fn handoff_pollfd(h: *const Handoff) -> c_int {
 }
 
 /// [owner] 1 = *event is filled, as much of it as size has room for, at least the 40 bytes of the first version; 0 =
-/// nothing now. Runs the hook instead, if one is set for the event, and returns 0. Errors as handoff_serve.
+/// nothing now. Runs the hook instead, if one is set for the event, and returns 0. HANDOFF_EVENT_REPLACED and
+/// HANDOFF_EVENT_STOPPED come as events, with or without hooks. Errors as handoff_serve.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn handoff_dispatch(h: *mut Handoff, event: *mut handoff_event, size: usize) -> c_int {
     let dispatch = |h: &Handoff| {

@@ -17,7 +17,8 @@ use std::time::Duration;
 use tracing::dispatcher::with_default;
 
 /// Makes the handle; c may be NULL. HANDOFF_COLD_START or HANDOFF_SUCCESSOR; an error copies its detail to err, which may
-/// be NULL. Consumes the environment that the supervisor made, so it comes first in main, before other threads are there.
+/// be NULL. Consumes the environment that the supervisor made, HANDOFF_DATA_DIR included: copy what you need of it before.
+/// It comes first in main, before other threads are there and before descriptors are opened.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn handoff_detect_role(
     c: *const HandoffConfig,
@@ -60,7 +61,8 @@ pub unsafe extern "C" fn handoff_detect_role(
 
 /// [any] The descriptor of the index-th listener of this name: a new duplicate each time, close-on-exec, yours. name NULL
 /// = of any name; "x" also finds systemd's "x.socket". HANDOFF_ENOTGIVEN: none at all was given, bind your own;
-/// HANDOFF_ENONAME: others were.
+/// HANDOFF_ENONAME: others were. It is O_NONBLOCK unless the supervisor was told ",blocking": poll before you accept, and do
+/// not change the flag, which all processes share.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn handoff_take_listener(h: *mut Handoff, name: *const c_char, index: u32) -> c_int {
     // SAFETY: by contract.

@@ -32,7 +32,8 @@ pub struct handoff_readiness {
     pub size: u32,
     /// HANDOFF_READY_*
     pub flags: u32,
-    /// Last revision opened, one per shard, as many as the incumbent sealed.
+    /// Last revision opened, one per shard, exactly as many as were given to handoff_sealed: a lower one, or another number
+    /// of them, refuses the commit. Without revisions on both sides a lost write can not be noticed.
     pub revisions: *const u64,
     /// How many.
     pub revision_count: usize,

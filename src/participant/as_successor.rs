@@ -39,7 +39,7 @@ impl Core {
             Action::Disarm(timer) => self.timers.disarm(Timer::Successor(timer)),
             Action::TakeLock(sealed) => {
                 let until_ns = monotonic_ns() + nanos(LOCK_PATIENCE);
-                self.tasks.push_back(Task::TakeLock { sealed, until_ns });
+                self.tasks.push_back(Task::TakeLock { sealed, until_ns, tried: false });
             }
             Action::Look => {
                 let alive = self.link.as_ref().is_some_and(|link| !link.peer.is_dead());
@@ -104,7 +104,7 @@ impl Core {
                 return self.feed_successor(Input::Locked);
             }
             Ok(false) if monotonic_ns() < until_ns => {
-                return self.tasks.push_front(Task::TakeLock { sealed, until_ns });
+                return self.tasks.push_front(Task::TakeLock { sealed, until_ns, tried: true });
             }
             Ok(false) => self.lock.as_ref().map_or(String::new(), |lock| lock.blame()),
             Err(error) => error.to_string(),

@@ -43,7 +43,7 @@ pub(super) enum Timer {
 #[derive(Clone, Debug)]
 pub(super) enum Task {
     /// N: gate and lock; insists until then.
-    TakeLock { sealed: Sealed, until_ns: u64 },
+    TakeLock { sealed: Sealed, until_ns: u64, tried: bool },
     /// O: the lock that it released.
     RetakeLock,
     /// N: the commit.
@@ -231,6 +231,11 @@ impl Core {
         }
         if is_ready(Source::Control) {
             self.control.greet(&self.hello(Side::Incumbent));
+        }
+        if !late && self.timers.is_due() {
+            // It became due just now; what came before it must be read before it.
+            self.read_transfer();
+            self.read_session();
         }
         while let Some(timer) = self.timers.next_due() {
             self.on_timer(timer);

@@ -253,7 +253,7 @@ impl Core {
         self.pump();
         for _ in 0..self.tasks.len() {
             match self.tasks.pop_front() {
-                Some(Task::TakeLock { sealed, until_ns }) => self.take_lock(sealed, until_ns),
+                Some(Task::TakeLock { sealed, until_ns, .. }) => self.take_lock(sealed, until_ns),
                 Some(Task::RetakeLock) => self.retake_lock(),
                 Some(Task::Commit(decide)) => self.commit(decide),
                 Some(Task::Publish) => self.publish(),
@@ -271,7 +271,8 @@ impl Core {
     fn has_work(&self, stopping: bool) -> bool {
         let serving = self.incumbent_phase() == Some(incumbent::Phase::Serving);
         let must_tell = !self.served && (self.has_won() || self.cold_ready);
-        !self.tasks.is_empty()
+        // A lock that somebody held is tried again after a while, not at once.
+        self.tasks.iter().any(|task| !matches!(task, Task::TakeLock { tried: true, .. }))
             || self.events.is_pending()
             || self.end.is_some()
             || must_tell

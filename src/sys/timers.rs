@@ -41,6 +41,12 @@ impl<T: Copy + PartialEq> Timers<T> {
         self.due.iter().map(|(_, due)| *due).min()
     }
 
+    /// Whether a timer is due.
+    pub fn is_due(&self) -> bool {
+        let now = monotonic_ns();
+        self.set <= now && self.due.iter().any(|(_, due)| *due <= now)
+    }
+
     /// A timer that is due, which is thereby disarmed.
     pub fn next_due(&mut self) -> Option<T> {
         let now = monotonic_ns();

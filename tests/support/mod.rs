@@ -43,7 +43,7 @@ pub fn library() -> PathBuf {
 }
 
 /// Compiles a daemon in C against the library of this build; once for each name and test program.
-fn compile(name: &str, source: &str, flags: &[&str]) -> PathBuf {
+pub fn compile(name: &str, source: &str, flags: &[&str]) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     // Each test program has a directory of its own: they run side by side.
     let test = std::env::current_exe().unwrap();

@@ -186,7 +186,11 @@ impl Current {
         let sealed = self.sealed.as_ref().map_or(&[][..], |(revisions, _)| revisions);
         let opened = &readiness.revisions;
         if sealed.len() != opened.len() && self.sealed.is_some() {
-            return Err(format!("{} shards were sealed, but the successor opened {}", sealed.len(), opened.len()));
+            return Err(format!(
+                "the incumbent sealed {} shards, but the successor announced {} revisions: both must give one for each shard",
+                sealed.len(),
+                opened.len()
+            ));
         }
         for (shard, (sealed, opened)) in sealed.iter().zip(opened).enumerate() {
             if opened < sealed {

@@ -45,7 +45,7 @@ fn the_successor_never_gets_ready() {
         (Kind::Open, Stuck, "not ready in time"),
         (Kind::Open, Good(70 * SECOND), "not ready in time"),
         (Kind::Open, Old, "a write would be lost: shard 1 was sealed at revision 9, but the successor opened 8"),
-        (Kind::Open, Few, "2 shards were sealed, but the successor opened 1"),
+        (Kind::Open, Few, "sealed 2 shards, but the successor announced 1 revisions"),
     ];
     for (kind, outcome, reason) in cases {
         goes_back(World::with(kind, outcome), Verdict::RolledBack, reason);

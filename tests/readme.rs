@@ -1,0 +1,32 @@
+//! What the README shows is compiled and run as it stands.
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+use support::{Service, compile, wait_for_death};
+
+/// The text of the only block of this language.
+fn block(language: &str) -> String {
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let opening = format!("```{language}\n");
+    let mut blocks = readme.split(&opening).skip(1);
+    let text = blocks.next().unwrap().split("```").next().unwrap().to_owned();
+    assert!(blocks.next().is_none(), "more than one block of {language}");
+    text
+}
+
+#[test]
+fn the_daemon_in_c_can_be_replaced_and_stopped() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("daemon.c");
+    fs::write(&source, block("c")).unwrap();
+    let program = compile("readme", source.to_str().unwrap(), &[]);
+    let mut service = Service::start(&program);
+    for _ in 0..3 {
+        let before = service.daemon_pid();
+        assert_eq!(service.upgrade(&program, &[]).result, "committed");
+        wait_for_death(before);
+    }
+    assert_eq!(service.stop(), Some(0), "{}", service.stderr());
+}
