@@ -11,10 +11,10 @@
  *   hang-open           never comes back from it
  *   unhealthy           is ready, and says that it is not well
  *   old-revision        says that it opened one revision less than it did
- *   drain-fails         stops accepting, then answers the drain with a failure
- *   drain-hangs         stops accepting, then answers nothing until the drain is cancelled or late
+ *   drain-fails         stops accepting, then answers the drain with a failure; the next drain is a good one
+ *   drain-hangs         stops accepting, then answers nothing until the drain is cancelled or late; the same
  *   slow-drain=MS       drains, and sleeps before it answers; then there is a file "drained" in the data directory
- *   seal-fails          answers the seal with a failure
+ *   seal-fails          answers the seal with a failure; the next seal is a good one
  *   seal-progress=N     reports its progress N times before it answers the seal
  *   fork-open           leaves a child that never ends, with the lock held, and never comes back from begin
  *   fork-serving        leaves a child that never ends once it serves
@@ -44,6 +44,12 @@ static const char *fault(void) {
 }
 
 static int is_fault(const char *name) { return strcmp(fault(), name) == 0; }
+
+/* The first time only. */
+static int is_fault_once(const char *name) {
+    static int done;
+    return is_fault(name) && !done++;
+}
 
 /* Sleeps for MS if the fault is "<name>MS". */
 static void sleep_if(const char *name) {
@@ -129,7 +135,7 @@ static int faulty_announce_ready(handoff *h, const handoff_readiness *r, int tim
 static int faulty_sealed(handoff *h, uint64_t id, const uint64_t *revisions, size_t count) {
     char why[sizeof data_dir + 64];
     if (!write_if("seal-writes=", why, sizeof why)) return handoff_failed(h, id, why);
-    if (is_fault("seal-fails")) return handoff_failed(h, id, "told to fail the seal");
+    if (is_fault_once("seal-fails")) return handoff_failed(h, id, "told to fail the seal");
     if (strncmp(fault(), "seal-progress=", 14) == 0) {
         for (long i = 0, total = atol(fault() + 14); i < total; i++) handoff_progress(h, id, (uint64_t)i, (uint64_t)total);
     }
@@ -152,12 +158,13 @@ static int faulty_done(handoff *h, uint64_t id) {
 
 /* The store's drain without its answer: without an event it stops accepting and says nothing. */
 static void faulty_drain(handoff *h, const handoff_event *e, void *user) {
-    if (!is_fault("drain-fails") && !is_fault("drain-hangs")) {
+    int fails = is_fault_once("drain-fails"), hangs = is_fault_once("drain-hangs");
+    if (!e || (!fails && !hangs)) {
         store_drain(h, e, user);
         return;
     }
     store_drain(h, NULL, user);
-    if (is_fault("drain-fails")) handoff_failed(h, e->id, "told to fail the drain");
+    if (fails) handoff_failed(h, e->id, "told to fail the drain");
     else poll(&(struct pollfd){.fd = e->cancel_fd, .events = POLLIN}, 1, -1);
 }
 
