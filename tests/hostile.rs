@@ -4,7 +4,8 @@
 mod support;
 
 use support::{
-    SIGKILL, SIGTERM, Service, freeze, lives, open_descriptors, programs, signal, thaw, wait_for_death, wait_until,
+    SIGKILL, SIGTERM, Service, freeze, lives, open_descriptors, process_state, programs, signal, thaw, wait_for_death,
+    wait_until,
 };
 
 #[test]
@@ -123,7 +124,8 @@ fn an_upgrade_that_waits_hears_of_itself_only() {
     let waiting = service.begin_upgrade(&programs().kv_b, &[]);
     std::thread::sleep(std::time::Duration::from_millis(500)); // it has no way to show that it waits
     signal(successor, SIGKILL);
-    wait_for_death(successor);
+    // Not only its main thread: the incumbent must see a dead process when it looks.
+    wait_until("reaped", || process_state(successor).is_none().then_some(()));
     thaw(incumbent);
     let upgrade = waiting.wait();
     assert_eq!((upgrade.code, upgrade.result.as_str()), (0, "committed"), "{upgrade:?}");
