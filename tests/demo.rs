@@ -103,6 +103,34 @@ fn a_pipe_gets_a_line_for_each_replacement() {
     }
 }
 
+/// `4.2 ms` in nanoseconds, from the first two of these words.
+fn nanoseconds<'a>(mut words: impl Iterator<Item = &'a str>) -> f64 {
+    let (number, unit) = (words.next().unwrap(), words.next().unwrap());
+    let unit_ns = match unit {
+        "ns" => 1.0,
+        "µs" => 1e3,
+        "ms" => 1e6,
+        _ => 1e9,
+    };
+    number.parse::<f64>().unwrap() * unit_ns
+}
+
+#[test]
+fn no_row_shows_more_than_the_summary() {
+    let output = Demo::start(&["--replacements", "8"]).finish();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let words = |line: &'static str| move |found: &&str| found.trim_start().starts_with(line);
+    let summary = text.lines().find(words("stall ")).unwrap();
+    let most = nanoseconds(summary.split_whitespace().skip(3));
+    let stalls: Vec<f64> = text
+        .lines()
+        .filter(|line| line.contains(" committed  "))
+        .filter_map(|line| Some(nanoseconds(line.split_once("  stall ")?.1.split_whitespace())))
+        .collect();
+    assert_eq!(stalls.len(), 5, "{text}");
+    assert!(stalls.iter().all(|stall| *stall > 0.0 && *stall <= most), "{text}");
+}
+
 #[test]
 fn interrupted_it_leaves_nothing_behind() {
     // In the first seconds there is a cold start, a commit, a crash, and a build that hangs.

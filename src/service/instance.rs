@@ -2,10 +2,13 @@
 
 use std::path::Path;
 
+use super::paths::RuntimeDir;
 use crate::error::{Error, Result};
+use crate::supervisor::alive_in_journal;
 use crate::sys::fd::file_context;
 use crate::sys::lock::{self, LockFile, LockRecord};
 use crate::sys::pidfd;
+use crate::sys::proc;
 
 /// Held while a supervisor runs. The kernel frees it with the process, however that ends.
 #[derive(Debug)]
@@ -30,6 +33,16 @@ impl Instance {
         written.map_err(|e| failed()(file_context(e, format_args!("cannot write {}", path.display()))))?;
         Ok(Self { _lock: lock })
     }
+}
+
+/// The daemon of a supervisor that was killed: its pid and its command line.
+pub fn left_alone(runtime: &RuntimeDir, name: &str) -> Option<(i32, String)> {
+    // A supervisor may live although its socket is gone.
+    if !lock::holders(&runtime.lock(name)).is_empty() {
+        return None;
+    }
+    let pid = alive_in_journal(runtime.journal(name))?;
+    Some((pid, proc::command(pid)))
 }
 
 fn taken(path: &Path, name: &str) -> String {

@@ -27,8 +27,10 @@ pub struct ServiceStatus {
     pub program: String,
     /// Its sockets.
     pub listeners: Vec<ListenerStatus>,
-    /// It has said Hello: it can be replaced.
+    /// It has said Hello: it can be replaced. While it starts, that is not known yet.
     pub linked: bool,
+    /// While it is `waiting`: how long until its next start.
+    pub next_start_ms: Option<u64>,
     /// How often it was started again after it ended by itself.
     pub restarts: u64,
     /// How the last handoff ended that was not refused.

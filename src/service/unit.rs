@@ -385,6 +385,10 @@ impl Service {
             program: program.to_string_lossy().into_owned(),
             listeners: self.listeners.clone(),
             linked: status.linked,
+            next_start_ms: match self.state {
+                State::Waiting(until_ns) => Some(until_ns.saturating_sub(monotonic_ns()) / 1_000_000),
+                _ => None,
+            },
             restarts: self.restarts.total(),
             last_handoff: self.last.clone(),
         }

@@ -11,6 +11,7 @@ use crate::sys::clock::monotonic_ns;
 
 const NEVER_SAID_HELLO: &str =
     "the daemon never said Hello: it does not link libhandoff, so it can not be drained and sealed";
+const STILL_STARTING: &str = "busy: the service is still starting; try again";
 
 /// The upgrade that is under way, or was the last.
 #[derive(Debug)]
@@ -48,7 +49,7 @@ impl Service {
         let binary = upgrade.binary.as_ref();
         let begun = match self.state {
             State::Starting if silent => return Err(self.refused(NEVER_SAID_HELLO.to_owned())),
-            State::New | State::Starting => return Err(self.refused("busy: the service is starting".to_owned())),
+            State::New | State::Starting => return Err(self.refused(STILL_STARTING.to_owned())),
             State::Stopping(_) => return Err(self.refused("busy: the service is stopping".to_owned())),
             State::Ended(_) => return Err(self.refused("the service has ended".to_owned())),
             State::Running => self.supervisor.start(&self.spec(binary, upgrade.times)),
@@ -127,8 +128,8 @@ impl Service {
     /// What an outcome means for the program and the state.
     fn settle(&mut self, outcome: &HandoffOutcome, asked_for: bool) {
         let up = matches!(outcome.verdict, Verdict::StartedCold | Verdict::Committed | Verdict::Reverted);
+        let cold = asked_for && matches!(self.state, State::Starting) && outcome.verdict == Verdict::StartedCold;
         if let Some(pending) = self.pending.as_mut().filter(|_| asked_for) {
-            let cold = matches!(self.state, State::Starting) && outcome.verdict == Verdict::StartedCold;
             if outcome.verdict == Verdict::Committed || cold {
                 if let Some(binary) = &pending.binary {
                     pending.before = Some(self.program.replace(binary.clone()));
@@ -142,6 +143,7 @@ impl Service {
             self.served = true;
             self.why = match outcome.verdict {
                 Verdict::Committed => "upgraded".to_owned(),
+                _ if cold => "upgraded (started cold)".to_owned(),
                 _ if outcome.reason.is_empty() => self.why.clone(),
                 _ => outcome.reason.clone(),
             };

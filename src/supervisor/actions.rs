@@ -71,7 +71,7 @@ impl Engine {
             if error.is_gone() {
                 return;
             }
-            return trace::trouble(&self.service, pid, &format!("cannot send {}: {error}", message.name()));
+            return trace::trouble(&self.service, Some(pid), &format!("cannot send {}: {error}", message.name()));
         }
         trace::message(message, &self.service, pid);
         if let Some(attempt) = &mut self.attempt {
@@ -126,7 +126,7 @@ impl Engine {
     fn decide(&mut self, what: Decide) -> Option<Decision> {
         let decision = self.rendezvous.as_ref().map_or(Decision::Revoked, |rendezvous| decide(&rendezvous.page, what));
         if !decision.is_committed() {
-            let pid = self.processes.successor.as_ref().map_or(0, |successor| successor.pid);
+            let pid = self.processes.successor.as_ref().map(|successor| successor.pid);
             trace::abort(self.machine.handoff().map_or(0, |id| id.0), &self.service, pid);
         }
         Some(decision)
@@ -135,7 +135,7 @@ impl Engine {
     fn signal(&mut self, peer: Peer, signal: Signal) {
         let Some(process) = self.processes.peer(peer) else { return };
         if let Err(error) = process.signal(signal) {
-            trace::trouble(&self.service, process.pid, &error.to_string());
+            trace::trouble(&self.service, Some(process.pid), &error.to_string());
         }
     }
 
@@ -187,14 +187,14 @@ impl Engine {
         if rendezvous.in_journal
             && let Err(error) = self.write_journal(None)
         {
-            trace::trouble(&self.service, 0, &error.to_string());
+            trace::trouble(&self.service, None, &error.to_string());
         }
         rendezvous.remove();
     }
 
     fn end_session(&mut self, peer: Peer, why: &str) {
         let Some(process) = self.processes.peer(peer) else { return };
-        trace::trouble(&self.service, process.pid, why);
+        trace::trouble(&self.service, Some(process.pid), why);
         process.close_session(&self.epoll);
     }
 

@@ -215,7 +215,11 @@ impl Engine {
                 }
                 Err(error) => {
                     process.close_session(&self.epoll);
-                    super::trace::trouble(&self.service, process.pid, &format!("its session makes no sense: {error}"));
+                    super::trace::trouble(
+                        &self.service,
+                        Some(process.pid),
+                        &format!("its session makes no sense: {error}"),
+                    );
                     self.feed(Input::Garbage(peer, error.to_string()));
                 }
             }

@@ -45,6 +45,14 @@ pub(super) struct Entry {
     pub(super) handoff: Option<OpenHandoff>,
 }
 
+impl Entry {
+    /// A process of the service that lives.
+    pub(super) fn alive(&self) -> Option<Identity> {
+        let successor = self.handoff.as_ref().map(|handoff| handoff.successor);
+        self.incumbent.into_iter().chain(successor).find(|process| process.lives())
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct OpenHandoff {
     pub(super) id: u64,

@@ -91,6 +91,11 @@ pub struct Status {
     pub successor_pid: Option<i32>,
 }
 
+/// The process that this journal names and that lives, whether it has a supervisor or not.
+pub(crate) fn alive_in_journal(path: PathBuf) -> Option<i32> {
+    Journal::new(path).read().ok().flatten()?.alive().map(|process| process.pid)
+}
+
 /// S, for one service. Not more than one handoff is under way at a time.
 ///
 /// Dropping it leaves the daemon that serves alone; it lives on, as does one that starts cold. A successor that has not
@@ -200,14 +205,10 @@ impl Supervisor {
             return Err(Error::State("there is no journal to resume from".into()));
         };
         let Some(entry) = journal.read()? else { return Ok(None) };
-        let successor = entry.handoff.as_ref().map(|handoff| handoff.successor);
-        let Some(alive) = entry.incumbent.into_iter().chain(successor).find(|process| process.lives()) else {
-            return Ok(None);
-        };
-        let Identity { pid, .. } = alive;
+        let Some(Identity { pid, .. }) = entry.alive() else { return Ok(None) };
         let generation = entry.generation;
         Err(Error::Locked(format!(
-            "process {pid} of this service (generation {generation}) lives without a supervisor: stop it first"
+            "process {pid} of this service (generation {generation}) lives without a supervisor: stop it first (kill {pid})"
         )))
     }
 

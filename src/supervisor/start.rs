@@ -147,7 +147,7 @@ impl Engine {
         if first {
             return Err(error);
         }
-        super::trace::trouble(&self.service, 0, &error.to_string());
+        super::trace::trouble(&self.service, None, &error.to_string());
         Ok(())
     }
 

@@ -33,8 +33,8 @@ pub(super) fn message(message: &Message, service: &str, pid: i32) {
     }
 }
 
-/// The word was revoked: `pid` is the successor that is not wanted any more.
-pub(super) fn abort(handoff_id: u64, service: &str, pid: i32) {
+/// The word was revoked: `pid` is the successor that is not wanted any more, if one was started.
+pub(super) fn abort(handoff_id: u64, service: &str, pid: Option<i32>) {
     tracing::warn!(name: "abort", target: "handoff", handoff_id, service, pid, "abort");
 }
 
@@ -43,7 +43,7 @@ pub(super) fn outcome(handoff_id: u64, service: &str, pid: i32, result: &str, re
     tracing::info!(name: "outcome", target: "handoff", handoff_id, service, pid, result, reason, "outcome");
 }
 
-/// Something is wrong that no outcome tells of.
-pub(super) fn trouble(service: &str, pid: i32, what: &str) {
+/// Something is wrong that no outcome tells of; `pid` if it is about a process.
+pub(super) fn trouble(service: &str, pid: Option<i32>, what: &str) {
     tracing::warn!(name: "trouble", target: "handoff", service, pid, "{what}");
 }

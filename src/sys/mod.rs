@@ -13,7 +13,7 @@ pub mod listener;
 pub mod lock;
 pub mod page;
 pub mod pidfd;
-mod proc;
+pub(crate) mod proc;
 mod program;
 pub mod seqpacket;
 pub mod session;

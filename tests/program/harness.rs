@@ -87,7 +87,7 @@ impl Place {
         self.spawn(command)
     }
 
-    fn spawn(&self, mut command: Command) -> Run<'_> {
+    pub fn spawn(&self, mut command: Command) -> Run<'_> {
         let stderr = self.new_file("stderr");
         command.stderr(fs::File::create(&stderr).unwrap());
         Run { place: self, child: command.spawn().unwrap(), stderr }

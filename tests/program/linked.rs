@@ -1,6 +1,6 @@
 //! Daemons that link the library: this test program itself, started with a variable that makes it one.
 
-use crate::harness::{Place, Run, ask, pid_of, signal, text};
+use crate::harness::{Place, Run, ask, pid_of, signal, text, wait_until};
 use handoff::service::Times;
 use handoff::{Config, Deadline, DrainReport, Drainable, HookError, Role, SealReport, StateSnapshot, detect_role};
 use nix::sys::signal::Signal;
@@ -103,10 +103,17 @@ fn build(place: &Place, build: &str) -> PathBuf {
 
 /// Runs build `a` as the service `kv`, until it can be replaced.
 fn start(place: &Place) -> Run<'_> {
+    start_with(place, None)
+}
+
+/// The same with this for `HANDOFF_LOG`.
+fn start_with<'a>(place: &'a Place, log: Option<&str>) -> Run<'a> {
     std::fs::create_dir(place.path("data")).unwrap();
     let (program, data) = (build(place, "a"), place.path("data"));
-    let run =
-        place.run(&["--name", "kv", "--listen", "kv=127.0.0.1:0", "--data-dir", text(&data), "--", text(&program)]);
+    let mut command = place.handoff("run");
+    command.args(["--name", "kv", "--listen", "kv=127.0.0.1:0", "--data-dir", text(&data), "--", text(&program)]);
+    command.envs(log.map(|log| ("HANDOFF_LOG", log)));
+    let run = place.spawn(command);
     run.wait_for("linked", |service| service["state"] == "running" && service["linked"] == true);
     run
 }
@@ -152,6 +159,36 @@ fn a_bad_binary_changes_nothing_and_says_why() {
     assert_eq!(ask(address, "x"), (pid, "a".to_owned()));
     signal(pid, Signal::SIGKILL);
     assert_eq!(ask(address, "x").1, "a", "only a binary that committed comes back");
+}
+
+#[test]
+fn a_rollback_is_said_once() {
+    for log in [None, Some("info")] {
+        let place = Place::new();
+        let run = start_with(&place, log);
+        let script = place.file("script", "#!/no/such/interpreter\n", 0o755);
+        for binary in [build(&place, "fails"), script] {
+            assert!([10, 13].contains(&place.output("upgrade", &["--binary", text(&binary)]).code));
+        }
+        run.wait_for_text("/no/such/interpreter");
+        let said = run.stderr();
+        let aborts: Vec<_> = said.lines().filter(|line| line.contains("abort handoff_id=")).collect();
+        assert_eq!(aborts.is_empty(), log.is_none(), "{said}");
+        assert!(!aborts.iter().any(|line| line.contains("pid=0")), "{said}");
+        assert!(log.is_some() || !said.contains("WARN"), "{said}");
+    }
+}
+
+#[test]
+fn an_upgrade_that_starts_cold_is_why_it_runs() {
+    let place = Place::new();
+    let (bad, good) = (build(&place, "fails"), build(&place, "b"));
+    let run = place.run(&["--name", "kv", "--listen", "kv=127.0.0.1:0", "--restart", "on-failure", "--", text(&bad)]);
+    run.wait_for_text("starts again in");
+    // It may just be starting.
+    wait_until("a cold start", || (place.output("upgrade", &["--binary", text(&good)]).code == 12).then_some(()));
+    let service = run.wait_for("running", |service| service["state"] == "running");
+    assert_eq!((&service["why"], &service["linked"]), (&json!("upgraded (started cold)"), &json!(true)));
 }
 
 #[test]

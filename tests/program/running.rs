@@ -186,6 +186,20 @@ fn a_daemon_whose_supervisor_was_killed_is_not_started_twice() {
     run.end();
     assert_eq!(ask(address, "on").0, pid, "it lives on");
     let said = place.output("run", &refs(&arguments));
-    said.expect(125, &[&format!("process {pid}"), "without a supervisor"]);
+    said.expect(125, &[&format!("process {pid}"), "without a supervisor", &format!("(kill {pid})")]);
     assert_eq!(ask(address, "and on").0, pid);
+    let (lives_on, kill) = (format!("but process {pid} ("), format!("(kill {pid})"));
+    for which in [&[][..], &["web"], &["--name", "web"]] {
+        place
+            .output("status", which)
+            .expect(3, &["not running: no supervisor named 'web' runs", &lives_on, "systemd.py", &kill]);
+    }
+    // Its socket alone may be gone: then it is no orphan.
+    signal(pid, Signal::SIGKILL);
+    wait_until("its end", || (!lives(pid)).then_some(()));
+    let again = place.run(&refs(&arguments));
+    again.running();
+    std::fs::remove_file(place.path("runtime/web.sock")).unwrap();
+    let said = place.output("status", &["--name", "web"]);
+    assert!(said.code == 3 && !said.stderr.contains("kill"), "{said:?}");
 }

@@ -25,6 +25,8 @@ fn what_can_not_be_executed_has_a_code_and_a_reason() {
     let of = |file: &std::path::Path| run(&place, &["--name", "x", "--", text(file)]);
     of(&place.path("missing")).expect(127, &["missing"]);
     run(&place, &["--", "no-such-program-anywhere"]).expect(127, &["PATH"]);
+    run(&place, &["--", "./missing"]).expect(127, &["handoff: missing: cannot execute"]);
+    run(&place, &["--name", "a/b", "--", "./missing"]).expect(2, &["handoff: run: 'a/b'"]);
     of(&place.file("plain", "text", 0o644)).expect(126, &["not executable", "chmod"]);
     of(place.dir.path()).expect(126, &["directory"]);
     of(&place.file("script", "#!/no/such/interpreter\n", 0o755)).expect(127, &["interpreter", "/no/such/interpreter"]);
@@ -60,6 +62,38 @@ fn policies_say_what_starts_again() {
     run(&place, &["--restart", "on-failure", "--", "sh", "-c", &script, "sh", "0"]).expect(0, &[]);
     run(&place, &["--restart", "never", "--", "sh", "-c", &script, "sh", "3"]).expect(3, &[]);
     assert_eq!(starts(), 2);
+}
+
+#[test]
+fn what_is_not_known_yet_is_not_claimed() {
+    let place = Place::new();
+    // On a slow machine its first second may be over.
+    let (status, upgrade) = wait_until("a look in its first second", || {
+        let run = place.run(&["--name", "one", "--", "sleep", "1000"]);
+        wait_until("running", || (place.output("status", &[]).code == 0).then_some(()));
+        let said = [place.output("status", &[]), place.output("upgrade", &[])];
+        let [status, upgrade] = said;
+        let early = upgrade.stderr.contains("starting");
+        let pid = place.output("status", &["--json"]).json()["services"][0]["pid"].as_i64().unwrap();
+        drop(run);
+        crate::harness::signal(pid as i32, nix::sys::signal::Signal::SIGKILL);
+        early.then_some((status, upgrade))
+    });
+    assert!(status.stdout.contains("linked     not known yet"), "{status:?}");
+    upgrade.expect(13, &["busy: the service is still starting; try again"]);
+}
+
+#[test]
+fn who_waits_for_a_start_sees_when_it_comes() {
+    let place = Place::new();
+    let _run = place.run(&["--name", "one", "--restart", "always", "--", "sh", "-c", "exit 3"]);
+    let status = wait_until("waiting", || {
+        let said = place.output("status", &[]).stdout;
+        said.contains("one: waiting").then_some(said)
+    });
+    for word in [", starts again in ", "linked     -\n", "its last process ended: exit status 3"] {
+        assert!(status.contains(word), "{word:?} is missing in {status}");
+    }
 }
 
 #[test]

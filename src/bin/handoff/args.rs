@@ -88,11 +88,15 @@ impl Restart {
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Exit status: 0 committed, 10 rolled back, 11 reverted, 12 started cold, 13 refused, 14 undecided;
+    after_help = "SERVICE or --name: neither while only one supervisor runs. SERVICE, by hand, if several do: each has the name of
+its service. --name asks the supervisor of that name and no other: for scripts, which want exit status 3 if it
+does not run, whatever else does.
+
+Exit status: 0 committed, 10 rolled back, 11 reverted, 12 started cold, 13 refused, 14 undecided;
 1 another error, 2 usage, 3 not running, 4 no such service, 5 timed out."
 )]
 pub struct UpgradeArgs {
-    /// The service; not needed if there is only one
+    /// The service; not needed if only one runs
     pub service: Option<String>,
     /// The program to execute, with the arguments of before [default: the same path again]
     #[arg(long, value_name = "PATH")]
@@ -110,8 +114,15 @@ pub struct UpgradeArgs {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "SERVICE or --name: neither while only one supervisor runs. SERVICE, by hand, if several do: each has the name of
+its service. --name asks the supervisor of that name and no other: for scripts, which want exit status 3 if it
+does not run, whatever else does.
+
+Exit status: 0 answered, 1 an error, 2 usage, 3 not running, 4 no such service, 5 timed out."
+)]
 pub struct StatusArgs {
-    /// Only this service
+    /// The service; not needed if only one runs
     pub service: Option<String>,
     #[command(flatten)]
     pub place: Place,
@@ -129,7 +140,7 @@ pub struct Place {
     /// The supervisor's control socket [default: NAME.sock in the runtime directory]
     #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
-    /// The supervisor's name [default: the base name of its CMD]
+    /// The supervisor's name, and its service's [default of run: the base name of CMD; else the only one that runs]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
     /// [default: $HANDOFF_RUNTIME_DIR, else /run/handoff (root), $XDG_RUNTIME_DIR/handoff, /tmp/handoff-UID]
@@ -140,13 +151,15 @@ pub struct Place {
 /// How long the steps of a handoff may take: 500ms, 30s, 5m, 1h
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct TimeArgs {
-    /// A whole handoff [default: 300s]
+    /// A whole handoff; 1 s of slack is added before it is undone [default: 300s]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub deadline: Option<Duration>,
-    /// From "stop accepting" until the incumbent must be done [default: 60s]
+    /// From "stop accepting" until the incumbent must be done; 1 s of slack is added before the handoff is undone
+    /// [default: 60s]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub drain_grace: Option<Duration>,
-    /// From the data's release until the successor must be ready [default: 60s]
+    /// From the data's release until the successor must be ready; 1 s of slack is added before the handoff is undone
+    /// [default: 60s]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub ready_timeout: Option<Duration>,
     /// From the start of a process until it must say Hello [default: 10s]

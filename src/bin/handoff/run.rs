@@ -12,7 +12,11 @@ use handoff::service::paths::{RuntimeDir, check_data_dir, check_name, name_of};
 use handoff::service::signals::Signals;
 use handoff::service::{Service, Settings};
 use serde_json::json;
-use tracing_subscriber::EnvFilter;
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::{Filter, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 use crate::args::{Restart, RunArgs};
 use crate::control::server::Server;
@@ -27,7 +31,7 @@ pub fn run(args: &RunArgs) -> u8 {
     let output = Output::new(args.json);
     log_to(&output);
     let code = supervise(args, &output).unwrap_or_else(|failure| {
-        let name = args.place.name.clone().unwrap_or_else(|| "run".to_owned());
+        let name = service_name(args).unwrap_or_else(|_| "run".to_owned());
         output.say("error", &name, &failure.text, json!({ "exit": failure.code }));
         failure.code
     });
@@ -35,11 +39,16 @@ pub fn run(args: &RunArgs) -> u8 {
     code
 }
 
-/// The library's log; `HANDOFF_LOG` chooses how much of it.
+/// The library's log; `HANDOFF_LOG` chooses how much of it. By default it is what no line of ours says.
 fn log_to(output: &Output) {
-    let filter = EnvFilter::try_from_env("HANDOFF_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(output.clone()).with_ansi(false);
-    let _ = log.try_init();
+    const IN_OUTCOMES: [&str; 2] = ["abort", "reject"];
+    let news = |event: &Metadata<'_>| *event.level() <= Level::WARN && !IN_OUTCOMES.contains(&event.name());
+    let filter: Box<dyn Filter<Registry> + Send + Sync> = match EnvFilter::try_from_env("HANDOFF_LOG") {
+        Ok(filter) => Box::new(filter),
+        Err(_) => Box::new(filter_fn(news)),
+    };
+    let log = tracing_subscriber::fmt::layer().with_writer(output.clone()).with_ansi(false).with_filter(filter);
+    let _ = tracing_subscriber::registry().with(log).try_init();
 }
 
 /// The exit code of `run`, when the daemon ended for good.
@@ -75,17 +84,20 @@ fn supervise(args: &RunArgs, output: &Output) -> Result<u8, Failure> {
     Ok(ended.map_or(ITSELF_FAILED, of_daemon))
 }
 
+fn service_name(args: &RunArgs) -> handoff::Result<String> {
+    match (&args.place.name, args.command.first()) {
+        (Some(name), _) => check_name(name).map(|()| name.clone()),
+        (None, program) => name_of(program.map(AsRef::as_ref).unwrap_or_default()),
+    }
+}
+
 /// Everything that can be seen to be wrong before anything is changed.
 fn settings(args: &RunArgs) -> Result<Settings, Failure> {
     let usage = |error: Error| Failure::new(USAGE, error.to_string());
     check_all(&args.listen).map_err(usage)?;
-    let name = match (&args.place.name, args.command.first()) {
-        (Some(name), _) => check_name(name).map(|()| name.clone()),
-        (None, program) => name_of(program.map(AsRef::as_ref).unwrap_or_default()),
-    };
     let data_dir: Option<PathBuf> = args.data_dir.as_deref().map(check_data_dir).transpose().map_err(itself)?;
     let settings = Settings {
-        name: name.map_err(usage)?,
+        name: service_name(args).map_err(usage)?,
         argv: args.command.clone(),
         data_dir,
         restart: Restart::policy(args.restart),

@@ -38,7 +38,10 @@ fn show(service: &Value) {
         None => String::new(),
     };
     let phase = if word("phase") == "idle" { String::new() } else { format!(", {}", word("phase")) };
-    text::print(&format!("{}: {}{process}{phase}", word("name"), word("state")));
+    let next = service["next_start_ms"]
+        .as_u64()
+        .map_or(String::new(), |ms| format!(", starts again in {}", text::nanoseconds(ms.saturating_mul(1_000_000))));
+    text::print(&format!("{}: {}{process}{phase}{next}", word("name"), word("state")));
     if word("want") != word("state") {
         text::print(&format!("    wanted     {}", word("want")));
     }
@@ -48,11 +51,13 @@ fn show(service: &Value) {
         let part = |field: &str| listener[field].as_str().unwrap_or_default();
         text::print(&format!("    listener   {} {}", part("name"), part("address")));
     }
-    let linked = service["linked"].as_bool().unwrap_or_default();
-    text::print(&format!(
-        "    linked     {}",
-        if linked { "yes" } else { "no: it can not be replaced without a restart" }
-    ));
+    let linked = match service["linked"].as_bool().unwrap_or_default() {
+        true => "yes",
+        false if service["pid"].is_null() => "-",
+        false if word("state") == "starting" => "not known yet",
+        false => "no: it can not be replaced without a restart",
+    };
+    text::print(&format!("    linked     {linked}"));
     text::print(&format!("    restarts   {}", service["restarts"]));
     if !service["last_handoff"].is_null() {
         text::print(&format!("    upgrade    {}", text::outcome_line(&service["last_handoff"])));

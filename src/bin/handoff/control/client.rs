@@ -5,7 +5,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use handoff::service::paths::RuntimeDir;
+use handoff::service::instance::left_alone;
+use handoff::service::paths::{RuntimeDir, check_name};
 use serde_json::Value;
 
 use super::{ErrorCode, Request, request_line};
@@ -36,22 +37,27 @@ impl Client {
         }
         let dir = RuntimeDir::locate(place.runtime_dir.as_deref())?;
         if let Some(name) = &place.name {
-            let none = || not_running(format!("no supervisor named '{name}' runs in {}", dir.path().display()));
-            return Self::open(&dir.socket(name))?.ok_or_else(none);
+            return Self::open(&dir.socket(name))?.ok_or_else(|| none_named(&dir, name));
         }
         let mut found = Vec::new();
-        for name in dir.supervisors()? {
-            if let Some(client) = Self::open(&dir.socket(&name))? {
-                found.push((name, client));
+        let names = dir.supervisors()?;
+        for name in &names {
+            if let Some(client) = Self::open(&dir.socket(name))? {
+                found.push((name.as_str(), client));
             }
         }
-        let named = found.iter().position(|(name, _)| Some(name.as_str()) == service);
+        let named = found.iter().position(|(name, _)| Some(*name) == service);
         match (named, found.len()) {
             (Some(index), _) => Ok(found.swap_remove(index).1),
             (None, 1) => Ok(found.remove(0).1),
-            (None, 0) => Err(not_running(format!("no supervisor runs in {}", dir.path().display()))),
+            (None, 0) => {
+                match service.or_else(|| names.iter().map(String::as_str).find(|name| left(&dir, name).is_some())) {
+                    Some(name) => Err(none_named(&dir, name)),
+                    None => Err(not_running(format!("no supervisor runs in {}", dir.path().display()))),
+                }
+            }
             (None, _) => {
-                let names: Vec<_> = found.iter().map(|(name, _)| name.as_str()).collect();
+                let names: Vec<_> = found.iter().map(|(name, _)| *name).collect();
                 let text = format!("several supervisors run: {}; choose one by --name", names.join(", "));
                 Err(Failure::new(USAGE, text))
             }
@@ -141,6 +147,22 @@ fn understand(line: &[u8]) -> Result<Message, Failure> {
 
 fn not_running(text: String) -> Failure {
     Failure::new(NOT_RUNNING, format!("not running: {text}"))
+}
+
+/// It may have been killed, and its daemon live on.
+fn none_named(dir: &RuntimeDir, name: &str) -> Failure {
+    not_running(match left(dir, name) {
+        Some((pid, command)) => format!(
+            "no supervisor named '{name}' runs, but process {pid} ({command}) of it lives; stop it (kill {pid}) before \
+             you start it again"
+        ),
+        None => format!("no supervisor named '{name}' runs in {}", dir.path().display()),
+    })
+}
+
+/// The name may be that of no file.
+fn left(dir: &RuntimeDir, name: &str) -> Option<(i32, String)> {
+    check_name(name).ok().and_then(|()| left_alone(dir, name))
 }
 
 fn lost(why: &str) -> Failure {

@@ -73,7 +73,7 @@ pub struct Step {
     pub during: Window,
     /// When nothing was, before it.
     pub before: Window,
-    /// The slowest request meanwhile, as far as known by then.
+    /// The slowest request of `during`, of those that had ended by then.
     pub slowest_ns: u64,
 }
 
@@ -142,6 +142,18 @@ impl Loads {
         self.0.each_ref().map(Load::now_ns)
     }
 
+    fn open_window(&self) -> [u64; 2] {
+        self.0.each_ref().map(Load::open_window)
+    }
+
+    fn close_window(&self) -> [u64; 2] {
+        self.0.each_ref().map(Load::close_window)
+    }
+
+    fn slowest_in_window_ns(&self) -> u64 {
+        self.0.iter().map(Load::slowest_in_window_ns).max().unwrap_or(0)
+    }
+
     fn snapshot(&self) -> Snapshot {
         let [once, kept] = self.0.each_ref().map(Load::snapshot);
         Snapshot {
@@ -166,7 +178,6 @@ struct Stage<'a> {
     loads: Option<Loads>,
     /// When nothing was under way any more.
     quiet_since: [u64; 2],
-    slowest_ns: u64,
     next_tick: Instant,
     limit: Instant,
     view: &'a mut View,
@@ -210,7 +221,6 @@ impl<'a> Stage<'a> {
             program: std::env::current_exe().map_err(failed("cannot find the own program"))?,
             loads: None,
             quiet_since: [0; 2],
-            slowest_ns: 0,
             next_tick: Instant::now(),
             limit,
             view,
@@ -246,10 +256,9 @@ impl<'a> Stage<'a> {
 
     fn replace(&mut self, number: u32, fault: Option<Fault>) -> Result<Step> {
         self.view.begin(number, fault);
-        self.slowest_ns = 0;
-        let begin = self.now();
+        let begin = self.loads.as_ref().map_or([0; 2], Loads::open_window);
         let outcome = self.start(fault)?;
-        let end = self.now();
+        let end = self.loads.as_ref().map_or([0; 2], Loads::close_window);
         self.view.outcome(&outcome);
         if matches!(outcome.verdict, Verdict::Failed | Verdict::Undecided) {
             return Err(Trouble::Failed(format!("replacement {number} left nobody that serves: {}", outcome.reason)));
@@ -258,7 +267,8 @@ impl<'a> Stage<'a> {
         let before = std::array::from_fn(|load| (self.quiet_since[load], begin[load]));
         let during = std::array::from_fn(|load| (begin[load], end[load]));
         self.quiet_since = self.now().map(|now| now + AFTERMATH.as_nanos() as u64);
-        Ok(Step { number, fault, outcome, during, before, slowest_ns: self.slowest_ns })
+        let slowest_ns = self.loads.as_ref().map_or(0, Loads::slowest_in_window_ns);
+        Ok(Step { number, fault, outcome, during, before, slowest_ns })
     }
 
     /// Starts a daemon, and waits for the outcome.
@@ -349,7 +359,6 @@ impl<'a> Stage<'a> {
         self.next_tick = Instant::now() + TICK;
         if let Some(loads) = &self.loads {
             let snapshot = loads.snapshot();
-            self.slowest_ns = self.slowest_ns.max(snapshot.slowest_ns);
             self.view.tick(&snapshot);
         }
     }

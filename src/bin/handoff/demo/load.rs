@@ -12,7 +12,10 @@ use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -99,6 +102,26 @@ struct Counters {
     closed_connections: AtomicU64,
     acknowledged: AtomicU64,
     slowest_ns: AtomicU64,
+    window: Window,
+}
+
+/// What overlaps a time that is not over yet.
+#[derive(Default)]
+struct Window {
+    begin_ns: AtomicU64,
+    /// `u64::MAX` while it is open.
+    end_ns: AtomicU64,
+    slowest_ns: AtomicU64,
+}
+
+impl Window {
+    fn note(&self, start_ns: u64, latency_ns: u64) {
+        // In this order: with a new end there is a new begin.
+        let end_ns = self.end_ns.load(Acquire);
+        if start_ns <= end_ns && start_ns + latency_ns >= self.begin_ns.load(Acquire) {
+            self.slowest_ns.fetch_max(latency_ns, Relaxed);
+        }
+    }
 }
 
 /// A load that runs. Dropped without [`Load::stop`], it ends soon after.
@@ -137,6 +160,28 @@ impl Load {
             acknowledged: counters.acknowledged.load(Relaxed),
             slowest_ns: counters.slowest_ns.swap(0, Relaxed),
         }
+    }
+
+    /// Begins a window; when, in nanoseconds since the origin.
+    pub fn open_window(&self) -> u64 {
+        let window = &self.counters.window;
+        window.slowest_ns.store(0, Release);
+        let begin_ns = self.now_ns();
+        window.begin_ns.store(begin_ns, Release);
+        window.end_ns.store(u64::MAX, Release);
+        begin_ns
+    }
+
+    /// Ends the window; when.
+    pub fn close_window(&self) -> u64 {
+        let end_ns = self.now_ns();
+        self.counters.window.end_ns.store(end_ns, Release);
+        end_ns
+    }
+
+    /// The slowest request that overlaps the window, of those that have ended.
+    pub fn slowest_in_window_ns(&self) -> u64 {
+        self.counters.window.slowest_ns.load(Relaxed)
     }
 
     /// Lets each client end the request it is in, and adds up.
@@ -263,7 +308,9 @@ impl Client {
         let start = Instant::now();
         let result = if read { self.read_back() } else { self.set(n) };
         let latency = nanoseconds(start.elapsed());
-        self.report.samples.push((nanoseconds(start - self.origin), latency));
+        let start_ns = nanoseconds(start - self.origin);
+        self.report.samples.push((start_ns, latency));
+        self.counters.window.note(start_ns, latency);
         self.report.requests += 1;
         self.counters.requests.fetch_add(1, Relaxed);
         self.counters.slowest_ns.fetch_max(latency, Relaxed);

@@ -194,3 +194,20 @@ fn a_stall_is_the_slowest_request_that_touches_the_window() {
     assert_eq!(stall_ms(&samples, &windows), [1.0, 9.0, 0.0, 2.0]);
     assert_eq!(stall_ms(&[], &windows[..1]), [0.0]);
 }
+
+#[test]
+fn a_window_that_is_open_knows_only_what_touches_it() {
+    let window = Window::default();
+    window.begin_ns.store(1_000, Release);
+    window.end_ns.store(u64::MAX, Release);
+    let slowest_after = |start_ns, latency_ns| {
+        window.note(start_ns, latency_ns);
+        window.slowest_ns.load(Relaxed)
+    };
+    assert_eq!(slowest_after(0, 999), 0, "it was over before");
+    assert_eq!(slowest_after(900, 200), 200);
+    assert_eq!(slowest_after(2_000, 300), 300);
+    window.end_ns.store(3_000, Release);
+    assert_eq!(slowest_after(3_001, 9_000), 300, "it began later");
+    assert_eq!(slowest_after(2_999, 400), 400);
+}
