@@ -13,7 +13,7 @@ use super::rendezvous::Rendezvous;
 use super::spec::SpawnSpec;
 use crate::channel::Incoming;
 use crate::error::{Error, Result};
-use crate::limits::{EVENTS_MAX, OUTPUT_LAST_READS_MAX, PAGE_POLL, RETIRE_GRACE};
+use crate::limits::{EVENTS_MAX, FRAMES_READ_MAX, OUTPUT_LAST_READS_MAX, PAGE_POLL, RETIRE_GRACE};
 use crate::protocol::Message;
 use crate::protocol::supervisor::{Input, Peer, Phase, Sender, Supervisor as Machine, Timer};
 use crate::sys::clock::monotonic_ns;
@@ -200,10 +200,11 @@ impl Engine {
         }
     }
 
-    /// Reads what a process has said, to the end.
+    /// Reads what a process has said until now.
     fn drain(&mut self, key: u64) {
-        // A message may promote the process or bury it: look anew each time.
-        while let Some(peer) = self.processes.peer_of(key) {
+        for _ in 0..FRAMES_READ_MAX {
+            // A message may promote the process or bury it: look anew each time.
+            let Some(peer) = self.processes.peer_of(key) else { return };
             let Some(process) = self.processes.peer(peer) else { return };
             let Some(session) = &mut process.session else { return };
             match session.receive() {

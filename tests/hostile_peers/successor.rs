@@ -7,9 +7,11 @@ use handoff::protocol::message::*;
 use handoff::protocol::{HandoffId, Message};
 use handoff::sys::page::DecisionPage;
 use handoff::sys::seqpacket::Seqpacket;
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::socket::{MsgFlags, send};
 use std::fs;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
@@ -109,9 +111,7 @@ impl Liar {
                 let pipes: Vec<OwnedFd> = (0..what.parse().unwrap()).map(|_| lies::pipe()).collect();
                 let fds: Vec<BorrowedFd<'_>> = pipes.iter().map(AsFd::as_fd).collect();
                 let socket = Seqpacket::from_fd(self.session.as_fd().try_clone_to_owned().unwrap()).unwrap();
-                let mut bytes = Vec::new();
-                handoff::protocol::codec::encode(&Message::Heartbeat(lies::heartbeat(id)), &mut bytes).unwrap();
-                socket.send(&bytes, &fds).unwrap();
+                socket.send(&frame("heartbeat", id), &fds).unwrap();
             }
             "hello" => {
                 let mut hello = lies::hello(Side::Successor, std::process::id());
@@ -125,7 +125,10 @@ impl Liar {
                 }
                 self.send(Message::Hello(hello));
             }
-            "heartbeats" => (0..what.parse().unwrap()).for_each(|_| drop(self.beat())),
+            "heartbeats" => {
+                let bytes = frame("heartbeat", id);
+                (0..what.parse().unwrap()).all(|_| send_raw(&self.session, &bytes));
+            }
             "page" => self.shared.as_ref().unwrap().page.set_serving(),
             "flood" => self.flood(),
             "flood-incumbent" => self.flood_incumbent(),
@@ -134,27 +137,29 @@ impl Liar {
         }
     }
 
-    fn beat(&self) -> bool {
-        let mut bytes = Vec::new();
-        handoff::protocol::codec::encode(&Message::Heartbeat(lies::heartbeat(self.id())), &mut bytes).unwrap();
-        send_raw(&self.session, &bytes)
-    }
-
-    /// Heartbeats without end, from several threads: faster than anybody reads.
+    /// Heartbeats without end.
     fn flood(&self) {
-        std::thread::scope(|scope| {
-            (0..3).for_each(|_| drop(scope.spawn(|| while self.beat() {})));
-        });
+        flood(&self.session, self.id());
     }
 
     fn flood_incumbent(&self) {
-        let shared = self.shared.as_ref().unwrap();
-        let mut bytes = Vec::new();
-        handoff::protocol::codec::encode(&Message::Heartbeat(lies::heartbeat(shared.id)), &mut bytes).unwrap();
-        std::thread::scope(|scope| {
-            (0..3).for_each(|_| drop(scope.spawn(|| while send_raw(&shared.transfer, &bytes) {})));
-        });
+        flood(&self.shared.as_ref().unwrap().transfer, self.id());
     }
+}
+
+/// Fills a queue again as soon as there is room, from several threads: faster than anybody reads.
+fn flood(socket: impl AsFd + Sync, id: HandoffId) {
+    let bytes = frame("heartbeat", id);
+    let spin = || {
+        loop {
+            let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+            match send(socket.as_fd().as_raw_fd(), &bytes, flags) {
+                Ok(_) | Err(Errno::EAGAIN) => {}
+                Err(_) => return,
+            }
+        }
+    };
+    std::thread::scope(|scope| (0..3).for_each(|_| drop(scope.spawn(spin))));
 }
 
 fn leave() -> ! {
@@ -221,7 +226,9 @@ impl Scene {
 
     fn survives_with(&mut self, stage: &str, lie: &str, word: &str, arguments: &[&str]) {
         let upgrade = self.upgrade_to_liar(stage, lie, arguments);
-        let undone = matches!((upgrade.code, upgrade.result.as_str()), (10, "rolled_back") | (13, "refused"));
+        let known = matches!((upgrade.code, upgrade.result.as_str()), (10, "rolled_back") | (13, "refused"));
+        // At the deadline a liar may still have to be killed.
+        let undone = known || arguments.contains(&"--deadline") && upgrade.result == "undecided";
         assert!(undone && !upgrade.reason.is_empty(), "{stage} {lie}: {upgrade:?}");
         assert!(upgrade.reason.contains(word), "{stage} {lie}: no {word:?} in {upgrade:?}");
         assert_eq!(self.service.wait_until_served(), self.incumbent, "{stage} {lie}");
@@ -316,5 +323,21 @@ fn a_successor_whose_heart_beats_a_hundred_thousand_times() {
     for stage in ["warming", "begun", "committed"] {
         scene.survives(stage, "heartbeats 100000", "");
     }
+    scene.ends_well();
+}
+
+#[test]
+fn a_successor_whose_heart_beats_without_end() {
+    let mut scene = Scene::new();
+    scene.survives_with("warming", "flood", "deadline", &["--deadline", "2s"]);
+    scene.survives_with("begun", "flood", "", &["--deadline", "60s", "--ready-timeout", "1s"]);
+    scene.ends_well();
+}
+
+#[test]
+fn a_successor_that_floods_the_incumbent() {
+    let mut scene = Scene::new();
+    scene.survives_with("draining", "flood-incumbent", "", &["--deadline", "3s"]);
+    scene.survives_with("begun", "flood-incumbent", "", &["--deadline", "60s", "--ready-timeout", "1s"]);
     scene.ends_well();
 }
