@@ -9,7 +9,7 @@ use handoff::sys::page::DecisionPage;
 use handoff::sys::seqpacket::Seqpacket;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
-use nix::sys::socket::{MsgFlags, send};
+use nix::sys::socket::{MsgFlags, Shutdown, send, shutdown};
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
@@ -129,7 +129,11 @@ impl Liar {
                 let bytes = frame("heartbeat", id);
                 (0..what.parse().unwrap()).all(|_| send_raw(&self.session, &bytes));
             }
-            "page" => self.shared.as_ref().unwrap().page.set_serving(),
+            "page" => {
+                self.shared.as_ref().unwrap().page.set_serving();
+                shutdown(self.session.as_fd().as_raw_fd(), Shutdown::Both).unwrap();
+                std::thread::sleep(std::time::Duration::from_secs(60));
+            }
             "flood" => self.flood(),
             "flood-incumbent" => self.flood_incumbent(),
             "nothing" => {}
@@ -339,5 +343,19 @@ fn a_successor_that_floods_the_incumbent() {
     let mut scene = Scene::new();
     scene.survives_with("draining", "flood-incumbent", "", &["--deadline", "3s"]);
     scene.survives_with("begun", "flood-incumbent", "", &["--deadline", "60s", "--ready-timeout", "1s"]);
+    scene.ends_well();
+}
+
+#[test]
+fn a_successor_that_says_it_serves_but_never_won() {
+    let mut scene = Scene::new();
+    scene.survives("committed", "message 16", "never won");
+    scene.ends_well();
+}
+
+#[test]
+fn a_successor_whose_page_says_it_serves_but_never_won() {
+    let mut scene = Scene::new();
+    scene.survives("committed", "page", "");
     scene.ends_well();
 }
