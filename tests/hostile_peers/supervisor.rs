@@ -353,3 +353,21 @@ fn offers_with_the_wrong_number_of_descriptors() {
         drop(child);
     }
 }
+
+#[test]
+fn offers_that_are_over_before_they_begin() {
+    let mut scene = Scene::new();
+    let old = HandoffId(scene.last_id);
+    let (fds, mut child) = scene.attachments(old);
+    scene.prepare(old, &fds);
+    scene.serves("an old offer");
+    scene.leaks_nothing("an old offer", 0);
+    let (fds, mut other) = scene.attachments(HandoffId::COLD);
+    scene.prepare(HandoffId::COLD, &fds);
+    drop(fds);
+    for child in [&mut child, &mut other] {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    scene.is_cut("an offer without a number", "unexpected PrepareHandoff");
+}
