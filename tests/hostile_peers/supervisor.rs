@@ -371,3 +371,25 @@ fn offers_that_are_over_before_they_begin() {
     }
     scene.is_cut("an offer without a number", "unexpected PrepareHandoff");
 }
+
+/// A successor's page is the one that came first.
+#[test]
+fn a_second_page_for_a_successor() {
+    let scene = Scene::new();
+    let id = HandoffId(5000);
+    let (pages, sockets) =
+        ([0, 1].map(|_| DecisionPage::create(None, id.0).unwrap()), [0, 1].map(|_| Seqpacket::pair().unwrap()));
+    let mut next = start(&scene.service, &scene.listener, &programs().kv_b, true);
+    next.next().unwrap();
+    let deadline_ns = lies::prepare(id).deadline_ns;
+    let terms = Some(Terms { id, mode: Mode::Exclusive, deadline_ns, park_ns: 0 });
+    for (page, (_, socket)) in pages.iter().zip(&sockets) {
+        let ack = Message::HelloAck(HelloAck { version: 1, generation: 2, terms });
+        let fds = [page.as_fd(), scene.incumbent.pidfd.as_fd(), socket.as_fd()];
+        next.session.send(&ack, &fds).unwrap();
+        if let Some(Message::Warmed(_)) = next.next() {}
+    }
+    next.dies();
+    assert_eq!(pages.map(|page| page.word()), [Word::Revoked, Word::Open]);
+    scene.serves("a second page");
+}
