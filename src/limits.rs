@@ -67,6 +67,9 @@ pub const DEATH_AFTER_END: Duration = Duration::from_secs(1);
 pub const ABORT_GRACE: Duration = Duration::from_secs(2);
 /// A retired incumbent that does not exit, until it gets SIGTERM, and from there to SIGKILL.
 pub const RETIRE_GRACE: Duration = Duration::from_secs(10);
+/// Frames of one peer that are read in one go: many times more than a queue of the default size holds, so what was there
+/// when the reading began is read, and a peer that sends without end keeps nobody from his work.
+pub const FRAMES_READ_MAX: usize = 4096;
 /// Between two attempts at a lock that a living process holds against the rules.
 pub const LOCK_RETRY: Duration = Duration::from_millis(50);
 /// How long a successor or a cold start insists on a lock that somebody holds.

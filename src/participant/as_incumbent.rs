@@ -152,6 +152,11 @@ impl Core {
                     tracing::warn!(target: "handoff", handoff_id = prepare.id.0, %error, "a handoff is refused");
                     return self.feed_incumbent(Input::Unable(prepare.id, error.to_string()));
                 }
+                self.feed_incumbent(Input::Message(message));
+                if self.incumbent().is_some_and(|machine| machine.handoff().is_none()) {
+                    self.close_link(); // of an older handoff, or of none
+                }
+                return;
             }
             Message::Reject(reject) => {
                 tracing::error!(target: "handoff", reason = reject.text, "the supervisor refuses this daemon");

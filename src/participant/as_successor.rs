@@ -83,6 +83,7 @@ impl Core {
     pub(super) fn on_successor_message(&mut self, message: Message, fds: Vec<OwnedFd>) {
         if let Message::HelloAck(ack) = &message
             && let Some(terms) = ack.terms
+            && self.successor().is_some_and(|machine| *machine.phase() == Phase::AwaitAck)
             && let Err(error) = self.open_link(terms.id, terms.deadline_ns, fds).and_then(|()| self.check_control())
         {
             tracing::error!(target: "handoff", %error, "this process can not take part");

@@ -6,7 +6,7 @@ use super::event::EventSlot;
 use super::fence::WriteFence;
 use crate::channel::{Channel, Incoming};
 use crate::error::{Error, Result};
-use crate::limits::{CONTROL_RETRY, PROGRESS_INTERVAL};
+use crate::limits::{CONTROL_RETRY, FRAMES_READ_MAX, PROGRESS_INTERVAL};
 use crate::protocol::incumbent::{self, Incumbent};
 use crate::protocol::message::{Hello, Message, Sealed, Side, VERSION_MAX, VERSION_MIN, capability};
 use crate::protocol::successor::{self, Successor};
@@ -250,7 +250,7 @@ impl Core {
     }
 
     fn read_session(&mut self) {
-        loop {
+        for _ in 0..FRAMES_READ_MAX {
             let Some(session) = &mut self.session else { return };
             match session.receive() {
                 Ok(Incoming::Message(message, fds, _)) => self.on_message(message, fds),
@@ -288,7 +288,7 @@ impl Core {
 
     /// Reads what O and N say to each other directly.
     pub(super) fn read_transfer(&mut self) {
-        loop {
+        for _ in 0..FRAMES_READ_MAX {
             let Some(transfer) = self.link.as_mut().and_then(|link| link.transfer.as_mut()) else { return };
             match (transfer.receive(), &self.machine) {
                 (Ok(Incoming::Message(Message::Gate(gate), mut fds, _)), Machine::Successor(_))

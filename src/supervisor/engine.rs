@@ -13,7 +13,7 @@ use super::rendezvous::Rendezvous;
 use super::spec::SpawnSpec;
 use crate::channel::Incoming;
 use crate::error::{Error, Result};
-use crate::limits::{EVENTS_MAX, OUTPUT_LAST_READS_MAX, PAGE_POLL, RETIRE_GRACE};
+use crate::limits::{EVENTS_MAX, FRAMES_READ_MAX, OUTPUT_LAST_READS_MAX, PAGE_POLL, RETIRE_GRACE};
 use crate::protocol::Message;
 use crate::protocol::supervisor::{Input, Peer, Phase, Sender, Supervisor as Machine, Timer};
 use crate::sys::clock::monotonic_ns;
@@ -200,10 +200,11 @@ impl Engine {
         }
     }
 
-    /// Reads what a process has said, to the end.
+    /// Reads what a process has said until now.
     fn drain(&mut self, key: u64) {
-        // A message may promote the process or bury it: look anew each time.
-        while let Some(peer) = self.processes.peer_of(key) {
+        for _ in 0..FRAMES_READ_MAX {
+            // A message may promote the process or bury it: look anew each time.
+            let Some(peer) = self.processes.peer_of(key) else { return };
             let Some(process) = self.processes.peer(peer) else { return };
             let Some(session) = &mut process.session else { return };
             match session.receive() {
@@ -213,17 +214,22 @@ impl Engine {
                     process.close_session(&self.epoll);
                     process.end_is_news = true;
                 }
-                Err(error) => {
-                    process.close_session(&self.epoll);
-                    super::trace::trouble(
-                        &self.service,
-                        Some(process.pid),
-                        &format!("its session makes no sense: {error}"),
-                    );
-                    self.feed(Input::Garbage(peer, error.to_string()));
-                }
+                Err(error) => self.distrust(peer, &error.to_string()),
             }
         }
+    }
+
+    /// Nothing more is heard of a peer that can not be believed.
+    fn distrust(&mut self, peer: Peer, why: &str) {
+        let Some(process) = self.processes.peer(peer) else { return };
+        process.close_session(&self.epoll);
+        super::trace::trouble(&self.service, Some(process.pid), &format!("its session makes no sense: {why}"));
+        self.feed(Input::Garbage(peer, why.into()));
+    }
+
+    /// Whether the word of the handoff that is under way is won.
+    fn is_committed(&self) -> bool {
+        self.rendezvous.as_ref().is_some_and(|rendezvous| rendezvous.page.word().is_committed())
     }
 
     fn drain_all(&mut self) {
@@ -232,6 +238,9 @@ impl Engine {
     }
 
     fn on_message(&mut self, peer: Peer, message: Message, sender: Option<Credentials>) {
+        if matches!(message, Message::Serving(_)) && peer == Peer::Successor && !self.is_committed() {
+            return self.distrust(peer, "it says that it serves, but never won the word");
+        }
         let Some(process) = self.processes.peer(peer) else { return };
         if let Some(attempt) = &mut self.attempt {
             attempt.note(&message);
@@ -303,7 +312,7 @@ impl Engine {
     /// Whether children of a process that died in a handoff may keep the lock from whoever goes on. Those of an incumbent
     /// that was replaced may still serve its last clients.
     fn is_in_the_way(&self, was: &Was) -> bool {
-        let committed = self.rendezvous.as_ref().is_some_and(|rendezvous| rendezvous.page.word().is_committed());
+        let committed = self.is_committed();
         match was {
             Was::Peer(Peer::Successor) => true,
             Was::Peer(Peer::Incumbent) => self.machine.handoff().is_some() && !committed,
@@ -347,7 +356,9 @@ impl Engine {
         let Some(page) = self.rendezvous.as_ref().map(|rendezvous| &rendezvous.page) else { return };
         match self.machine.phase() {
             Phase::Retiring if page.is_retired() => self.feed(Input::Retired),
-            Phase::AwaitServing if self.listens_to_page() && page.is_serving() => self.feed(Input::PageServing),
+            Phase::AwaitServing if self.listens_to_page() && page.is_serving() && page.word().is_committed() => {
+                self.feed(Input::PageServing)
+            }
             _ => {}
         }
     }

@@ -1,6 +1,6 @@
 //! Handoffs, and all that can happen to them.
 
-use crate::support::{Service, children, open_descriptors, wait_until};
+use crate::support::{LONG, Service, children, open_descriptors, wait_until};
 use handoff::supervisor::{Event, OnIncumbentDeath, Supervisor, Verdict};
 use handoff::sys::pidfd::Pidfd;
 use nix::sys::signal::Signal;
@@ -310,4 +310,27 @@ fn what_a_daemon_does_to_a_listener_is_repaired() {
     let clients: Vec<_> = (0..5).map(|_| TcpStream::connect(address).unwrap()).collect();
     assert_eq!(clients.len(), 5);
     wait_until("rest", || children().len() <= 2);
+}
+
+#[test]
+fn a_peer_that_sends_without_end_does_not_keep_the_supervisor_from_its_work() {
+    let mut service = Service::new();
+    service.hand_off("normal");
+    let spec = service.peer("floods").deadline(Duration::from_millis(500));
+    service.s().start(&spec).unwrap();
+    let mut last = 0;
+    loop {
+        let events = service.s().turn(Some(LONG)).unwrap();
+        let beats = events.iter().filter_map(|event| match event {
+            Event::Progress { done, .. } => Some(*done),
+            _ => None,
+        });
+        let newest = beats.max().unwrap_or(last);
+        let read = newest.saturating_sub(last);
+        assert!(read < 32 * 1024, "one turn has read {read} messages");
+        if events.iter().any(|event| matches!(event, Event::Outcome(_))) {
+            return;
+        }
+        last = newest;
+    }
 }

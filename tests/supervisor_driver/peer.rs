@@ -3,17 +3,21 @@
 //! `PEER` has words that say where it misbehaves; `PEER_LOG` is a file for what it does.
 
 use handoff::channel::{Channel, Incoming};
+use handoff::protocol::codec::encode;
 use handoff::protocol::message::*;
 use handoff::protocol::{HandoffId, Message};
 use handoff::sys::clock::monotonic_ns;
 use handoff::sys::page::{DecisionPage, Word};
 use handoff::sys::pidfd::Pidfd;
 use handoff::sys::seqpacket::Seqpacket;
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, raise};
+use nix::sys::socket::{MsgFlags, send};
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 struct Peer {
@@ -136,6 +140,9 @@ impl Peer {
         log(&format!("successor of generation {generation}"));
         let shared = Shared::new(terms.id, fds);
         let id = shared.id;
+        if self.does("floods") {
+            self.flood(id);
+        }
         self.at("warmed");
         self.send(Message::Warmed(Warmed { id }));
         let sealed = match self.next() {
@@ -176,6 +183,27 @@ impl Peer {
         }
         log("serves");
         self.send(Message::Serving(Serving { id, committed_ns, control: Ok(()) }));
+    }
+
+    /// Heartbeats without end, with their number, from several threads: faster than anybody reads.
+    fn flood(&self, id: HandoffId) {
+        const FLAGS: MsgFlags = MsgFlags::MSG_NOSIGNAL.union(MsgFlags::MSG_DONTWAIT);
+        let number = AtomicU64::new(0);
+        let mut frame = Vec::new();
+        encode(&Message::Heartbeat(Heartbeat { id, progress: Some((0, 0)) }), &mut frame).unwrap();
+        let done = frame.len() - 16;
+        let spin = || {
+            let mut frame = frame.clone();
+            loop {
+                frame[done..done + 8].copy_from_slice(&number.fetch_add(1, Ordering::Relaxed).to_le_bytes());
+                while let Err(errno) = send(self.session.as_fd().as_raw_fd(), &frame, FLAGS) {
+                    if errno != Errno::EAGAIN {
+                        exit(3);
+                    }
+                }
+            }
+        };
+        std::thread::scope(|scope| (0..3).for_each(|_| drop(scope.spawn(spin))));
     }
 
     fn serve(&mut self) -> ! {

@@ -135,9 +135,11 @@ impl Server {
             self.evict();
         }
         let peer = getsockopt(&stream, PeerCredentials);
-        let allowed = peer.is_ok_and(|peer| peer.uid() == geteuid().as_raw() || peer.uid() == 0);
+        let allowed = peer.as_ref().is_ok_and(|peer| peer.uid() == geteuid().as_raw() || peer.uid() == 0);
         let Ok(mut connection) = Connection::new(stream) else { return };
         if !allowed {
+            let (pid, uid) = peer.map_or((0, u32::MAX), |peer| (peer.pid(), peer.uid()));
+            tracing::warn!(target: "handoff", pid, uid, "refused: another user connected to the control socket");
             let error = RpcError::new(ErrorCode::NotAllowed, "only the same user and root may command this supervisor");
             connection.send(&answer_line(&Value::Null, Err(error)));
             return;
