@@ -1,0 +1,92 @@
+//! What is explored: the bounds of a configuration, and the rules that are taken back.
+
+/// A rule of the protocol that is taken back, in the drivers, to see that the model misses it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutant {
+    /// The swap is a read, and then a write, with a step between them.
+    SplitSwap,
+    /// O kills by pid, which a stranger may have by then.
+    RawPid,
+    /// O exits when the word says committed, also if N is dead.
+    CommittedMeansExit,
+    /// N leaves when S is gone, also if O is dead.
+    NoSelfPromotion,
+    /// The next handoff starts although the O before is neither dead nor retired.
+    NoRetireRule,
+    /// The lock alone is what keeps others out.
+    NoGate,
+    /// A late message of a finished handoff ends the session.
+    LateEndsSession,
+    /// S takes the end of a session for a death.
+    EndMeansDeath,
+    /// O resumes when it finds the lock free.
+    LockMeansResume,
+    /// S believes any Ready.
+    AnyRevision,
+    /// "Committed" is said when N is told to commit.
+    EarlyCommitted,
+    /// S kills N without asking the word.
+    KillUnasked,
+    /// O takes over although N lives.
+    ResumeBesideN,
+    /// O does not look at N's pidfd before it retires.
+    NoLook,
+    /// O releases the lock before its writers are joined.
+    UnlockBeforeSeal,
+    /// "Rolled back" is said when the word is won.
+    EarlyRollback,
+    /// S acts on a timer before it has read its queues.
+    TimerBeforeQueue,
+}
+
+/// The bounds.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    pub name: &'static str,
+    /// Handoffs that are asked for, one after the other.
+    pub handoffs: u8,
+    /// Processes that are killed with SIGKILL.
+    pub crashes: u8,
+    /// Processes that get SIGSTOP and never SIGCONT.
+    pub freezes: u8,
+    /// Only S may be frozen.
+    pub freeze_service_only: bool,
+    /// Sessions that break with both sides alive.
+    pub cuts: u8,
+    /// Writes that a client sees acknowledged.
+    pub writes: u8,
+    /// A stranger tries to take the data.
+    pub stranger: bool,
+    /// N commits also when its deadline is past.
+    pub no_deadline_check: bool,
+    /// Hooks and N's open may fail, and N may come up with less than was sealed.
+    pub bad_applications: bool,
+    /// The caller may cancel, and O may be asked to stop: so often.
+    pub requests: u8,
+    /// Whether O's death before the seal lets N recover the data.
+    pub promote: bool,
+    pub mutant: Option<Mutant>,
+}
+
+/// One handoff, without faults.
+pub const BASE: Config = Config {
+    name: "R0 one handoff",
+    handoffs: 1,
+    crashes: 0,
+    freezes: 0,
+    freeze_service_only: false,
+    cuts: 0,
+    writes: 0,
+    stranger: false,
+    no_deadline_check: false,
+    bad_applications: false,
+    requests: 0,
+    promote: true,
+    mutant: None,
+};
+
+impl Config {
+    pub fn is(&self, mutant: Mutant) -> bool {
+        self.mutant == Some(mutant)
+    }
+}

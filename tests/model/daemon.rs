@@ -1,0 +1,483 @@
+//! The drivers and applications of O and N.
+
+use crate::config::Mutant;
+use crate::fingerprint::Fingerprint;
+use crate::world::{Event, Pid, World};
+use handoff::protocol::incumbent::{self, Hook, Incumbent};
+use handoff::protocol::message::{Hello, Message, Readiness, Side, VERSION_MAX, VERSION_MIN, capability};
+use handoff::protocol::successor::{self, Successor};
+use handoff::protocol::{Decide, Decision, HandoffId};
+use std::collections::{BTreeSet, VecDeque};
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+#[derive(Clone, Debug)]
+pub enum Machine {
+    Incumbent(Incumbent),
+    Successor(Successor),
+}
+
+/// An action that is still to be carried out.
+#[derive(Clone, Debug, Hash)]
+pub enum Do {
+    Incumbent(incumbent::Action),
+    Successor(successor::Action),
+    /// What it read of the word, if the swap is broken in two.
+    Write(Decide, Decision),
+}
+
+/// An answer to the machine.
+#[derive(Clone, Debug, Hash)]
+pub enum Take {
+    Incumbent(incumbent::Input),
+    Successor(successor::Input),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Timer {
+    Incumbent(incumbent::Timer),
+    Successor(successor::Timer),
+}
+
+/// What the application does; it ends at some time.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Work {
+    /// Takes gate and lock and opens the data, without a predecessor.
+    Cold,
+    Warm,
+    Open,
+    /// Has learnt that it serves, and will say so.
+    Serve,
+    Hook(Hook),
+    /// Its answer is not wanted any more; what comes after it.
+    Cancelled(Option<Hook>),
+}
+
+/// What only the owner's thread may do; others go on meanwhile.
+#[derive(Clone, Debug, Hash)]
+pub enum Task {
+    TakeLock,
+    Commit(Decide),
+    Publish,
+}
+
+#[derive(Clone, Debug)]
+pub struct Daemon {
+    pub machine: Machine,
+    pub alive: bool,
+    pub frozen: bool,
+    /// The session with S is open.
+    pub connected: bool,
+    pub end_told: bool,
+    pub peer_death_told: bool,
+    pub inbox: VecDeque<Message>,
+    pub outbox: VecDeque<Message>,
+    /// N's Serving waits on the transfer socket.
+    pub transfer: bool,
+    /// In the order in which they were armed is no matter.
+    pub timers: Vec<Timer>,
+    pub todo: VecDeque<Do>,
+    pub answers: VecDeque<Take>,
+    pub task: Option<Task>,
+    pub work: Option<Work>,
+    /// The page and the other daemon, on their way with a message.
+    pub coming: Option<(u8, Pid)>,
+    pub page: Option<u8>,
+    pub peer: Option<Pid>,
+    /// Accepts connections.
+    pub serves: bool,
+    /// Has the data open and may write.
+    pub has_data: bool,
+    /// The last write that it knows of.
+    pub view: u8,
+    id: HandoffId,
+    /// S knows that its session has ended.
+    pub gone_told: bool,
+    /// S knows that it is dead.
+    pub death_told: bool,
+    /// It has retired, and S goes on with another.
+    pub is_leaving: bool,
+    /// It has found that it could not serve.
+    pub unable: bool,
+}
+
+impl Daemon {
+    pub fn new(successor: bool) -> Self {
+        let machine = match successor {
+            true => Machine::Successor(Successor::new()),
+            false => Machine::Incumbent(Incumbent::cold()),
+        };
+        Self {
+            machine,
+            alive: true,
+            frozen: false,
+            connected: true,
+            end_told: false,
+            peer_death_told: false,
+            inbox: VecDeque::new(),
+            outbox: VecDeque::new(),
+            transfer: false,
+            timers: Vec::new(),
+            todo: VecDeque::new(),
+            answers: VecDeque::new(),
+            task: None,
+            work: Some(if successor { Work::Warm } else { Work::Cold }),
+            coming: None,
+            page: None,
+            peer: None,
+            serves: false,
+            has_data: false,
+            view: 0,
+            id: HandoffId::COLD,
+            gone_told: false,
+            death_told: false,
+            is_leaving: false,
+            unable: false,
+        }
+    }
+
+    pub fn runs(&self) -> bool {
+        self.alive && !self.frozen
+    }
+
+    pub fn is_incumbent(&self) -> bool {
+        matches!(self.machine, Machine::Incumbent(_))
+    }
+
+    pub fn incumbent_phase(&self) -> Option<incumbent::Phase> {
+        let Machine::Incumbent(machine) = &self.machine else { return None };
+        Some(machine.phase())
+    }
+
+    pub fn successor_phase(&self) -> Option<successor::Phase> {
+        let Machine::Successor(machine) = &self.machine else { return None };
+        Some(*machine.phase())
+    }
+
+    pub fn phase(&self) -> String {
+        match &self.machine {
+            _ if !self.alive => "dead".into(),
+            Machine::Incumbent(machine) => machine.phase().name().into(),
+            Machine::Successor(machine) => format!("N {}", machine.phase().name()),
+        }
+    }
+
+    pub fn identify(&self, to: &mut Fingerprint) {
+        match &self.machine {
+            Machine::Incumbent(machine) => to.machine(machine, machine.dropped()),
+            Machine::Successor(machine) => machine.hash(to),
+        }
+        let timers: u16 = self.timers.iter().map(|timer| 1 << timer.bit()).sum();
+        let flags = [
+            self.alive,
+            self.frozen,
+            self.connected,
+            self.end_told,
+            self.peer_death_told,
+            self.transfer,
+            self.serves,
+            self.has_data,
+            self.gone_told,
+            self.death_told,
+            self.is_leaving,
+            self.unable,
+        ];
+        let flags: u16 = flags.iter().enumerate().map(|(at, flag)| u16::from(*flag) << at).sum();
+        to.write_u32(u32::from(timers) << 16 | u32::from(flags));
+        (&self.inbox, &self.outbox, &self.todo, &self.answers, &self.task, &self.work).hash(to);
+        (self.coming, self.page, self.peer, self.view).hash(to);
+    }
+
+    /// Nothing is left but what it has sent.
+    pub fn die(&mut self) {
+        let mut dead = Self::new(false);
+        (dead.alive, dead.connected, dead.work) = (false, false, None);
+        dead.outbox = std::mem::take(&mut self.outbox);
+        (dead.gone_told, dead.death_told) = (self.gone_told, self.death_told);
+        *self = dead;
+    }
+
+    /// There is no S any more that could know anything.
+    pub fn forget_service(&mut self) {
+        (self.gone_told, self.death_told, self.is_leaving) = (false, false, false);
+    }
+
+    fn hello(&self, pid: Pid) -> Hello {
+        Hello {
+            side: if self.is_incumbent() { Side::Incumbent } else { Side::Successor },
+            pid: u32::from(pid),
+            version_min: VERSION_MIN,
+            version_max: VERSION_MAX,
+            capabilities: capability::EXCLUSIVE,
+            generation: 0,
+            open_descriptors: 0,
+            time_namespace: 0,
+            build_id: Vec::new(),
+        }
+    }
+
+    pub fn send(&mut self, message: Message) {
+        if self.connected {
+            self.outbox.push_back(message);
+        }
+    }
+
+    pub fn run_hook(&mut self, hook: Hook) {
+        self.serves &= hook != Hook::Drain;
+        match &mut self.work {
+            Some(Work::Cancelled(next)) => *next = Some(hook), // once the one before it has returned
+            work => *work = Some(Work::Hook(hook)),
+        }
+    }
+
+    pub fn arm(&mut self, timer: Timer) {
+        // Heartbeats only tell others that a timer of theirs has no reason to fire.
+        if !self.timers.contains(&timer) && !timer.is_heartbeat() {
+            self.timers.push(timer);
+            self.timers.sort_unstable_by_key(|timer| timer.bit());
+        }
+    }
+
+    pub fn disarm(&mut self, timer: Timer) {
+        self.timers.retain(|armed| *armed != timer);
+    }
+}
+
+impl Timer {
+    fn bit(self) -> u16 {
+        match self {
+            Self::Incumbent(incumbent::Timer::Drain) => 0,
+            Self::Incumbent(incumbent::Timer::Deadline) => 1,
+            Self::Incumbent(incumbent::Timer::Heartbeat) => 2,
+            Self::Incumbent(incumbent::Timer::Lock) => 3,
+            Self::Successor(successor::Timer::Ack) => 4,
+            Self::Successor(successor::Timer::Deadline) => 5,
+            Self::Successor(successor::Timer::Heartbeat) => 6,
+        }
+    }
+
+    fn is_heartbeat(self) -> bool {
+        matches!(self, Self::Incumbent(incumbent::Timer::Heartbeat) | Self::Successor(successor::Timer::Heartbeat))
+    }
+}
+
+impl World {
+    /// A process is started.
+    pub fn spawn(&mut self, successor: bool) -> Pid {
+        let i = self.daemons.len() as Pid;
+        let daemon = Daemon::new(successor);
+        let hello = daemon.hello(i);
+        self.daemons.push(Arc::new(daemon));
+        if successor {
+            self.successor_takes(i, successor::Input::Start(hello));
+        } else {
+            self.incumbent_takes(i, incumbent::Input::Start(hello));
+        }
+        i
+    }
+
+    pub fn incumbent_takes(&mut self, i: Pid, input: incumbent::Input) {
+        let seen = matches!(input, incumbent::Input::Message(_));
+        let late_ends = self.config.is(Mutant::LateEndsSession);
+        let input = self.mutate_incumbent(i, input);
+        let Machine::Incumbent(machine) = &mut self.daemon(i).machine else { return };
+        let dropped = machine.dropped();
+        let actions = machine.step(input);
+        let drops = machine.dropped() > dropped;
+        self.daemon(i).todo.extend(actions.into_iter().map(Do::Incumbent));
+        if late_ends && seen && drops {
+            self.fail("a session between honest processes is ended");
+        }
+        self.settle(i);
+    }
+
+    fn mutate_incumbent(&self, i: Pid, input: incumbent::Input) -> incumbent::Input {
+        let daemon = self.see(i);
+        let peer_dead = daemon.peer.is_some_and(|peer| !self.see(peer).alive);
+        match input {
+            incumbent::Input::Decided(Decision::Committed)
+                if peer_dead && self.config.is(Mutant::CommittedMeansExit) =>
+            {
+                incumbent::Input::Decided(Decision::CommittedIncompatible)
+            }
+            incumbent::Input::SuccessorSeen { .. } if self.config.is(Mutant::NoLook) => {
+                incumbent::Input::SuccessorSeen { alive: true }
+            }
+            other => other,
+        }
+    }
+
+    pub fn successor_takes(&mut self, i: Pid, input: successor::Input) {
+        let lonely = self.config.is(Mutant::NoSelfPromotion);
+        let input = match input {
+            successor::Input::IncumbentSeen { .. } if lonely => successor::Input::IncumbentSeen { alive: true },
+            successor::Input::IncumbentDied if lonely => return,
+            other => other,
+        };
+        let Machine::Successor(machine) = &mut self.daemon(i).machine else { return };
+        let actions = machine.step(input);
+        self.daemon(i).todo.extend(actions.into_iter().map(Do::Successor));
+        self.settle(i);
+    }
+
+    /// Carries out what nobody else can see, up to the first action that somebody can.
+    pub fn settle(&mut self, i: Pid) {
+        loop {
+            if !self.see(i).alive {
+                return;
+            }
+            let daemon = self.daemon(i);
+            match daemon.todo.front() {
+                Some(Do::Incumbent(action)) if is_local_o(action, daemon.connected) => {
+                    let Some(Do::Incumbent(action)) = daemon.todo.pop_front() else { return };
+                    self.incumbent_acts(i, action);
+                }
+                Some(Do::Successor(action)) if is_local_n(action, daemon.connected) => {
+                    let Some(Do::Successor(action)) = daemon.todo.pop_front() else { return };
+                    self.successor_acts(i, action);
+                }
+                Some(_) => return,
+                None => match daemon.answers.pop_front() {
+                    Some(Take::Incumbent(input)) => return self.incumbent_takes(i, input),
+                    Some(Take::Successor(input)) => return self.successor_takes(i, input),
+                    None => return self.becomes_incumbent(i),
+                },
+            }
+        }
+    }
+
+    pub fn daemon_acts(&mut self, i: Pid) {
+        let looked = match self.daemon(i).todo.pop_front() {
+            Some(Do::Incumbent(action)) => self.incumbent_acts(i, action),
+            Some(Do::Successor(action)) => self.successor_acts(i, action),
+            Some(Do::Write(decide, read)) => self.write_word(i, decide, read),
+            None => false,
+        };
+        self.settle(i);
+        // What follows a look follows it with nothing between.
+        while looked && self.see(i).alive && !self.see(i).todo.is_empty() {
+            self.daemon_acts(i);
+        }
+    }
+
+    /// N, once it has told everybody that it serves, is the O of the next handoff.
+    fn becomes_incumbent(&mut self, i: Pid) {
+        let daemon = self.daemon(i);
+        if daemon.successor_phase() != Some(successor::Phase::Serving) {
+            return;
+        }
+        if let Machine::Successor(machine) = &daemon.machine {
+            daemon.machine = Machine::Incumbent(Incumbent::committed(machine.generation(), daemon.id));
+            daemon.timers.clear();
+            (daemon.page, daemon.peer, daemon.peer_death_told) = (None, None, false);
+        }
+    }
+
+    pub fn read(&mut self, i: Pid) {
+        let daemon = self.daemon(i);
+        let Some(message) = daemon.inbox.pop_front() else { return };
+        let rendezvous = match &message {
+            Message::HelloAck(ack) => ack.terms.is_some(),
+            Message::PrepareHandoff(_) => true,
+            _ => false,
+        };
+        if rendezvous {
+            let (page, peer) = daemon.coming.take().expect("page and peer come with it");
+            (daemon.page, daemon.peer, daemon.peer_death_told) = (Some(page), Some(peer), false);
+            (daemon.transfer, daemon.id) = (false, message.id());
+        }
+        match self.see(i).machine {
+            Machine::Incumbent(_) => self.incumbent_takes(i, incumbent::Input::Message(message)),
+            Machine::Successor(_) => self.successor_takes(i, successor::Input::Message(message)),
+        }
+    }
+
+    pub fn end(&mut self, i: Pid) {
+        self.daemon(i).end_told = true;
+        match self.see(i).machine {
+            Machine::Incumbent(_) => self.incumbent_takes(i, incumbent::Input::SupervisorGone),
+            Machine::Successor(_) => self.successor_takes(i, successor::Input::SupervisorGone),
+        }
+    }
+
+    pub fn peer_died(&mut self, i: Pid) {
+        self.daemon(i).peer_death_told = true;
+        match self.see(i).machine {
+            Machine::Incumbent(_) => self.incumbent_takes(i, incumbent::Input::SuccessorDied),
+            Machine::Successor(_) => self.successor_takes(i, successor::Input::IncumbentDied),
+        }
+    }
+
+    pub fn ring(&mut self, i: Pid, timer: Timer) {
+        self.daemon(i).disarm(timer);
+        match timer {
+            Timer::Incumbent(timer) => self.incumbent_takes(i, incumbent::Input::Timer(timer)),
+            Timer::Successor(timer) => self.successor_takes(i, successor::Input::Timer(timer)),
+        }
+    }
+
+    pub fn work_done(&mut self, i: Pid, event: Event) {
+        let disk = self.disk;
+        let Some(work) = self.daemon(i).work.take() else { return };
+        let bad = matches!(event, Event::DoneBadly(_));
+        match work {
+            Work::Cancelled(Some(hook)) => self.daemon(i).run_hook(hook),
+            Work::Cancelled(None) => {}
+            Work::Hook(_) if bad => self.incumbent_takes(i, incumbent::Input::HookFailed("full".into())),
+            Work::Hook(Hook::Drain) => {
+                let input = incumbent::Input::Drained { connections_open: 0, accept_stopped_ns: 0 };
+                self.incumbent_takes(i, input);
+            }
+            Work::Hook(Hook::Seal) => {
+                let daemon = self.daemon(i);
+                daemon.has_data = false;
+                let sealed = incumbent::Input::Sealed(vec![u64::from(daemon.view)]);
+                self.incumbent_takes(i, sealed);
+            }
+            Work::Hook(Hook::Resume) => {
+                let daemon = self.daemon(i);
+                (daemon.has_data, daemon.serves, daemon.view) = (true, true, disk);
+                self.incumbent_takes(i, incumbent::Input::Resumed);
+            }
+            Work::Cold => {
+                self.take_lock(i);
+                let daemon = self.daemon(i);
+                (daemon.has_data, daemon.serves, daemon.view) = (true, true, disk);
+                let served = incumbent::Input::Served { now_ns: 0, control: Ok(()) };
+                self.incumbent_takes(i, served);
+            }
+            Work::Warm => self.successor_takes(i, successor::Input::Warmed),
+            Work::Open => {
+                let view = disk - u8::from(matches!(event, Event::DoneOld(_)));
+                let daemon = self.daemon(i);
+                (daemon.has_data, daemon.view, daemon.unable) = (true, view, bad);
+                let readiness =
+                    Readiness { unhealthy: bad, revisions: vec![u64::from(view)], ..Readiness::default() };
+                self.successor_takes(i, successor::Input::Opened(readiness));
+            }
+            Work::Serve => {
+                let input = successor::Input::Served { committed_ns: 0, control: Ok(()) };
+                self.successor_takes(i, input);
+            }
+        }
+    }
+}
+
+/// Whether nobody but the process itself can tell when it does this.
+fn is_local_o(action: &incumbent::Action, connected: bool) -> bool {
+    use incumbent::Action as A;
+    matches!(action, A::Arm(_) | A::Disarm(_) | A::Run(_) | A::Cancel | A::TakeLock | A::Release)
+        || !connected && matches!(action, A::Send(_))
+}
+
+fn is_local_n(action: &successor::Action, connected: bool) -> bool {
+    use successor::Action as A;
+    matches!(action, A::Arm(_) | A::Disarm(_) | A::TakeLock(_) | A::Publish | A::Decide(Decide::Commit { .. }))
+        || !connected && matches!(action, A::Send(_))
+}
+
+/// The timers that are armed, without their order.
+#[allow(dead_code)]
+pub fn armed(timers: &[Timer]) -> BTreeSet<u16> {
+    timers.iter().map(|timer| timer.bit()).collect()
+}

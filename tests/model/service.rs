@@ -1,0 +1,394 @@
+//! The driver of S.
+
+use crate::config::Mutant;
+use crate::fingerprint::Fingerprint;
+use crate::world::{Event, Page, Pid, World};
+use handoff::protocol::message::{HelloAck, Message, Mode, Terms};
+use handoff::protocol::supervisor::{
+    Action, Input, OnIncumbentDeath, Peer, Phase, Plan, Sender, Supervisor, Timer, Verdict,
+};
+use handoff::protocol::{Decide, Decision, HandoffId};
+use std::collections::VecDeque;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+#[derive(Clone, Debug)]
+pub struct Service {
+    pub machine: Supervisor,
+    pub alive: bool,
+    pub frozen: bool,
+    pub timers: Vec<Timer>,
+    pub todo: VecDeque<Action>,
+    pub answers: VecDeque<Input>,
+    pub incumbent: Option<Pid>,
+    pub successor: Option<Pid>,
+    pub page: Option<u8>,
+    /// The page of the newest handoff.
+    pub last_page: Option<u8>,
+    pub journal: bool,
+    pub evictions: u8,
+    /// What it has heard and said in the handoff that is under way.
+    pub heard_resumed: bool,
+    pub heard_serving: bool,
+    pub heard_reject: bool,
+    pub said_prepare: bool,
+    /// The last report on the newest handoff.
+    pub report: Option<Verdict>,
+    /// The word that it has read, if its swap is broken in two.
+    read: Option<Decision>,
+}
+
+fn plan(id: u64, promote: bool) -> Plan {
+    let terms = Terms { id: HandoffId(id), mode: Mode::Exclusive, deadline_ns: 1, park_ns: 0 };
+    let on_incumbent_death = if promote { OnIncumbentDeath::Promote } else { OnIncumbentDeath::StartCold };
+    Plan { terms, drain_grace_ns: 0, on_incumbent_death }
+}
+
+impl Service {
+    pub fn new() -> Self {
+        Self {
+            machine: Supervisor::new(),
+            alive: true,
+            frozen: false,
+            timers: Vec::new(),
+            todo: VecDeque::new(),
+            answers: VecDeque::new(),
+            incumbent: None,
+            successor: None,
+            page: None,
+            last_page: None,
+            journal: false,
+            evictions: 0,
+            heard_resumed: false,
+            heard_serving: false,
+            heard_reject: false,
+            said_prepare: false,
+            report: None,
+            read: None,
+        }
+    }
+
+    pub fn runs(&self) -> bool {
+        self.alive && !self.frozen
+    }
+
+    pub fn identify(&self, to: &mut Fingerprint) {
+        to.machine(&self.machine, self.machine.dropped());
+        let timers: u32 = self.timers.iter().map(|timer| 1 << bit(*timer)).sum();
+        let flags = [
+            self.alive,
+            self.frozen,
+            self.journal,
+            self.heard_resumed,
+            self.heard_serving,
+            self.heard_reject,
+            self.said_prepare,
+        ];
+        let flags: u32 = flags.iter().enumerate().map(|(at, flag)| u32::from(*flag) << at).sum();
+        to.write_u32(timers << 16 | flags);
+        (&self.todo, &self.answers, self.incumbent, self.successor, self.page, self.last_page).hash(to);
+        (self.evictions, self.report, self.read).hash(to);
+    }
+}
+
+fn bit(timer: Timer) -> u32 {
+    match timer {
+        Timer::Hello => 0,
+        Timer::Drain => 1,
+        Timer::Ready => 2,
+        Timer::Serving => 3,
+        Timer::Deadline => 4,
+        Timer::Liveness(Peer::Incumbent) => 5,
+        Timer::Liveness(Peer::Successor) => 6,
+        Timer::Lost(Peer::Incumbent) => 7,
+        Timer::Lost(Peer::Successor) => 8,
+        Timer::AbortGrace => 9,
+        Timer::Retire => 10,
+    }
+}
+
+/// Whether nobody but S itself can tell when it does this. (The journal will not be among these once S restarts.)
+fn is_local(action: &Action) -> bool {
+    use Action as A;
+    matches!(
+        action,
+        A::Arm(_) | A::Disarm(_) | A::OpenJournal | A::CloseJournal | A::Promote | A::Release | A::Report(..)
+    )
+}
+
+impl World {
+    pub fn serve(&mut self) -> &mut Service {
+        Arc::make_mut(&mut self.service)
+    }
+
+    pub fn service_event(&mut self, event: Event) {
+        match event {
+            Event::Supervise => {
+                if let Some(action) = self.serve().todo.pop_front() {
+                    self.service_acts(action);
+                    self.settle_service();
+                }
+            }
+            Event::Hear(i) => self.hear(i),
+            Event::Gone(i) => {
+                self.daemon(i).gone_told = true;
+                let peer = self.peer_of(i);
+                if self.config.is(Mutant::EndMeansDeath) {
+                    self.daemon(i).death_told = true;
+                    return self.supervise(Input::Died(peer, "dead".into()));
+                }
+                self.supervise(Input::Gone(peer));
+            }
+            Event::Died(i) => {
+                self.daemon(i).death_told = true;
+                let peer = self.peer_of(i);
+                self.supervise(Input::Died(peer, "dead".into()));
+            }
+            Event::Retired => self.supervise(Input::Retired),
+            Event::PageServing => {
+                self.serve().heard_serving = true;
+                self.supervise(Input::PageServing);
+            }
+            Event::Fire(timer) => {
+                self.serve().timers.retain(|armed| *armed != timer);
+                self.supervise(Input::Timer(timer));
+            }
+            Event::StartCold => self.supervise(Input::StartCold),
+            Event::Cancel => {
+                self.requests -= 1;
+                self.supervise(Input::Cancel("cancelled".into()));
+            }
+            Event::Start => {
+                self.asked += 1;
+                let service = self.serve();
+                (service.heard_resumed, service.heard_serving, service.heard_reject) = (false, false, false);
+                (service.said_prepare, service.evictions, service.last_page) = (false, 0, None);
+                service.report = None;
+                let plan = plan(u64::from(self.asked), self.config.promote);
+                self.supervise(Input::StartHandoff(plan));
+            }
+            other => unreachable!("{other:?} is not of S"),
+        }
+    }
+
+    pub fn supervise(&mut self, input: Input) {
+        let late = self.service.machine.dropped();
+        let said = matches!(input, Input::Message(..));
+        let input = self.mutate_service(input);
+        let service = self.serve();
+        let actions = service.machine.step(input);
+        service.todo.extend(actions);
+        let dropped = service.machine.dropped() > late;
+        if self.config.is(Mutant::LateEndsSession) && said && dropped {
+            self.fail("a session between honest processes is ended");
+        }
+        if self.config.is(Mutant::NoRetireRule) && self.service.machine.phase() == Phase::Retiring {
+            let actions = self.serve().machine.step(Input::Retired);
+            self.serve().todo.extend(actions);
+        }
+        self.settle_service();
+    }
+
+    fn mutate_service(&self, input: Input) -> Input {
+        match input {
+            Input::Message(peer, Message::Ready(mut ready)) if self.config.is(Mutant::AnyRevision) => {
+                ready.readiness.revisions = vec![u64::MAX];
+                Input::Message(peer, Message::Ready(ready))
+            }
+            other => other,
+        }
+    }
+
+    fn settle_service(&mut self) {
+        while let Some(action) = self.serve().todo.pop_front() {
+            let dead_end = matches!(&action, Action::Send(peer, _) if !self.is_connected(*peer));
+            if !is_local(&action) && !dead_end {
+                return self.serve().todo.push_front(action);
+            }
+            self.service_acts(action);
+        }
+        if let Some(answer) = self.serve().answers.pop_front() {
+            self.supervise(answer);
+        }
+    }
+
+    fn is_connected(&self, peer: Peer) -> bool {
+        self.peer(peer).is_some_and(|i| self.see(i).connected)
+    }
+
+    fn hear(&mut self, i: Pid) {
+        let Some(message) = self.daemon(i).outbox.pop_front() else { return };
+        let (peer, id) = (self.peer_of(i), self.service.machine.handoff());
+        let service = self.serve();
+        match &message {
+            Message::Resumed(m) if Some(m.id) == id && m.error.is_none() => service.heard_resumed = true,
+            Message::Serving(m) if Some(m.id) == id => service.heard_serving = true,
+            Message::Reject(_) => service.heard_reject = true,
+            _ => {}
+        }
+        let pid = u32::from(i);
+        let input = match message {
+            Message::Hello(hello) => {
+                Input::Hello(peer, hello, Sender { pid, uid: 0, spawned_pid: pid, time_namespace: 0 })
+            }
+            other => Input::Message(peer, other),
+        };
+        self.supervise(input);
+    }
+
+    fn service_acts(&mut self, action: Action) {
+        match action {
+            Action::SpawnCold => {
+                let i = self.spawn(false);
+                let service = self.serve();
+                (service.incumbent, service.successor) = (Some(i), None);
+            }
+            Action::SpawnSuccessor => {
+                let page = self.pages.len() as u8;
+                self.pages.push(Page {
+                    word: Decision::Open,
+                    decided_by: None,
+                    serving: false,
+                    retired: false,
+                    late: false,
+                });
+                let i = self.spawn(true);
+                let service = self.serve();
+                (service.page, service.last_page, service.successor) = (Some(page), Some(page), Some(i));
+                service.answers.push_back(Input::Spawned);
+            }
+            Action::Send(peer, message) => self.say(peer, message),
+            Action::OpenJournal => self.serve().journal = true,
+            Action::CloseJournal => self.serve().journal = false,
+            Action::Arm(timer) => {
+                let service = self.serve();
+                if !service.timers.contains(&timer) {
+                    service.timers.push(timer);
+                    service.timers.sort_unstable_by_key(|timer| bit(*timer));
+                }
+            }
+            Action::Disarm(timer) => self.serve().timers.retain(|armed| *armed != timer),
+            Action::Decide(decide) => self.service_decides(decide),
+            Action::KillSuccessor => {
+                let (page, i) = (self.service.page.expect("a page"), self.service.successor.expect("N"));
+                self.check_kill(page, i);
+                self.die(i);
+            }
+            Action::KillIncumbent => {
+                let i = self.service.incumbent.expect("O");
+                let may = self.word() == Some(Decision::Revoked) || self.successor_is_dead();
+                self.require(may, "S kills O, but has not won the word");
+                self.die(i);
+            }
+            Action::EvictIncumbent => {
+                let serving = self.service.page.is_some_and(|page| self.page(page).serving);
+                self.require(serving, "S evicts O although nobody serves in its place");
+                let i = self.service.incumbent.expect("O");
+                self.serve().evictions += 1;
+                if !self.see(i).frozen || self.service.evictions > 1 {
+                    self.die(i);
+                }
+            }
+            Action::Promote => {
+                if let Some(old) = self.service.incumbent.filter(|i| self.see(*i).alive) {
+                    let old = self.daemon(old);
+                    (old.is_leaving, old.connected) = (!old.death_told, false);
+                    old.outbox.clear();
+                }
+                let service = self.serve();
+                service.incumbent = service.successor.take();
+            }
+            Action::Report(verdict, _) => self.check_report(verdict),
+            Action::Release => self.serve().page = None,
+            Action::EndSession(_, violation) => self.fail(format!("S ends the session: {violation}")),
+        }
+    }
+
+    fn service_decides(&mut self, decide: Decide) {
+        self.require(decide == Decide::Revoke, "S commits");
+        let page = self.service.page.expect("a page");
+        if self.config.is(Mutant::SplitSwap) && self.service.read.is_none() {
+            let read = self.page(page).word;
+            let service = self.serve();
+            service.read = Some(read);
+            return service.todo.push_front(Action::Decide(decide)); // the write is a step of its own
+        }
+        let value = match self.serve().read.take() {
+            Some(Decision::Open) => {
+                let page = &mut self.pages[usize::from(page)];
+                (page.word, page.decided_by) = (Decision::Revoked, None);
+                Decision::Revoked
+            }
+            Some(read) => read,
+            None if self.config.is(Mutant::KillUnasked) => Decision::Revoked,
+            None => self.swap(page, Decision::Revoked, None),
+        };
+        if self.config.is(Mutant::EarlyRollback) && value == Decision::Revoked {
+            self.check_report(Verdict::RolledBack);
+        }
+        self.serve().answers.push_back(Input::Decided(value));
+    }
+
+    fn say(&mut self, peer: Peer, message: Message) {
+        match &message {
+            Message::PrepareHandoff(_) => self.serve().said_prepare = true,
+            Message::Committed(_) if self.config.is(Mutant::EarlyCommitted) => self.check_report(Verdict::Committed),
+            Message::ResumeAfterAbort(_) => {
+                let may = self.word() == Some(Decision::Revoked) || self.successor_is_dead();
+                self.require(may, "ResumeAfterAbort before the word was won");
+            }
+            _ => {}
+        }
+        if matches!(message, Message::PrepareHandoff(_) | Message::Begin(_)) {
+            let journal = self.service.journal;
+            self.require(journal, "Prepare or Begin is sent before the journal is written");
+        }
+        let Some(i) = self.peer(peer).filter(|i| self.see(*i).connected) else { return };
+        let (page, incumbent, successor) = (self.service.page, self.service.incumbent, self.service.successor);
+        let daemon = self.daemon(i);
+        let other = match &message {
+            Message::HelloAck(HelloAck { terms: Some(_), .. }) => incumbent,
+            Message::PrepareHandoff(_) => successor,
+            _ => None,
+        };
+        if other.is_some() {
+            daemon.coming = page.zip(other);
+        }
+        daemon.inbox.push_back(message);
+    }
+
+    pub fn successor_is_dead(&self) -> bool {
+        self.service.successor.is_none_or(|i| !self.see(i).alive)
+    }
+
+    /// The word of the newest handoff.
+    pub fn word(&self) -> Option<Decision> {
+        self.service.last_page.map(|page| self.page(page).word)
+    }
+
+    fn peer(&self, peer: Peer) -> Option<Pid> {
+        match peer {
+            Peer::Incumbent => self.service.incumbent,
+            Peer::Successor => self.service.successor,
+        }
+    }
+
+    fn peer_of(&self, i: Pid) -> Peer {
+        if self.service.incumbent == Some(i) { Peer::Incumbent } else { Peer::Successor }
+    }
+
+    /// A second handoff is refused at once, and changes nothing.
+    pub fn check_busy(&mut self) {
+        let service = &self.service;
+        if !service.runs() || !service.todo.is_empty() || service.machine.phase() == Phase::Idle {
+            return;
+        }
+        let mut machine = service.machine.clone();
+        let actions = machine.step(Input::StartHandoff(plan(99, true)));
+        let refused =
+            matches!(&actions[..], [Action::Report(Verdict::Refused, text)] if text.starts_with("busy"));
+        if !refused || machine != service.machine {
+            self.fail("a second handoff is not refused at once");
+        }
+    }
+}
