@@ -21,7 +21,7 @@
  *   seal-writes=KIB     writes a file of this size at the seal, and fails if it can not
  *   open-writes=KIB     the same after begin, and exits if it can not
  *   open-waits          makes a file "opening" in the data directory after begin, and waits until somebody removes it
- *   logs                writes the library's log to standard error
+ *   logs                writes the library's log to standard error; also behind another one, as in slow-drain=2000,logs
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -95,7 +95,7 @@ static int faulty_detect_role(const handoff_config *c, handoff **h, char *err, s
         signal(SIGSEGV, SIG_DFL);
         raise(SIGSEGV);
     }
-    if (is_fault("logs")) handoff_set_log((handoff_config *)c, print, NULL, NULL);
+    if (strstr(fault(), "logs")) handoff_set_log((handoff_config *)c, print, NULL, NULL);
     return handoff_detect_role(c, h, err, size);
 }
 

@@ -2,7 +2,7 @@
 
 use crate::harness::{Scene, names, run, run_store};
 use crate::mounts::{Mounted, own_mounts};
-use crate::support::{Service, programs, wait_until};
+use crate::support::{Service, freeze, programs, thaw, wait_until};
 use nix::fcntl::{Flock, FlockArg};
 use std::fs;
 
@@ -94,7 +94,7 @@ fn a_second_run_in_the_midst_of_an_upgrade_names_the_successor() {
 
 #[test]
 fn a_stranger_that_takes_the_lock_between_two_holders_is_named_and_the_incumbent_comes_back() {
-    let scene = Scene::of(Service::start_faulty("logs"));
+    let scene = Scene::of(Service::start_faulty("slow-drain=2000,logs"));
     let lock = scene.path("data/.handoff.lock");
     let open = || fs::OpenOptions::new().read(true).write(true).open(&lock).unwrap();
     // It waits in the kernel for the instant in which the incumbent unlocks, and so passes the gate.
@@ -106,7 +106,11 @@ fn a_stranger_that_takes_the_lock_between_two_holders_is_named_and_the_incumbent
     let locks = || fs::read_to_string("/proc/locks").unwrap();
     wait_until("a stranger that waits", || locks().lines().any(waiter).then_some(()));
     let upgrading = scene.service.begin_upgrade(&programs().kv_b, &["--deadline", "600s"]);
+    let successor = scene.service.successor_of(scene.pid);
+    scene.service.wait_for_phase("draining");
+    freeze(successor); // or it might be faster
     let held = waits.join().unwrap();
+    thaw(successor);
     let stranger = format!("is locked by process {} (", std::process::id());
     let text = wait_until("the incumbent says why", || {
         let text = scene.service.stderr();
