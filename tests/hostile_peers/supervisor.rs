@@ -130,7 +130,7 @@ impl Scene {
     }
 
     /// The session is ended by the daemon, which serves on, and has a reason in its log.
-    fn is_cut(mut self, what: &str, word: &str) {
+    fn cut(mut self, what: &str, word: &str) {
         while self.incumbent.next().is_some() {}
         self.serves(what);
         self.leaks_nothing(what, 1);
@@ -242,7 +242,7 @@ fn any_message_to_a_daemon_that_serves() {
                 scene.leaks_nothing(name, 0);
                 scene.commits();
             }
-            _ => scene.is_cut(name, &format!("unexpected {name}")),
+            _ => scene.cut(name, &format!("unexpected {name}")),
         }
     }
 }
@@ -253,7 +253,7 @@ fn frames_that_are_no_messages() {
         let mut scene = Scene::new();
         let id = scene.new_id();
         assert!(send_raw(&scene.incumbent.session, &frame(name, id)));
-        scene.is_cut(name, word);
+        scene.cut(name, word);
     }
 }
 
@@ -349,7 +349,7 @@ fn offers_with_the_wrong_number_of_descriptors() {
         fds.resize_with(count, pipe);
         scene.prepare(id, &fds);
         drop(fds);
-        scene.is_cut(&format!("{count} descriptors"), word);
+        scene.cut(&format!("{count} descriptors"), word);
         drop(child);
     }
 }
@@ -369,7 +369,7 @@ fn offers_that_are_over_before_they_begin() {
         child.kill().unwrap();
         child.wait().unwrap();
     }
-    scene.is_cut("an offer without a number", "unexpected PrepareHandoff");
+    scene.cut("an offer without a number", "unexpected PrepareHandoff");
 }
 
 /// A successor's page is the one that came first.
