@@ -107,7 +107,7 @@ fn bincode_is_named_in_one_file() {
 #[test]
 fn files_can_be_read_in_one_sitting() {
     let mut found = Vec::new();
-    for dir in ["src", "tests", "benches", "ffi-tests"] {
+    for dir in ["src", "tests", "benches", "ffi-tests", "fuzz/src", "fuzz/fuzz_targets"] {
         if !root().join(dir).exists() {
             continue;
         }

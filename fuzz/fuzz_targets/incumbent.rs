@@ -3,7 +3,7 @@
 #![no_main]
 
 use handoff_fuzz::protocol::incumbent::{Action, Hook, Incumbent, Input, Phase, Timer};
-use handoff_fuzz::protocol::message::{Message, Readiness, Side};
+use handoff_fuzz::protocol::message::{Message, Mode, PrepareHandoff, Readiness, SealRequest, Side};
 use handoff_fuzz::protocol::{Decide, Decision, HandoffId};
 use handoff_fuzz::{ACTIONS_MAX, Bytes, STEPS_MAX, Word};
 use libfuzzer_sys::fuzz_target;
@@ -132,8 +132,7 @@ impl World<'_> {
             if self.bytes.byte() % 8 == 7 {
                 return self.feed(Input::Unable(message.id(), "no page".into()));
             }
-            (self.word, self.told, self.sealed) = (Word::default(), None, false);
-            (self.successor_alive, self.successor_dead_told) = (true, false);
+            self.offered();
         }
         self.feed(Input::Message(message));
     }
@@ -166,6 +165,37 @@ impl World<'_> {
         }
         self.locked = true;
         self.feed(Input::Locked);
+    }
+
+    /// Honest steps, as many as are wanted, so that lies come at each of them.
+    fn begin_well(&mut self, steps: u8) {
+        let id = HandoffId(200);
+        for step in 0..steps {
+            match step {
+                0 => {
+                    let prepare =
+                        PrepareHandoff { id, mode: Mode::Exclusive, deadline_ns: 1, drain_grace_ns: 1, park_ns: 0 };
+                    self.offered();
+                    self.feed(Input::Message(Message::PrepareHandoff(prepare)));
+                }
+                1 => {
+                    self.hook = None;
+                    self.feed(Input::Drained { connections_open: 0, accept_stopped_ns: 1 });
+                }
+                2 => self.feed(Input::Message(Message::SealRequest(SealRequest { id }))),
+                3 => {
+                    (self.hook, self.sealed) = (None, true);
+                    self.feed(Input::Sealed(vec![1]));
+                }
+                _ => drop(self.word.swap(Decision::Committed)),
+            }
+        }
+    }
+
+    /// A page and a successor have come.
+    fn offered(&mut self) {
+        (self.word, self.told, self.sealed) = (Word::default(), None, false);
+        (self.successor_alive, self.successor_dead_told) = (true, false);
     }
 
     fn happen(&mut self) {
@@ -224,6 +254,8 @@ fuzz_target!(|bytes: &[u8]| {
         world.feed(Input::Ready(Readiness::default()));
         world.feed(Input::Served { now_ns: 1, control: Ok(()) });
     }
+    let stage = world.bytes.byte() % 6;
+    world.begin_well(stage);
     for _ in 0..STEPS_MAX {
         if world.bytes.is_empty() {
             return;

@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use handoff_fuzz::protocol::message::{Message, Side};
+use handoff_fuzz::protocol::message::{Begin, Committed, HelloAck, Message, Mode, Readiness, Sealed, Side, Terms};
 use handoff_fuzz::protocol::successor::{Action, Input, Phase, Successor, Timer};
 use handoff_fuzz::protocol::{Decide, Decision, HandoffId};
 use handoff_fuzz::{ACTIONS_MAX, Bytes, STEPS_MAX, Word};
@@ -137,6 +137,32 @@ impl World<'_> {
         self.feed(Input::Message(message));
     }
 
+    /// Honest steps, as many as are wanted, so that lies come at each of them.
+    fn begin_well(&mut self, steps: u8) {
+        let id = HandoffId(100);
+        let terms = Terms { id, mode: Mode::Exclusive, deadline_ns: 1, park_ns: 0 };
+        for step in 0..steps {
+            match step {
+                0 => {
+                    let ack = HelloAck { version: 1, generation: 2, terms: Some(terms) };
+                    self.feed(Input::Message(Message::HelloAck(ack)));
+                }
+                1 => self.feed(Input::Warmed),
+                2 => {
+                    self.begun = true;
+                    self.feed(Input::Message(Message::Begin(Begin { id, sealed: Sealed::Recover })));
+                }
+                3 => self.run_task(),
+                4 if self.locked => self.feed(Input::Opened(Readiness::default())),
+                5 if self.locked => {
+                    self.told_to_commit = true;
+                    self.feed(Input::Message(Message::Committed(Committed { id })));
+                }
+                _ => self.run_task(),
+            }
+        }
+    }
+
     fn happen(&mut self) {
         match self.bytes.byte() % 16 {
             0..=5 => self.hear(),
@@ -194,6 +220,8 @@ fuzz_target!(|bytes: &[u8]| {
     };
     let hello = world.bytes.hello(Side::Successor, 1);
     world.feed(Input::Start(hello));
+    let stage = world.bytes.byte() % 8;
+    world.begin_well(stage);
     for _ in 0..STEPS_MAX {
         if world.bytes.is_empty() {
             return;

@@ -2,7 +2,9 @@
 
 #![no_main]
 
-use handoff_fuzz::protocol::message::{Message, Side};
+use handoff_fuzz::protocol::message::{
+    Drained, Fingerprint, Message, Mode, Readiness, Ready, SealComplete, Serving, Side, Terms, Warmed,
+};
 use handoff_fuzz::protocol::supervisor::{
     Action, Input, OnIncumbentDeath, Peer, Phase, Plan, Sender, Supervisor, Timer, Verdict,
 };
@@ -159,7 +161,7 @@ impl World<'_> {
             255 => self.machine.handoff().unwrap_or_default(),
             _ => HandoffId(self.machine.handoff().map_or(self.newest(), |id| id.0).saturating_add(1)),
         };
-        let terms = handoff_fuzz::protocol::message::Terms { id, ..self.bytes.terms(id) };
+        let terms = Terms { id, ..self.bytes.terms(id) };
         let choice = self.bytes.yes();
         let on_incumbent_death = if choice { OnIncumbentDeath::Promote } else { OnIncumbentDeath::StartCold };
         let plan = Plan { terms, drain_grace_ns: self.bytes.number(), on_incumbent_death };
@@ -239,6 +241,56 @@ impl World<'_> {
         }
     }
 
+    /// Honest steps, as many as are wanted, so that lies come at each of them.
+    fn begin_well(&mut self, steps: u8) {
+        let id = HandoffId(100);
+        let hello = |side, pid| Bytes::new(&[]).hello(side, pid);
+        let sender = |pid| Sender { pid, uid: 1000, spawned_pid: pid, time_namespace: 0 };
+        let fingerprint = Fingerprint { directory: (1, 2), lock: (1, 3) };
+        let sealed = SealComplete { id, revisions: vec![1], fingerprint };
+        let readiness = Readiness { revisions: vec![1], ..Readiness::default() };
+        let serving = |id| Message::Serving(Serving { id, committed_ns: 1, control: Ok(()) });
+        let terms = Terms { id, mode: Mode::Exclusive, deadline_ns: 1, park_ns: 0 };
+        for step in 0..steps {
+            match step {
+                0 => {
+                    self.forget();
+                    self.feed(Input::StartCold);
+                    if self.incumbent.is_none() {
+                        return;
+                    }
+                    self.feed(Input::Hello(Peer::Incumbent, hello(Side::Incumbent, 6), sender(6)));
+                    self.feed(Input::Message(Peer::Incumbent, serving(HandoffId::COLD)));
+                }
+                1 => {
+                    self.forget();
+                    let on_incumbent_death =
+                        if self.bytes.yes() { OnIncumbentDeath::Promote } else { OnIncumbentDeath::StartCold };
+                    self.feed(Input::StartHandoff(Plan { terms, drain_grace_ns: 1, on_incumbent_death }));
+                    if self.successor.is_none() {
+                        return;
+                    }
+                    self.feed(Input::Hello(Peer::Successor, hello(Side::Successor, 7), sender(7)));
+                }
+                2 => self.feed(Input::Message(Peer::Successor, Message::Warmed(Warmed { id }))),
+                3 => {
+                    let drained = Drained { id, connections_open: 0, accept_stopped_ns: 1 };
+                    self.feed(Input::Message(Peer::Incumbent, Message::Drained(drained)));
+                }
+                4 => self.feed(Input::Message(Peer::Incumbent, Message::SealComplete(sealed.clone()))),
+                5 => {
+                    let ready = Ready { id, readiness: readiness.clone() };
+                    self.feed(Input::Message(Peer::Successor, Message::Ready(ready)));
+                }
+                6 => drop(self.page.as_mut().map(|page| page.swap(Decision::Committed))),
+                _ => {
+                    self.serving = true;
+                    self.feed(Input::Message(Peer::Successor, serving(id)));
+                }
+            }
+        }
+    }
+
     fn happen(&mut self) {
         let choice = self.bytes.byte();
         let peer = if choice & 128 == 0 { Peer::Successor } else { Peer::Incumbent };
@@ -291,6 +343,8 @@ fuzz_target!(|bytes: &[u8]| {
         reports: 0,
         asked: false,
     };
+    let stage = world.bytes.byte() % 9;
+    world.begin_well(stage);
     for _ in 0..STEPS_MAX {
         if world.bytes.is_empty() {
             return;

@@ -129,11 +129,9 @@ impl<'a> Bytes<'a> {
             }
             2 => Message::Drained(Drained { id, connections_open: 1, accept_stopped_ns: self.number() }),
             3 => Message::SealRequest(SealRequest { id }),
-            4 => Message::SealComplete(SealComplete {
-                id,
-                revisions: self.revisions(),
-                fingerprint: self.fingerprint(),
-            }),
+            4 => {
+                Message::SealComplete(SealComplete { id, revisions: self.revisions(), fingerprint: self.fingerprint() })
+            }
             5 => {
                 let sealed = if self.yes() {
                     Sealed::Recover

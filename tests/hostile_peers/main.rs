@@ -5,6 +5,7 @@
 mod support;
 
 mod lies;
+mod mid_handoff;
 mod strangers;
 mod successor;
 mod supervisor;

@@ -18,19 +18,19 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 /// A daemon, and our end of its session.
-struct Daemon {
-    pid: i32,
-    pidfd: Pidfd,
-    session: Channel,
+pub struct Daemon {
+    pub pid: i32,
+    pub pidfd: Pidfd,
+    pub session: Channel,
 }
 
 impl Daemon {
-    fn send(&mut self, message: Message) {
+    pub fn send(&mut self, message: Message) {
         self.session.send(&message, &[]).unwrap();
     }
 
     /// The next message that is no heartbeat; none at the end of the session.
-    fn next(&mut self) -> Option<Message> {
+    pub fn next(&mut self) -> Option<Message> {
         loop {
             match self.session.receive().unwrap() {
                 Incoming::Message(Message::Heartbeat(_) | Message::SealProgress(_), ..) => {}
@@ -44,23 +44,23 @@ impl Daemon {
         }
     }
 
-    fn dies(&self) {
+    pub fn dies(&self) {
         wait_until("its death", || self.pidfd.wait().unwrap());
     }
 }
 
 /// A store that serves under a supervisor of our own: this process.
-struct Scene {
+pub struct Scene {
     // The daemons end with it.
-    service: Service,
-    listener: TcpListener,
-    incumbent: Daemon,
+    pub service: Service,
+    pub listener: TcpListener,
+    pub incumbent: Daemon,
     descriptors: usize,
     last_id: u64,
 }
 
 impl Scene {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let mut service = Service::place();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         service.address = listener.local_addr().unwrap();
@@ -81,7 +81,7 @@ impl Scene {
         scene
     }
 
-    fn new_id(&mut self) -> HandoffId {
+    pub fn new_id(&mut self) -> HandoffId {
         self.last_id += 10;
         HandoffId(self.last_id)
     }
@@ -99,7 +99,7 @@ impl Scene {
     }
 
     /// A page, the pidfd of a process that only waits, and an end of a transfer socket.
-    fn attachments(&self, id: HandoffId) -> ([OwnedFd; 3], std::process::Child) {
+    pub fn attachments(&self, id: HandoffId) -> ([OwnedFd; 3], std::process::Child) {
         let page = DecisionPage::create(None, id.0).unwrap();
         let child = self.service.other_command("sleep").arg("1000").spawn().unwrap();
         let pidfd = Pidfd::open(child.id() as i32).unwrap();
@@ -108,7 +108,7 @@ impl Scene {
         ([page, pidfd.as_fd().try_clone_to_owned().unwrap(), transfer.into()], child)
     }
 
-    fn prepare(&mut self, id: HandoffId, fds: &[OwnedFd]) {
+    pub fn prepare(&mut self, id: HandoffId, fds: &[OwnedFd]) {
         let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
         let mut bytes = Vec::new();
         encode(&Message::PrepareHandoff(lies::prepare(id)), &mut bytes).unwrap();
@@ -117,12 +117,12 @@ impl Scene {
         socket.send(&bytes, &fds).unwrap();
     }
 
-    fn serves(&self, what: &str) {
+    pub fn serves(&self, what: &str) {
         assert_eq!(self.service.wait_until_served(), self.incumbent.pid, "{what}");
         assert_eq!(self.service.ask("GET before").as_deref(), Some("VALUE 1"), "{what}");
     }
 
-    fn leaks_nothing(&self, what: &str, closed: usize) {
+    pub fn leaks_nothing(&self, what: &str, closed: usize) {
         let wanted = self.descriptors - closed;
         wait_until(&format!("{wanted} descriptors {what}: {:?}", links(self.incumbent.pid)), || {
             (open_descriptors(self.incumbent.pid) == wanted).then_some(())
@@ -130,7 +130,7 @@ impl Scene {
     }
 
     /// The session is ended by the daemon, which serves on, and has a reason in its log.
-    fn is_cut(mut self, what: &str, word: &str) {
+    fn cut(mut self, what: &str, word: &str) {
         while self.incumbent.next().is_some() {}
         self.serves(what);
         self.leaks_nothing(what, 1);
@@ -176,7 +176,7 @@ fn links(pid: i32) -> Vec<String> {
     entries.filter_map(|entry| Some(std::fs::read_link(entry.path()).ok()?.display().to_string())).collect()
 }
 
-fn start(service: &Service, listener: &TcpListener, program: &Path, successor: bool) -> Daemon {
+pub fn start(service: &Service, listener: &TcpListener, program: &Path, successor: bool) -> Daemon {
     let (ours, theirs) = Seqpacket::pair().unwrap();
     let mut variables = vec![
         ("TEST_OF_HANDOFF", service.path("").display().to_string().trim_end_matches('/').to_owned()),
@@ -242,7 +242,7 @@ fn any_message_to_a_daemon_that_serves() {
                 scene.leaks_nothing(name, 0);
                 scene.commits();
             }
-            _ => scene.is_cut(name, &format!("unexpected {name}")),
+            _ => scene.cut(name, &format!("unexpected {name}")),
         }
     }
 }
@@ -253,7 +253,7 @@ fn frames_that_are_no_messages() {
         let mut scene = Scene::new();
         let id = scene.new_id();
         assert!(send_raw(&scene.incumbent.session, &frame(name, id)));
-        scene.is_cut(name, word);
+        scene.cut(name, word);
     }
 }
 
@@ -349,7 +349,7 @@ fn offers_with_the_wrong_number_of_descriptors() {
         fds.resize_with(count, pipe);
         scene.prepare(id, &fds);
         drop(fds);
-        scene.is_cut(&format!("{count} descriptors"), word);
+        scene.cut(&format!("{count} descriptors"), word);
         drop(child);
     }
 }
@@ -369,7 +369,7 @@ fn offers_that_are_over_before_they_begin() {
         child.kill().unwrap();
         child.wait().unwrap();
     }
-    scene.is_cut("an offer without a number", "unexpected PrepareHandoff");
+    scene.cut("an offer without a number", "unexpected PrepareHandoff");
 }
 
 /// A successor's page is the one that came first.
