@@ -99,7 +99,7 @@ impl World {
                 (daemon.page, daemon.peer, daemon.peer_death_told, daemon.transfer) = (None, None, false, false);
             }
             Action::Exit(reason) => {
-                self.check_leaving(i, reason.is_some());
+                self.check_leaving(i, reason.as_deref());
                 self.die(i);
             }
             Action::EndSession(violation) => self.fail(format!("O ends the session: {violation}")),
@@ -158,8 +158,8 @@ impl World {
             Action::Decide(decide @ Decide::Commit { .. }) => self.daemon(i).task = Some(Task::Commit(decide)),
             Action::Decide(Decide::Revoke) => self.decide(i, Decide::Revoke),
             Action::Publish => self.daemon(i).task = Some(Task::Publish),
-            Action::Abandon(_) => {
-                self.check_leaving(i, true);
+            Action::Abandon(reason) => {
+                self.check_leaving(i, Some(&reason));
                 self.die(i);
             }
             Action::EndSession(violation) => self.fail(format!("N ends the session: {violation}")),
