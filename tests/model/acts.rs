@@ -113,10 +113,7 @@ impl World {
             self.fail("a stranger is killed");
         }
         self.check_kill(page, peer);
-        if !self.config.is(Mutant::ResumeBesideN) {
-            return self.die(peer);
-        }
-        self.daemon(i).answers.push_back(Take::Incumbent(incumbent::Input::SuccessorDied));
+        self.die(peer);
     }
 
     fn release_lock(&mut self, i: Pid) {

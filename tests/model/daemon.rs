@@ -474,8 +474,7 @@ impl World {
                 let view = disk - u8::from(matches!(event, Event::DoneOld(_)));
                 let daemon = self.daemon(i);
                 (daemon.has_data, daemon.view, daemon.unable) = (true, view, bad);
-                let readiness =
-                    Readiness { unhealthy: bad, revisions: vec![u64::from(view)], ..Readiness::default() };
+                let readiness = Readiness { unhealthy: bad, revisions: vec![u64::from(view)], ..Readiness::default() };
                 self.successor_takes(i, successor::Input::Opened(readiness));
             }
             Work::Serve => {

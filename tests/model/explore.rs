@@ -92,9 +92,11 @@ pub fn explore(config: &Config, first: bool) -> Report {
             let share = batch.len().div_ceil(threads).max(1);
             let seen_before = &seen;
             let expanded: Vec<Expanded> = std::thread::scope(|scope| {
-                let work = |part| move || -> Vec<Expanded> {
-                    let part: &[(World, u32)] = part;
-                    part.iter().map(|(world, id)| expand(world, *id, seen_before)).collect()
+                let work = |part| {
+                    move || -> Vec<Expanded> {
+                        let part: &[(World, u32)] = part;
+                        part.iter().map(|(world, id)| expand(world, *id, seen_before)).collect()
+                    }
                 };
                 let running: Vec<_> = batch.chunks(share).map(|part| scope.spawn(work(part))).collect();
                 running.into_iter().flat_map(|thread| thread.join().expect("a thread of the model")).collect()

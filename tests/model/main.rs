@@ -5,6 +5,7 @@ mod config;
 mod daemon;
 mod explore;
 mod fingerprint;
+mod mutants;
 mod rules;
 mod service;
 mod world;

@@ -20,6 +20,10 @@ impl World {
                 self.fail("somebody uses the data without the lock");
             }
             let daemon = self.see(i);
+            if daemon.serves && daemon.is_leaving {
+                self.fail("O serves again although N has taken its place");
+            }
+            let daemon = self.see(i);
             if daemon.serves && daemon.view != self.disk {
                 self.fail("an acknowledged write is lost");
             }
@@ -91,7 +95,11 @@ impl World {
                 let revoked_itself = daemon.page.is_some_and(|page| self.page(page).decided_by == Some(i));
                 let late = reason.is_some_and(|reason| reason.contains("deadline")) && !daemon.end_told;
                 let stopped = reason.is_some_and(|reason| reason.contains("asked to stop"));
-                !revoked_itself || late || stopped || self.lock.is_some_and(|holder| holder != Holder::Daemon(i)) || daemon.unable
+                !revoked_itself
+                    || late
+                    || stopped
+                    || self.lock.is_some_and(|holder| holder != Holder::Daemon(i))
+                    || daemon.unable
             }
         };
         let left = self.pids().any(|other| other != i && self.could_serve(other));

@@ -392,8 +392,7 @@ impl World {
         }
         let mut machine = service.machine.clone();
         let actions = machine.step(Input::StartHandoff(plan(99, true)));
-        let refused =
-            matches!(&actions[..], [Action::Report(Verdict::Refused, text)] if text.starts_with("busy"));
+        let refused = matches!(&actions[..], [Action::Report(Verdict::Refused, text)] if text.starts_with("busy"));
         if !refused || machine != service.machine {
             self.fail("a second handoff is not refused at once");
         }

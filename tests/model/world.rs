@@ -283,7 +283,7 @@ impl World {
                 all.push(Event::PageServing);
             }
         }
-        if heard || self.config.is(Mutant::TimerBeforeQueue) {
+        if heard {
             all.extend(service.timers.iter().filter(|timer| self.may_fire(**timer)).map(|timer| Event::Fire(*timer)));
         }
         self.request_events(heard, all);
