@@ -99,7 +99,7 @@ impl World {
                 (daemon.page, daemon.peer, daemon.peer_death_told, daemon.transfer) = (None, None, false, false);
             }
             Action::Exit(reason) => {
-                self.check_leaving(i, reason.is_some());
+                self.check_leaving(i, reason.as_deref());
                 self.die(i);
             }
             Action::EndSession(violation) => self.fail(format!("O ends the session: {violation}")),
@@ -113,10 +113,7 @@ impl World {
             self.fail("a stranger is killed");
         }
         self.check_kill(page, peer);
-        if !self.config.is(Mutant::ResumeBesideN) {
-            return self.die(peer);
-        }
-        self.daemon(i).answers.push_back(Take::Incumbent(incumbent::Input::SuccessorDied));
+        self.die(peer);
     }
 
     fn release_lock(&mut self, i: Pid) {
@@ -158,8 +155,8 @@ impl World {
             Action::Decide(decide @ Decide::Commit { .. }) => self.daemon(i).task = Some(Task::Commit(decide)),
             Action::Decide(Decide::Revoke) => self.decide(i, Decide::Revoke),
             Action::Publish => self.daemon(i).task = Some(Task::Publish),
-            Action::Abandon(_) => {
-                self.check_leaving(i, true);
+            Action::Abandon(reason) => {
+                self.check_leaving(i, Some(&reason));
                 self.die(i);
             }
             Action::EndSession(violation) => self.fail(format!("N ends the session: {violation}")),

@@ -27,16 +27,12 @@ pub enum Mutant {
     EarlyCommitted,
     /// S kills N without asking the word.
     KillUnasked,
-    /// O takes over although N lives.
-    ResumeBesideN,
     /// O does not look at N's pidfd before it retires.
     NoLook,
     /// O releases the lock before its writers are joined.
     UnlockBeforeSeal,
     /// "Rolled back" is said when the word is won.
     EarlyRollback,
-    /// S acts on a timer before it has read its queues.
-    TimerBeforeQueue,
 }
 
 /// The bounds.

@@ -7,7 +7,7 @@ use handoff::protocol::incumbent::{self, Hook, Incumbent};
 use handoff::protocol::message::{Hello, Message, Readiness, Side, VERSION_MAX, VERSION_MIN, capability};
 use handoff::protocol::successor::{self, Successor};
 use handoff::protocol::{Decide, Decision, HandoffId};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
@@ -74,7 +74,6 @@ pub struct Daemon {
     pub outbox: VecDeque<Message>,
     /// N's Serving waits on the transfer socket.
     pub transfer: bool,
-    /// In the order in which they were armed is no matter.
     pub timers: Vec<Timer>,
     pub todo: VecDeque<Do>,
     pub answers: VecDeque<Take>,
@@ -136,6 +135,26 @@ impl Daemon {
         }
     }
 
+    /// A process of which nobody knows any more.
+    pub fn gone() -> Self {
+        let mut gone = Self::new(false);
+        gone.die();
+        (gone.gone_told, gone.death_told) = (true, true);
+        gone
+    }
+
+    pub fn is_gone(&self) -> bool {
+        !self.alive && self.gone_told && self.death_told && self.outbox.is_empty()
+    }
+
+    pub fn coming_peer(&self) -> Option<Pid> {
+        self.coming.map(|(_, peer)| peer)
+    }
+
+    pub fn coming_page(&self) -> Option<u8> {
+        self.coming.map(|(page, _)| page)
+    }
+
     pub fn runs(&self) -> bool {
         self.alive && !self.frozen
     }
@@ -144,12 +163,7 @@ impl Daemon {
         matches!(self.machine, Machine::Incumbent(_))
     }
 
-    pub fn incumbent_phase(&self) -> Option<incumbent::Phase> {
-        let Machine::Incumbent(machine) = &self.machine else { return None };
-        Some(machine.phase())
-    }
-
-    pub fn successor_phase(&self) -> Option<successor::Phase> {
+    fn successor_phase(&self) -> Option<successor::Phase> {
         let Machine::Successor(machine) = &self.machine else { return None };
         Some(*machine.phase())
     }
@@ -264,10 +278,19 @@ impl Timer {
 impl World {
     /// A process is started.
     pub fn spawn(&mut self, successor: bool) -> Pid {
-        let i = self.daemons.len() as Pid;
+        let used = |i: &Pid| {
+            let service = [self.service.incumbent, self.service.successor].contains(&Some(*i));
+            let peer = |other: &Arc<Daemon>| other.peer == Some(*i) || other.coming_peer() == Some(*i);
+            service || !self.see(*i).is_gone() || self.daemons.iter().any(peer)
+        };
+        let i = self.pids().find(|i| !used(i)).unwrap_or(self.daemons.len() as Pid);
         let daemon = Daemon::new(successor);
         let hello = daemon.hello(i);
-        self.daemons.push(Arc::new(daemon));
+        if usize::from(i) == self.daemons.len() {
+            self.daemons.push(Arc::new(daemon));
+        } else {
+            self.daemons[usize::from(i)] = Arc::new(daemon);
+        }
         if successor {
             self.successor_takes(i, successor::Input::Start(hello));
         } else {
@@ -473,10 +496,4 @@ fn is_local_n(action: &successor::Action, connected: bool) -> bool {
     use successor::Action as A;
     matches!(action, A::Arm(_) | A::Disarm(_) | A::TakeLock(_) | A::Publish | A::Decide(Decide::Commit { .. }))
         || !connected && matches!(action, A::Send(_))
-}
-
-/// The timers that are armed, without their order.
-#[allow(dead_code)]
-pub fn armed(timers: &[Timer]) -> BTreeSet<u16> {
-    timers.iter().map(|timer| timer.bit()).collect()
 }

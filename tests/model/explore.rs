@@ -40,8 +40,6 @@ pub struct Report {
     pub cyclic: usize,
     /// What must not be, how often, and the first state with it.
     pub broken: Vec<(String, usize, u32)>,
-    /// How the handoffs ended that were reported.
-    pub outcomes: Vec<String>,
     parents: Vec<(u32, u16)>,
     on_cycle: Option<u32>,
 }

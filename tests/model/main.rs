@@ -5,6 +5,7 @@ mod config;
 mod daemon;
 mod explore;
 mod fingerprint;
+mod mutants;
 mod rules;
 mod service;
 mod world;
@@ -36,4 +37,36 @@ fn one_handoff() {
 #[test]
 fn one_crash() {
     holds(&Config { name: "R1n one crash", crashes: 1, ..BASE });
+}
+
+/// The bounds of the whole check.
+const WHOLE: &[Config] = &[
+    BASE,
+    Config { name: "R1n one crash", crashes: 1, ..BASE },
+    Config { name: "R1c one crash, O's death starts cold", crashes: 1, promote: false, ..BASE },
+    Config { name: "R2n two crashes", crashes: 2, ..BASE },
+    Config { name: "R5 S stops for ever, one crash", freezes: 1, freeze_service_only: true, crashes: 1, ..BASE },
+    Config { name: "R6 two stop for ever, one crash", freezes: 2, crashes: 1, ..BASE },
+    Config { name: "R7 two handoffs, one crash", handoffs: 2, crashes: 1, ..BASE },
+    Config { name: "R9 a stranger, one crash", stranger: true, crashes: 1, ..BASE },
+    Config { name: "R13 no deadline check, two crashes", no_deadline_check: true, crashes: 2, ..BASE },
+    Config { name: "R15 one crash, two cut sessions", crashes: 1, cuts: 2, ..BASE },
+    Config { name: "R16 two crashes, one cut, two writes", crashes: 2, cuts: 1, writes: 2, ..BASE },
+    Config { name: "B1 bad applications, one crash, one write", bad_applications: true, crashes: 1, writes: 1, ..BASE },
+    Config { name: "Q1 a cancel or a stop, one crash", requests: 1, crashes: 1, ..BASE },
+    Config { name: "R8n two handoffs, two crashes", handoffs: 2, crashes: 2, ..BASE },
+];
+
+/// `cargo test --release --test model -- --ignored --nocapture whole`
+#[test]
+#[ignore = "takes minutes"]
+fn whole() {
+    let mut wrong = false;
+    let only = std::env::var("ONLY").unwrap_or_default();
+    for config in WHOLE.iter().filter(|config| config.name.starts_with(&only)) {
+        let complaints = run(config).complaints(config);
+        println!("{complaints}");
+        wrong |= !complaints.is_empty();
+    }
+    assert!(!wrong);
 }

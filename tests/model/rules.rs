@@ -20,6 +20,10 @@ impl World {
                 self.fail("somebody uses the data without the lock");
             }
             let daemon = self.see(i);
+            if daemon.serves && daemon.is_leaving {
+                self.fail("O serves again although N has taken its place");
+            }
+            let daemon = self.see(i);
             if daemon.serves && daemon.view != self.disk {
                 self.fail("an acknowledged write is lost");
             }
@@ -77,18 +81,25 @@ impl World {
     }
 
     /// A process exits by itself. The last one that could serve does not, when S is gone.
-    pub fn check_leaving(&mut self, i: Pid, unable: bool) {
+    pub fn check_leaving(&mut self, i: Pid, reason: Option<&str>) {
         if self.service.alive {
             return;
         }
         let daemon = self.see(i);
         let may = match &daemon.machine {
             // It can not take over: its resume hook has failed, or N changed the format.
-            Machine::Incumbent(_) => unable && !self.config.is(crate::config::Mutant::CommittedMeansExit),
-            // S or O has revoked the word, or the data is a stranger's, or it could not serve.
+            Machine::Incumbent(_) => reason.is_some() && !self.config.is(crate::config::Mutant::CommittedMeansExit),
+            // S or O has revoked the word, or the data is a stranger's, or it could not serve; or its deadline is past, and it
+            // has not heard yet that S is dead, too.
             Machine::Successor(_) => {
                 let revoked_itself = daemon.page.is_some_and(|page| self.page(page).decided_by == Some(i));
-                !revoked_itself || self.lock.is_some_and(|holder| holder != Holder::Daemon(i)) || daemon.unable
+                let late = reason.is_some_and(|reason| reason.contains("deadline")) && !daemon.end_told;
+                let stopped = reason.is_some_and(|reason| reason.contains("asked to stop"));
+                !revoked_itself
+                    || late
+                    || stopped
+                    || self.lock.is_some_and(|holder| holder != Holder::Daemon(i))
+                    || daemon.unable
             }
         };
         let left = self.pids().any(|other| other != i && self.could_serve(other));
@@ -129,9 +140,6 @@ impl World {
     /// When nothing is left to happen: exactly one serves, and S, if it is there, is idle and has said how it ended. Returns
     /// whether it is another end that is excused.
     pub fn judge_end(&self) -> Result<bool, String> {
-        if self.broken().is_some() {
-            return Ok(false);
-        }
         let servers = self.pids().filter(|i| self.see(*i).serves && self.see(*i).runs()).count();
         let service = self.service.runs();
         let idle = self.service.machine.phase() == Phase::Idle;

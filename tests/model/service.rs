@@ -72,6 +72,14 @@ impl Service {
         self.alive && !self.frozen
     }
 
+    /// Between two handoffs nothing of the last one is known, but that it had an outcome.
+    pub fn forget(&mut self, incumbent: Option<Pid>, successor: Option<Pid>) {
+        (self.heard_resumed, self.heard_serving, self.heard_reject, self.said_prepare) = (false, false, false, false);
+        (self.evictions, self.last_page) = (0, None);
+        (self.incumbent, self.successor) = (incumbent, successor);
+        self.report = self.report.map(|_| Verdict::Committed);
+    }
+
     pub fn identify(&self, to: &mut Fingerprint) {
         to.machine(&self.machine, self.machine.dropped());
         let timers: u32 = self.timers.iter().map(|timer| 1 << bit(*timer)).sum();
@@ -244,14 +252,13 @@ impl World {
                 (service.incumbent, service.successor) = (Some(i), None);
             }
             Action::SpawnSuccessor => {
-                let page = self.pages.len() as u8;
-                self.pages.push(Page {
-                    word: Decision::Open,
-                    decided_by: None,
-                    serving: false,
-                    retired: false,
-                    late: false,
-                });
+                let free = self.pages.iter().position(|page| page.unused).unwrap_or(self.pages.len());
+                if free == self.pages.len() {
+                    self.pages.push(Page::new());
+                } else {
+                    self.pages[free] = Page::new();
+                }
+                let page = free as u8;
                 let i = self.spawn(true);
                 let service = self.serve();
                 (service.page, service.last_page, service.successor) = (Some(page), Some(page), Some(i));

@@ -25,6 +25,18 @@ pub struct Page {
     pub retired: bool,
     /// The handoff's deadline is past.
     pub late: bool,
+    /// Nobody has it.
+    pub unused: bool,
+}
+
+impl Page {
+    pub fn new() -> Self {
+        Self { word: Decision::Open, decided_by: None, serving: false, retired: false, late: false, unused: false }
+    }
+
+    fn unused() -> Self {
+        Self { unused: true, ..Self::new() }
+    }
 }
 
 /// Who has the lock.
@@ -271,7 +283,7 @@ impl World {
                 all.push(Event::PageServing);
             }
         }
-        if heard || self.config.is(Mutant::TimerBeforeQueue) {
+        if heard {
             all.extend(service.timers.iter().filter(|timer| self.may_fire(**timer)).map(|timer| Event::Fire(*timer)));
         }
         self.request_events(heard, all);
@@ -303,10 +315,10 @@ impl World {
         match timer {
             Timer::Deadline if service.machine.phase() == Phase::ColdStarting => true,
             Timer::Deadline => page.is_some_and(|page| page.late),
-            // Every ten seconds it would ask for a word that is decided.
-            Timer::Liveness(Peer::Successor) if service.machine.phase() == Phase::AwaitServing => {
-                page.is_some_and(|page| !page.word.is_committed())
-            }
+            // What `Serving` does, and then every ten seconds again, with a word that is decided.
+            Timer::Liveness(Peer::Successor) if service.machine.phase() == Phase::AwaitServing => false,
+            // The timer of the peer that is waited for does the same.
+            Timer::Drain | Timer::Ready => false,
             _ => true,
         }
     }
@@ -460,6 +472,33 @@ impl World {
             other => self.service_event(other),
         }
         self.check();
+        self.tidy();
+    }
+
+    /// Makes states equal that differ only in what nobody will ever ask for.
+    fn tidy(&mut self) {
+        let service = &self.service;
+        let idle = service.alive && service.todo.is_empty() && service.machine.phase() == supervisor::Phase::Idle;
+        if idle {
+            let told = |i: Option<Pid>| i.filter(|i| !self.see(*i).death_told);
+            let (incumbent, successor) = (told(service.incumbent), told(service.successor));
+            self.serve().forget(incumbent, successor);
+        }
+        for i in self.pids() {
+            let service = [self.service.incumbent, self.service.successor].contains(&Some(i));
+            let peer = || self.daemons.iter().any(|other| other.peer == Some(i) || other.coming_peer() == Some(i));
+            if !self.see(i).alive && !self.see(i).is_gone() && !service && !peer() {
+                self.daemons[usize::from(i)] = Arc::new(Daemon::gone());
+            }
+        }
+        for page in 0..self.pages.len() {
+            let at = Some(page as u8);
+            let service = self.service.page == at || self.service.last_page == at;
+            let used = || self.daemons.iter().any(|daemon| daemon.page == at || daemon.coming_page() == at);
+            if !self.pages[page].unused && !service && !used() {
+                self.pages[page] = Page::unused();
+            }
+        }
     }
 
     /// S is killed, and does not come back. (A restart of S, which adopts what it finds, would be an event of its own here:

@@ -23,6 +23,7 @@ impl Supervisor {
         if self.phase == Phase::Spawning {
             return; // on_spawned goes on
         }
+        current.asked = true;
         let timers = [Timer::Hello, Timer::Drain, Timer::Ready, Timer::Serving];
         out.extend(timers.map(Action::Disarm));
         self.enter(Phase::Revoking, out);

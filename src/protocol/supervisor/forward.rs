@@ -66,7 +66,9 @@ impl Supervisor {
         let id = message.id();
         let current = self.handoff();
         let finished = id != HandoffId::COLD && id <= self.newest && Some(id) != current;
-        let leaving = matches!(self.phase, Phase::Revoking | Phase::RollingBack | Phase::Reverting | Phase::Retiring);
+        // Also when N turned out to have won: whatever was on its way when S gave up may still arrive.
+        let asked = self.current.as_ref().is_some_and(|current| current.asked);
+        let leaving = asked || matches!(self.phase, Phase::Reverting | Phase::Retiring);
         let late_hello = peer == Peer::Successor && matches!(message, Message::Hello(_));
         if finished || leaving && (Some(id) == current || late_hello) {
             self.dropped += 1;

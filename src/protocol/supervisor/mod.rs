@@ -235,6 +235,8 @@ struct Current {
     /// The session with N has ended.
     successor_lost: bool,
     resumed: bool,
+    /// S has asked for a swap to revoked.
+    asked: bool,
     /// The deadline is past.
     late: bool,
     undecided: bool,

@@ -179,6 +179,7 @@ impl Current {
             successor_dead: false,
             successor_lost: false,
             resumed: false,
+            asked: false,
             late: false,
             undecided: false,
             reason: String::new(),

@@ -43,6 +43,25 @@ fn answers_cross_an_abort() {
     assert_eq!((world.broken.clone(), world.verdicts()), (None, vec![Verdict::Committed]));
 }
 
+/// S gives up, but N, whose session is cut and whose O is dead, has won: what both had said before is only late.
+#[test]
+fn answers_cross_an_abort_that_comes_too_late() {
+    for (i, name) in [(1, "Warmed"), (0, "Drained"), (0, "SealComplete"), (1, "Ready")] {
+        let mut world = World::new();
+        world.run_until(|world| world.daemons.get(i).is_some_and(|daemon| has(&daemon.outbox, name)));
+        world.cancel();
+        world.stop_service();
+        world.crash(0);
+        world.cut(1);
+        world.run_until(|world| world.pages[0].serving);
+        world.go_on();
+        world.run();
+        world.check_end();
+        assert_eq!((world.broken.clone(), world.verdicts()), (None, vec![Verdict::Committed]), "{name}");
+        assert_eq!(world.service.violations, [""; 0], "{name}");
+    }
+}
+
 #[test]
 fn serving_arrives_while_the_word_is_asked() {
     let mut world = World::new();

@@ -1,0 +1,92 @@
+//! Each rule taken back must be missed: something that must not be is found, with the shortest way to it.
+
+use crate::config::{BASE, Config, Mutant};
+use crate::explore::explore;
+
+/// The rule, the bounds in which it is missed, and what is found.
+const MUTANTS: &[(Config, &str)] = &[
+    (
+        Config { name: "a swap in two steps", mutant: Some(Mutant::SplitSwap), ..BASE },
+        "a process that has committed is killed",
+    ),
+    (Config { name: "a kill by pid", mutant: Some(Mutant::RawPid), crashes: 1, ..BASE }, "a stranger is killed"),
+    (
+        Config { name: "committed means exit", mutant: Some(Mutant::CommittedMeansExit), crashes: 2, ..BASE },
+        "the last process that could serve exits by itself",
+    ),
+    (
+        Config { name: "N never promotes itself", mutant: Some(Mutant::NoSelfPromotion), crashes: 2, ..BASE },
+        "the last process that could serve exits by itself",
+    ),
+    (
+        Config {
+            name: "the next handoff does not wait for O",
+            mutant: Some(Mutant::NoRetireRule),
+            handoffs: 2,
+            crashes: 1,
+            ..BASE
+        },
+        "O serves again although N has taken its place",
+    ),
+    (
+        Config { name: "no gate", mutant: Some(Mutant::NoGate), stranger: true, ..BASE },
+        "a stranger has the data although its owner lives",
+    ),
+    (
+        Config { name: "a late message ends the session", mutant: Some(Mutant::LateEndsSession), ..BASE },
+        "a session between honest processes is ended",
+    ),
+    (
+        Config { name: "the end of a session is a death", mutant: Some(Mutant::EndMeansDeath), cuts: 1, ..BASE },
+        "in the end 1 serve, and S is starting",
+    ),
+    (
+        Config { name: "a free lock means resume", mutant: Some(Mutant::LockMeansResume), crashes: 1, ..BASE },
+        "N is killed, but the word was not won",
+    ),
+    (
+        Config {
+            name: "any revision will do",
+            mutant: Some(Mutant::AnyRevision),
+            bad_applications: true,
+            writes: 1,
+            ..BASE
+        },
+        "an acknowledged write is lost",
+    ),
+    (
+        Config { name: "committed is said early", mutant: Some(Mutant::EarlyCommitted), ..BASE },
+        "Committed is reported too early",
+    ),
+    (
+        Config { name: "rolled back is said early", mutant: Some(Mutant::EarlyRollback), ..BASE },
+        "RolledBack is reported too early",
+    ),
+    (
+        Config { name: "a kill without the word", mutant: Some(Mutant::KillUnasked), ..BASE },
+        "N is killed, but the word was not won",
+    ),
+    (
+        Config { name: "O does not look at N", mutant: Some(Mutant::NoLook), crashes: 2, ..BASE },
+        "the last process that could serve exits by itself",
+    ),
+    (
+        Config { name: "the lock before the writers", mutant: Some(Mutant::UnlockBeforeSeal), ..BASE },
+        "somebody uses the data without the lock",
+    ),
+];
+
+#[test]
+fn each_rule_is_needed() {
+    let mut missed = Vec::new();
+    for (config, expected) in MUTANTS {
+        let report = explore(config, true);
+        let found = report.broken.first().map_or("nothing", |(what, ..)| what);
+        println!("{:<40} {:>8} states: {found}", config.name, report.states);
+        println!("{}", report.complaints(config));
+        if !report.broken.iter().any(|(what, ..)| what == expected) {
+            missed.push((config.name, *expected, report.broken));
+        }
+    }
+    assert!(missed.is_empty(), "not found: {missed:?}");
+}
