@@ -96,8 +96,10 @@ pub struct Daemon {
     pub death_told: bool,
     /// It has retired, and S goes on with another.
     pub is_leaving: bool,
-    /// It has found that it could not serve.
+    /// It has found that it could not serve, or not with everything.
     pub unable: bool,
+    /// It was told what O sealed.
+    pub knows_revisions: bool,
 }
 
 impl Daemon {
@@ -132,6 +134,7 @@ impl Daemon {
             death_told: false,
             is_leaving: false,
             unable: false,
+            knows_revisions: false,
         }
     }
 
@@ -195,6 +198,7 @@ impl Daemon {
             self.death_told,
             self.is_leaving,
             self.unable,
+            self.knows_revisions,
         ];
         let flags: u16 = flags.iter().enumerate().map(|(at, flag)| u16::from(*flag) << at).sum();
         to.write_u32(u32::from(timers) << 16 | u32::from(flags));
@@ -473,7 +477,7 @@ impl World {
             Work::Open => {
                 let view = disk - u8::from(matches!(event, Event::DoneOld(_)));
                 let daemon = self.daemon(i);
-                (daemon.has_data, daemon.view, daemon.unable) = (true, view, bad);
+                (daemon.has_data, daemon.view, daemon.unable) = (true, view, bad || view < disk);
                 let readiness = Readiness { unhealthy: bad, revisions: vec![u64::from(view)], ..Readiness::default() };
                 self.successor_takes(i, successor::Input::Opened(readiness));
             }

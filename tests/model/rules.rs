@@ -87,8 +87,7 @@ impl World {
         }
         let daemon = self.see(i);
         let may = match &daemon.machine {
-            // It can not take over: its resume hook has failed, or N changed the format.
-            Machine::Incumbent(_) => reason.is_some() && !self.config.is(crate::config::Mutant::CommittedMeansExit),
+            Machine::Incumbent(_) => false,
             // S or O has revoked the word, or the data is a stranger's, or it could not serve; or its deadline is past, and it
             // has not heard yet that S is dead, too.
             Machine::Successor(_) => {

@@ -375,7 +375,8 @@ impl World {
                 if bad {
                     all.push(Event::DoneBadly(i));
                 }
-                if bad && self.disk > 0 {
+                // After a crash of O nobody knows what it should have been.
+                if bad && self.disk > 0 && daemon.knows_revisions {
                     all.push(Event::DoneOld(i));
                 }
             }
