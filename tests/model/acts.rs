@@ -197,3 +197,16 @@ impl World {
         }
     }
 }
+
+/// Whether nobody but the process itself can tell when it does this.
+pub fn is_local_o(action: &incumbent::Action, connected: bool) -> bool {
+    use incumbent::Action as A;
+    matches!(action, A::Arm(_) | A::Disarm(_) | A::Run(_) | A::Cancel | A::TakeLock | A::Release)
+        || !connected && matches!(action, A::Send(_))
+}
+
+pub fn is_local_n(action: &successor::Action, connected: bool) -> bool {
+    use successor::Action as A;
+    matches!(action, A::Arm(_) | A::Disarm(_) | A::TakeLock(_) | A::Publish | A::Decide(Decide::Commit { .. }))
+        || !connected && matches!(action, A::Send(_))
+}

@@ -1,8 +1,10 @@
 //! The drivers and applications of O and N.
 
+use crate::acts::{is_local_n, is_local_o};
 use crate::config::Mutant;
+use crate::events::Event;
 use crate::fingerprint::Fingerprint;
-use crate::world::{Event, Pid, World};
+use crate::world::{Pid, World};
 use handoff::protocol::incumbent::{self, Hook, Incumbent};
 use handoff::protocol::message::{Hello, Message, Readiness, Side, VERSION_MAX, VERSION_MIN, capability};
 use handoff::protocol::successor::{self, Successor};
@@ -487,17 +489,4 @@ impl World {
             }
         }
     }
-}
-
-/// Whether nobody but the process itself can tell when it does this.
-fn is_local_o(action: &incumbent::Action, connected: bool) -> bool {
-    use incumbent::Action as A;
-    matches!(action, A::Arm(_) | A::Disarm(_) | A::Run(_) | A::Cancel | A::TakeLock | A::Release)
-        || !connected && matches!(action, A::Send(_))
-}
-
-fn is_local_n(action: &successor::Action, connected: bool) -> bool {
-    use successor::Action as A;
-    matches!(action, A::Arm(_) | A::Disarm(_) | A::TakeLock(_) | A::Publish | A::Decide(Decide::Commit { .. }))
-        || !connected && matches!(action, A::Send(_))
 }

@@ -3,6 +3,7 @@
 mod acts;
 mod config;
 mod daemon;
+mod events;
 mod explore;
 mod fingerprint;
 mod mutants;

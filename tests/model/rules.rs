@@ -1,7 +1,8 @@
 //! What must be true in every state, and at the end.
 
 use crate::daemon::Machine;
-use crate::world::{Event, Holder, Pid, World};
+use crate::events::Event;
+use crate::world::{Holder, Pid, World};
 use handoff::protocol::supervisor::{Phase, Verdict};
 use handoff::protocol::{Decision, incumbent, successor};
 use std::fmt::Write;
@@ -145,10 +146,15 @@ impl World {
         if servers == 1 && (!service || idle && self.service.report.is_some()) {
             return Ok(false);
         }
-        // Nobody may kill a process that is stopped and may have the data; S or O wait for it.
-        let stopped = self.pids().any(|i| self.see(i).alive && self.see(i).frozen);
-        // S is not there, and everybody who could serve was killed, or S had revoked N.
-        let nobody = !service && servers == 0 && !self.pids().any(|i| self.see(i).alive);
+        // Nobody may kill one that is stopped and has the data or has won it, or an incumbent that S waits for.
+        let stopped = self.pids().any(|i| {
+            let daemon = self.see(i);
+            let won = self.pages.iter().any(|page| page.decided_by == Some(i) && page.word.is_committed());
+            let awaited = service && self.service.incumbent == Some(i);
+            daemon.alive && daemon.frozen && (won || awaited || self.lock == Some(Holder::Daemon(i)))
+        });
+        // S is not there, and everybody who could serve was killed or stopped, or S had revoked N.
+        let nobody = !service && servers == 0 && !self.pids().any(|i| self.see(i).runs());
         if stopped || nobody || self.lock == Some(Holder::Stranger) {
             return Ok(true);
         }
