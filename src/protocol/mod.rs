@@ -70,3 +70,22 @@ impl fmt::Display for Violation {
         write!(f, "unexpected {message} of handoff {id} while {phase}")
     }
 }
+
+/// Whether the successor has opened all that was sealed.
+fn check_revisions(sealed: &[u64], opened: &[u64]) -> Result<(), String> {
+    if sealed.len() != opened.len() {
+        return Err(format!(
+            "the incumbent sealed {} shards, but the successor announced {} revisions: both must give one for each shard",
+            sealed.len(),
+            opened.len()
+        ));
+    }
+    for (shard, (sealed, opened)) in sealed.iter().zip(opened).enumerate() {
+        if opened < sealed {
+            return Err(format!(
+                "a write would be lost: shard {shard} was sealed at revision {sealed}, but the successor opened {opened}"
+            ));
+        }
+    }
+    Ok(())
+}

@@ -1,7 +1,7 @@
 //! N: the process that will serve.
 
 use super::message::{Begin, Heartbeat, Hello, Message, Readiness, Ready, Sealed, Serving, Terms, Warmed};
-use super::{Decide, Decision, HandoffId, Violation};
+use super::{Decide, Decision, HandoffId, Violation, check_revisions};
 
 /// Where N is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -134,6 +134,8 @@ pub struct Successor {
     phase: Phase,
     terms: Option<Terms>,
     generation: u64,
+    /// What Begin said that O sealed.
+    sealed: Option<Vec<u64>>,
     readiness: Readiness,
     progress: Option<(u64, u64)>,
     supervisor_gone: bool,
@@ -158,6 +160,7 @@ impl Successor {
             phase: Phase::AwaitAck,
             terms: None,
             generation: 0,
+            sealed: None,
             readiness: Readiness::default(),
             progress: None,
             supervisor_gone: false,
@@ -291,6 +294,9 @@ impl Successor {
 
     fn lock(&mut self, sealed: Sealed, out: &mut Vec<Action>) {
         self.phase = Phase::Locking;
+        if let Sealed::Complete { revisions, .. } = &sealed {
+            self.sealed = Some(revisions.clone());
+        }
         out.push(Action::TakeLock(sealed));
     }
 
@@ -327,10 +333,14 @@ impl Successor {
         self.promote(out);
     }
 
-    /// Commits without S, or withdraws if the application could not serve.
+    /// Commits without S, or withdraws if the application could not serve, or has not opened all that O sealed.
     fn promote(&mut self, out: &mut Vec<Action>) {
         if self.readiness.unhealthy {
             return self.withdraw(format!("it could not serve: {}", self.readiness.detail), out);
+        }
+        let complete = self.sealed.as_ref().map_or(Ok(()), |sealed| check_revisions(sealed, &self.readiness.revisions));
+        if let Err(reason) = complete {
+            return self.withdraw(reason, out);
         }
         self.commit(None, out);
     }

@@ -3,7 +3,7 @@
 use crate::config::Mutant;
 use crate::daemon::{Do, Machine, Take, Task, Timer, Work};
 use crate::world::{Holder, Pid, World};
-use handoff::protocol::message::Fingerprint;
+use handoff::protocol::message::{Fingerprint, Sealed};
 use handoff::protocol::{Decide, Decision, incumbent, successor};
 
 const SEALED: Fingerprint = Fingerprint { directory: (0, 0), lock: (0, 0) };
@@ -145,7 +145,11 @@ impl World {
             }
             Action::Arm(timer) => self.daemon(i).arm(Timer::Successor(timer)),
             Action::Disarm(timer) => self.daemon(i).disarm(Timer::Successor(timer)),
-            Action::TakeLock(_) => self.daemon(i).task = Some(Task::TakeLock),
+            Action::TakeLock(sealed) => {
+                let daemon = self.daemon(i);
+                daemon.task = Some(Task::TakeLock);
+                daemon.knows_revisions = matches!(sealed, Sealed::Complete { .. });
+            }
             Action::Look => {
                 let alive = self.see(self.see(i).peer.expect("O")).alive;
                 let seen = Take::Successor(Input::IncumbentSeen { alive });
@@ -192,4 +196,17 @@ impl World {
             }
         }
     }
+}
+
+/// Whether nobody but the process itself can tell when it does this.
+pub fn is_local_o(action: &incumbent::Action, connected: bool) -> bool {
+    use incumbent::Action as A;
+    matches!(action, A::Arm(_) | A::Disarm(_) | A::Run(_) | A::Cancel | A::TakeLock | A::Release)
+        || !connected && matches!(action, A::Send(_))
+}
+
+pub fn is_local_n(action: &successor::Action, connected: bool) -> bool {
+    use successor::Action as A;
+    matches!(action, A::Arm(_) | A::Disarm(_) | A::TakeLock(_) | A::Publish | A::Decide(Decide::Commit { .. }))
+        || !connected && matches!(action, A::Send(_))
 }

@@ -1,8 +1,10 @@
 //! The drivers and applications of O and N.
 
+use crate::acts::{is_local_n, is_local_o};
 use crate::config::Mutant;
+use crate::events::Event;
 use crate::fingerprint::Fingerprint;
-use crate::world::{Event, Pid, World};
+use crate::world::{Pid, World};
 use handoff::protocol::incumbent::{self, Hook, Incumbent};
 use handoff::protocol::message::{Hello, Message, Readiness, Side, VERSION_MAX, VERSION_MIN, capability};
 use handoff::protocol::successor::{self, Successor};
@@ -96,8 +98,10 @@ pub struct Daemon {
     pub death_told: bool,
     /// It has retired, and S goes on with another.
     pub is_leaving: bool,
-    /// It has found that it could not serve.
+    /// It has found that it could not serve, or not with everything.
     pub unable: bool,
+    /// It was told what O sealed.
+    pub knows_revisions: bool,
 }
 
 impl Daemon {
@@ -132,6 +136,7 @@ impl Daemon {
             death_told: false,
             is_leaving: false,
             unable: false,
+            knows_revisions: false,
         }
     }
 
@@ -195,6 +200,7 @@ impl Daemon {
             self.death_told,
             self.is_leaving,
             self.unable,
+            self.knows_revisions,
         ];
         let flags: u16 = flags.iter().enumerate().map(|(at, flag)| u16::from(*flag) << at).sum();
         to.write_u32(u32::from(timers) << 16 | u32::from(flags));
@@ -473,7 +479,7 @@ impl World {
             Work::Open => {
                 let view = disk - u8::from(matches!(event, Event::DoneOld(_)));
                 let daemon = self.daemon(i);
-                (daemon.has_data, daemon.view, daemon.unable) = (true, view, bad);
+                (daemon.has_data, daemon.view, daemon.unable) = (true, view, bad || view < disk);
                 let readiness = Readiness { unhealthy: bad, revisions: vec![u64::from(view)], ..Readiness::default() };
                 self.successor_takes(i, successor::Input::Opened(readiness));
             }
@@ -483,17 +489,4 @@ impl World {
             }
         }
     }
-}
-
-/// Whether nobody but the process itself can tell when it does this.
-fn is_local_o(action: &incumbent::Action, connected: bool) -> bool {
-    use incumbent::Action as A;
-    matches!(action, A::Arm(_) | A::Disarm(_) | A::Run(_) | A::Cancel | A::TakeLock | A::Release)
-        || !connected && matches!(action, A::Send(_))
-}
-
-fn is_local_n(action: &successor::Action, connected: bool) -> bool {
-    use successor::Action as A;
-    matches!(action, A::Arm(_) | A::Disarm(_) | A::TakeLock(_) | A::Publish | A::Decide(Decide::Commit { .. }))
-        || !connected && matches!(action, A::Send(_))
 }

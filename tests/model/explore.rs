@@ -84,7 +84,7 @@ pub fn explore(config: &Config, first: bool) -> Report {
     let mut edges: Vec<(u32, u32)> = Vec::new();
     seen.insert(start.fingerprint(), 0);
     let mut level = vec![(start, 0)];
-    while !level.is_empty() && !(first && !report.broken.is_empty()) {
+    while !level.is_empty() && (!first || report.broken.is_empty()) {
         let mut below = Vec::new();
         let mut rest = level;
         while !rest.is_empty() {

@@ -3,6 +3,7 @@
 mod acts;
 mod config;
 mod daemon;
+mod events;
 mod explore;
 mod fingerprint;
 mod mutants;
@@ -53,8 +54,28 @@ const WHOLE: &[Config] = &[
     Config { name: "R15 one crash, two cut sessions", crashes: 1, cuts: 2, ..BASE },
     Config { name: "R16 two crashes, one cut, two writes", crashes: 2, cuts: 1, writes: 2, ..BASE },
     Config { name: "B1 bad applications, one crash, one write", bad_applications: true, crashes: 1, writes: 1, ..BASE },
+    Config {
+        name: "B2 bad applications, two crashes, one write",
+        bad_applications: true,
+        crashes: 2,
+        writes: 1,
+        ..BASE
+    },
     Config { name: "Q1 a cancel or a stop, one crash", requests: 1, crashes: 1, ..BASE },
     Config { name: "R8n two handoffs, two crashes", handoffs: 2, crashes: 2, ..BASE },
+    Config { name: "X1 a stranger, two crashes, one cut", stranger: true, crashes: 2, cuts: 1, ..BASE },
+    Config { name: "X2 requests, bad applications, one cut", requests: 2, bad_applications: true, cuts: 1, ..BASE },
+    Config {
+        name: "X3 two handoffs, bad applications, one crash",
+        handoffs: 2,
+        bad_applications: true,
+        crashes: 1,
+        ..BASE
+    },
+    Config { name: "R3 three crashes", crashes: 3, ..BASE },
+    Config { name: "R12 two crashes, one stops for ever", crashes: 2, freezes: 1, ..BASE },
+    Config { name: "R14 two handoffs, one crash, one write", handoffs: 2, crashes: 1, writes: 1, ..BASE },
+    Config { name: "R17 two handoffs, one crash, one cut", handoffs: 2, crashes: 1, cuts: 1, ..BASE },
 ];
 
 /// `cargo test --release --test model -- --ignored --nocapture whole`

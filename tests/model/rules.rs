@@ -1,7 +1,8 @@
 //! What must be true in every state, and at the end.
 
 use crate::daemon::Machine;
-use crate::world::{Event, Holder, Pid, World};
+use crate::events::Event;
+use crate::world::{Holder, Pid, World};
 use handoff::protocol::supervisor::{Phase, Verdict};
 use handoff::protocol::{Decision, incumbent, successor};
 use std::fmt::Write;
@@ -87,8 +88,7 @@ impl World {
         }
         let daemon = self.see(i);
         let may = match &daemon.machine {
-            // It can not take over: its resume hook has failed, or N changed the format.
-            Machine::Incumbent(_) => reason.is_some() && !self.config.is(crate::config::Mutant::CommittedMeansExit),
+            Machine::Incumbent(_) => false,
             // S or O has revoked the word, or the data is a stranger's, or it could not serve; or its deadline is past, and it
             // has not heard yet that S is dead, too.
             Machine::Successor(_) => {
@@ -146,10 +146,15 @@ impl World {
         if servers == 1 && (!service || idle && self.service.report.is_some()) {
             return Ok(false);
         }
-        // Nobody may kill a process that is stopped and may have the data; S or O wait for it.
-        let stopped = self.pids().any(|i| self.see(i).alive && self.see(i).frozen);
-        // S is not there, and everybody who could serve was killed, or S had revoked N.
-        let nobody = !service && servers == 0 && !self.pids().any(|i| self.see(i).alive);
+        // Nobody may kill one that is stopped and has the data or has won it, or an incumbent that S waits for.
+        let stopped = self.pids().any(|i| {
+            let daemon = self.see(i);
+            let won = self.pages.iter().any(|page| page.decided_by == Some(i) && page.word.is_committed());
+            let awaited = service && self.service.incumbent == Some(i);
+            daemon.alive && daemon.frozen && (won || awaited || self.lock == Some(Holder::Daemon(i)))
+        });
+        // S is not there, and everybody who could serve was killed or stopped, or S had revoked N.
+        let nobody = !service && servers == 0 && !self.pids().any(|i| self.see(i).runs());
         if stopped || nobody || self.lock == Some(Holder::Stranger) {
             return Ok(true);
         }

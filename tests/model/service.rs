@@ -1,8 +1,9 @@
 //! The driver of S.
 
 use crate::config::Mutant;
+use crate::events::Event;
 use crate::fingerprint::Fingerprint;
-use crate::world::{Event, Page, Pid, World};
+use crate::world::{Page, Pid, World};
 use handoff::protocol::message::{HelloAck, Message, Mode, Terms};
 use handoff::protocol::supervisor::{
     Action, Input, OnIncumbentDeath, Peer, Phase, Plan, Sender, Supervisor, Timer, Verdict,

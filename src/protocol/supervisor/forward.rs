@@ -4,7 +4,7 @@ use super::{Action, Current, OnIncumbentDeath, Peer, Phase, Supervisor, Timer, V
 use crate::protocol::message::{
     Begin, Commit, Committed, Message, PrepareHandoff, Readiness, SealRequest, SealStep, Sealed,
 };
-use crate::protocol::{HandoffId, Violation};
+use crate::protocol::{HandoffId, Violation, check_revisions};
 
 impl Supervisor {
     pub(super) fn on_message(&mut self, peer: Peer, message: Message, out: &mut Vec<Action>) {
@@ -185,22 +185,9 @@ impl Current {
         if readiness.unhealthy {
             return Err(format!("the successor is not healthy: {}", readiness.detail));
         }
-        let sealed = self.sealed.as_ref().map_or(&[][..], |(revisions, _)| revisions);
-        let opened = &readiness.revisions;
-        if sealed.len() != opened.len() && self.sealed.is_some() {
-            return Err(format!(
-                "the incumbent sealed {} shards, but the successor announced {} revisions: both must give one for each shard",
-                sealed.len(),
-                opened.len()
-            ));
+        match &self.sealed {
+            Some((sealed, _)) => check_revisions(sealed, &readiness.revisions),
+            None => Ok(()),
         }
-        for (shard, (sealed, opened)) in sealed.iter().zip(opened).enumerate() {
-            if opened < sealed {
-                return Err(format!(
-                    "a write would be lost: shard {shard} was sealed at revision {sealed}, but the successor opened {opened}"
-                ));
-            }
-        }
-        Ok(())
     }
 }

@@ -62,7 +62,8 @@ impl World {
                 // It chose to go, though it could have won; and not because a living S will start another one.
                 let revoked_itself = daemon.page.is_some_and(|page| self.pages[page].decided_by == Some(i));
                 let reason = reason.unwrap_or_default();
-                let unable = ["stranger", "could not serve", "asked to stop"].iter().any(|why| reason.contains(why));
+                let unable =
+                    ["stranger", "could not serve", "asked to stop", "sealed"].iter().any(|why| reason.contains(why));
                 !revoked_itself || unable || reason.contains("deadline") && !daemon.told_end
             }
         };

@@ -212,6 +212,20 @@ fn the_successor_promotes_itself_in_each_phase() {
     }
 }
 
+/// Alone, it refuses what S would have refused.
+#[test]
+fn the_last_one_does_not_serve_with_less_than_was_sealed() {
+    for bad in [Outcome::Old, Outcome::Few] {
+        let mut world = World::with(Kind::Open, bad);
+        world.run_until(|world| world.daemons.get(1).is_some_and(|n| has(&n.outbox, "Ready")));
+        world.crash(0);
+        world.crash_service();
+        world.run();
+        assert_eq!((world.broken.clone(), world.pages[0].word), (None, Decision::Revoked));
+        assert!(!world.daemons[1].alive);
+    }
+}
+
 /// A driver may give answers late: what comes in between is not lost.
 #[test]
 fn something_comes_between_a_question_and_its_answer() {
