@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::limits::{EVENTS_MAX, FRAMES_READ_MAX, OUTPUT_LAST_READS_MAX, PAGE_POLL, RETIRE_GRACE};
 use crate::protocol::Message;
 use crate::protocol::supervisor::{Input, Peer, Phase, Sender, Supervisor as Machine, Timer};
-use crate::sys::clock::monotonic_ns;
+use crate::sys::clock::{monotonic_ns, time_namespace};
 use crate::sys::seqpacket::Credentials;
 use crate::sys::session::end_members;
 use crate::sys::timers::Timers;
@@ -25,7 +25,6 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollTimeout};
 use nix::sys::inotify::Inotify;
 use nix::sys::signal::Signal;
 use std::collections::VecDeque;
-use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -143,7 +142,7 @@ impl Engine {
             service: String::new(),
             build_id: Vec::new(),
             journal: None,
-            time_namespace: std::fs::metadata("/proc/self/ns/time").map_or(0, |found| found.ino()),
+            time_namespace: time_namespace(),
             next_key: 1,
             last_id: 0,
             processes: Processes::default(),
