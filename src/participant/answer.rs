@@ -1,13 +1,13 @@
 //! How the application answers an event, and how its writers pass the fence. Any thread may.
 
-use super::core::{Core, nanos};
+use super::core::Core;
 use super::drainable::DrainReport;
 use super::event::{Event, EventKind};
 use super::handle::Participant;
 use crate::error::{Error, Result};
 use crate::limits::REVISIONS_MAX;
 use crate::protocol::incumbent;
-use crate::sys::clock::monotonic_ns;
+use crate::sys::clock::{monotonic_ns, nanoseconds};
 use crate::sys::fork::Witness;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::AsFd;
@@ -31,7 +31,7 @@ impl Participant {
     /// As [`Participant::done`].
     pub fn drained(&self, event: u64, report: &DrainReport) -> Result<()> {
         let DrainReport { connections_open, accept_stopped } = *report;
-        let stopped_ns = accept_stopped.map(|at| monotonic_ns().saturating_sub(nanos(at.elapsed())));
+        let stopped_ns = accept_stopped.map(|at| monotonic_ns().saturating_sub(nanoseconds(at.elapsed())));
         self.answer(event, |core, event| {
             let input = match event.kind {
                 EventKind::Drain => {

@@ -1,13 +1,13 @@
 //! What the driver does for O's machine.
 
-use super::core::{Core, End, Machine, Task, Timer, nanos};
+use super::core::{Core, End, Machine, Task, Timer};
 use super::event::EventKind;
 use crate::channel::decide;
 use crate::error::{Error, Result};
 use crate::limits::{HEARTBEAT, LOCK_RETRY, SLACK};
 use crate::protocol::incumbent::{Action, Hook, Incumbent, Input, Phase, Timer as IncumbentTimer};
 use crate::protocol::message::{Fingerprint, Gate, Message, PrepareHandoff};
-use crate::sys::clock::monotonic_ns;
+use crate::sys::clock::{monotonic_ns, nanoseconds};
 use nix::sys::signal::Signal;
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
@@ -70,10 +70,12 @@ impl Core {
         let now = monotonic_ns();
         let link = self.link.as_ref();
         match timer {
-            IncumbentTimer::Deadline => link.map_or(u64::MAX, |link| link.deadline_ns.saturating_add(nanos(SLACK))),
+            IncumbentTimer::Deadline => {
+                link.map_or(u64::MAX, |link| link.deadline_ns.saturating_add(nanoseconds(SLACK)))
+            }
             IncumbentTimer::Drain => self.drain_deadline(),
-            IncumbentTimer::Heartbeat => now + nanos(HEARTBEAT),
-            IncumbentTimer::Lock => now + nanos(LOCK_RETRY),
+            IncumbentTimer::Heartbeat => now + nanoseconds(HEARTBEAT),
+            IncumbentTimer::Lock => now + nanoseconds(LOCK_RETRY),
         }
     }
 

@@ -1,6 +1,6 @@
 //! What the driver does for N's machine.
 
-use super::core::{Core, End, Machine, Task, Timer, nanos};
+use super::core::{Core, End, Machine, Task, Timer};
 use crate::channel::decide;
 use crate::error::Result;
 use crate::limits::{HEARTBEAT, HELLO_TIMEOUT, LOCK_PATIENCE};
@@ -8,7 +8,7 @@ use crate::protocol::incumbent::Incumbent;
 use crate::protocol::message::{Message, Sealed};
 use crate::protocol::successor::{Action, Input, Phase, Successor, Timer as SuccessorTimer};
 use crate::protocol::{Decide, HandoffId};
-use crate::sys::clock::monotonic_ns;
+use crate::sys::clock::{monotonic_ns, nanoseconds};
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 
@@ -30,15 +30,15 @@ impl Core {
             Action::Arm(timer) => {
                 let now = monotonic_ns();
                 let due = match timer {
-                    SuccessorTimer::Ack => now + nanos(HELLO_TIMEOUT),
-                    SuccessorTimer::Heartbeat => now + nanos(HEARTBEAT),
+                    SuccessorTimer::Ack => now + nanoseconds(HELLO_TIMEOUT),
+                    SuccessorTimer::Heartbeat => now + nanoseconds(HEARTBEAT),
                     SuccessorTimer::Deadline => self.link.as_ref().map_or(u64::MAX, |link| link.deadline_ns),
                 };
                 self.timers.arm(Timer::Successor(timer), due);
             }
             Action::Disarm(timer) => self.timers.disarm(Timer::Successor(timer)),
             Action::TakeLock(sealed) => {
-                let until_ns = monotonic_ns() + nanos(LOCK_PATIENCE);
+                let until_ns = monotonic_ns() + nanoseconds(LOCK_PATIENCE);
                 self.tasks.push_back(Task::TakeLock { sealed, until_ns, tried: false });
             }
             Action::Look => {

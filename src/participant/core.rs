@@ -11,7 +11,7 @@ use crate::protocol::incumbent::{self, Incumbent};
 use crate::protocol::message::{Hello, Message, Sealed, Side, VERSION_MAX, VERSION_MIN, capability};
 use crate::protocol::successor::{self, Successor};
 use crate::protocol::{Decide, HandoffId};
-use crate::sys::clock::monotonic_ns;
+use crate::sys::clock::{monotonic_ns, nanoseconds};
 use crate::sys::fork;
 use crate::sys::page::DecisionPage;
 use crate::sys::pidfd::Pidfd;
@@ -22,7 +22,7 @@ use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// The machine of this process: N until it serves, O from then on.
 #[derive(Debug)]
@@ -378,7 +378,7 @@ impl Core {
         let sent = match message {
             Message::SealProgress(_) if monotonic_ns() < self.progress_due_ns => return,
             Message::SealProgress(_) => {
-                self.progress_due_ns = monotonic_ns() + nanos(PROGRESS_INTERVAL);
+                self.progress_due_ns = monotonic_ns() + nanoseconds(PROGRESS_INTERVAL);
                 session.send_if_read(message)
             }
             Message::Heartbeat(_) => session.send_if_read(message),
@@ -401,7 +401,7 @@ impl Core {
             Ok(None) => return,
             Err(error) => {
                 tracing::warn!(target: "handoff", %error, "the control path is not in its place; trying again");
-                self.timers.arm(Timer::Control, monotonic_ns() + nanos(CONTROL_RETRY));
+                self.timers.arm(Timer::Control, monotonic_ns() + nanoseconds(CONTROL_RETRY));
                 Err(error.to_string())
             }
         };
@@ -431,10 +431,6 @@ impl Drop for Core {
             fork::release(listener);
         }
     }
-}
-
-pub(super) fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn add(epoll: &Epoll, fd: BorrowedFd<'_>, source: Source) -> Result<()> {

@@ -1,7 +1,6 @@
 //! The loop around the machine: what goes out.
 
 use super::Event;
-use super::attempt::nanoseconds;
 use super::engine::{Due, Engine, Leaving, Processes};
 use super::outcome::verdict_name;
 use super::trace;
@@ -12,7 +11,7 @@ use crate::limits::{
 use crate::protocol::message::Message;
 use crate::protocol::supervisor::{Action, Input, Peer, Phase, Timer, Verdict};
 use crate::protocol::{Decide, Decision};
-use crate::sys::clock::monotonic_ns;
+use crate::sys::clock::{monotonic_ns, nanoseconds};
 use crate::sys::page::Word;
 use nix::sys::signal::Signal;
 use std::collections::VecDeque;

@@ -5,7 +5,7 @@ use super::process::Process;
 use super::spec::SpawnSpec;
 use crate::protocol::Message;
 use crate::protocol::supervisor::Verdict;
-use crate::sys::clock::monotonic_ns;
+use crate::sys::clock::{monotonic_ns, nanoseconds};
 use std::sync::Arc;
 
 /// A handoff or a cold start, until the next one.
@@ -101,9 +101,4 @@ impl Attempt {
 /// Zero if one of the two never came. The daemons' own times are not trusted to be in order.
 fn between(from_ns: u64, to_ns: u64) -> u64 {
     if from_ns == 0 { 0 } else { to_ns.saturating_sub(from_ns) }
-}
-
-/// A duration as the protocol has it; more than 584 years are cut.
-pub(super) fn nanoseconds(duration: std::time::Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -1,6 +1,6 @@
 //! Starting processes.
 
-use super::attempt::{Attempt, nanoseconds};
+use super::attempt::Attempt;
 use super::engine::Engine;
 use super::journal::{Entry, Identity, OpenHandoff};
 use super::output::{self, Output};
@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::protocol::message::{Mode, Terms};
 use crate::protocol::supervisor::{Input, Phase, Plan};
 use crate::protocol::{Decide, Decision, HandoffId};
-use crate::sys::clock::monotonic_ns;
+use crate::sys::clock::{monotonic_ns, nanoseconds};
 use crate::sys::page::Word;
 use crate::sys::seqpacket::Seqpacket;
 use crate::sys::spawn::{Spawn, SpawnError, spawn};

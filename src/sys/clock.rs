@@ -12,6 +12,11 @@ pub fn monotonic_ns() -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
+/// A duration as nanoseconds; what does not fit is as good as for ever.
+pub fn nanoseconds(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// The inode of this process's time namespace (time_namespaces(7)); 0 where the kernel has none.
 pub fn time_namespace() -> u64 {
     std::fs::metadata("/proc/self/ns/time").map_or(0, |found| std::os::unix::fs::MetadataExt::ino(&found))
