@@ -12,6 +12,8 @@ pub const TEXT_BYTES_MAX: usize = 4096;
 pub const BUILD_ID_BYTES_MAX: usize = 256;
 /// Listeners of a service at most: the kernel's bound for one message is 253 (`SCM_MAX_FD`); inheritance has none.
 pub const LISTENERS_MAX: usize = 4096;
+/// Listeners in one message at most: below `SCM_MAX_FD`, and names of 255 bytes still fit into a frame.
+pub const LISTENERS_IN_MESSAGE_MAX: usize = 200;
 
 /// The wait before a daemon that crashed is started again: short enough for clients that wait in the backlog.
 pub const RESTART_DELAY_FIRST: Duration = Duration::from_millis(500);
@@ -70,6 +72,19 @@ pub const RETIRE_GRACE: Duration = Duration::from_secs(10);
 /// Frames of one peer that are read in one go: many times more than a queue of the default size holds, so what was there
 /// when the reading began is read, and a peer that sends without end keeps nobody from his work.
 pub const FRAMES_READ_MAX: usize = 4096;
+/// The first wait for a daemon that can not be reached at its control path, which doubles from attempt to attempt: one that
+/// has just committed is there at once.
+pub const ADOPT_RETRY_FIRST: Duration = Duration::from_millis(5);
+/// The longest such wait.
+pub const ADOPT_RETRY_MAX: Duration = Duration::from_secs(1);
+/// How long an incumbent that should go on may stay without a session before the outcome is undecided: as [`LIVENESS`].
+pub const ADOPTION_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a restarted supervisor tries to reach a daemon that is not at its control path.
+pub const RESUME_UNREACHED: Duration = Duration::from_secs(10);
+/// How long it waits for one that is, or for a handoff that is being ended: longer than a slow resume.
+pub const RESUME_TIMEOUT: Duration = Duration::from_secs(60);
+/// Connections to a control path that have not said what for, at most: one is expected.
+pub const ASKING_MAX: usize = 8;
 /// Between two attempts at a lock that a living process holds against the rules.
 pub const LOCK_RETRY: Duration = Duration::from_millis(50);
 /// How long a successor or a cold start insists on a lock that somebody holds.

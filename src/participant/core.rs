@@ -4,6 +4,7 @@ use super::control::Control;
 use super::data_lock::DataDirLock;
 use super::event::EventSlot;
 use super::fence::WriteFence;
+use super::listeners::InheritedListeners;
 use crate::channel::{Channel, Incoming};
 use crate::error::{Error, Result};
 use crate::limits::{CONTROL_RETRY, FRAMES_READ_MAX, PROGRESS_INTERVAL};
@@ -79,12 +80,13 @@ pub(super) struct Link {
 /// What an epoll event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
-enum Source {
+pub(super) enum Source {
     Session,
     Transfer,
     Peer,
     Timers,
     Control,
+    Asking,
     Stop,
 }
 
@@ -95,6 +97,7 @@ pub(super) struct Core {
     pub(super) session: Option<Channel>,
     pub(super) link: Option<Link>,
     pub(super) lock: Option<DataDirLock>,
+    pub(super) listeners: Arc<InheritedListeners>,
     pub(super) control: Control,
     pub(super) timers: Timers<Timer>,
     pub(super) events: EventSlot,
@@ -120,7 +123,7 @@ pub(super) struct Core {
     progress_due_ns: u64,
     build_id: Vec<u8>,
     /// Everything that the driver waits for, but the owner's own wake-up.
-    sources: Epoll,
+    pub(super) sources: Epoll,
     pub(super) fence: Arc<WriteFence>,
     pub(super) stop: Arc<AtomicBool>,
 }
@@ -130,6 +133,7 @@ impl Core {
         session: Option<OwnedFd>,
         successor: bool,
         lock: Option<DataDirLock>,
+        listeners: Arc<InheritedListeners>,
         control: Control,
         build_id: Vec<u8>,
     ) -> Result<Self> {
@@ -143,6 +147,7 @@ impl Core {
             session: None,
             link: None,
             lock,
+            listeners,
             control,
             timers: Timers::new().map_err(Error::system("timerfd_create"))?,
             events: EventSlot::new().map_err(Error::system("eventfd"))?,
@@ -172,15 +177,20 @@ impl Core {
     }
 
     fn open_session(&mut self, channel: Channel) -> Result<()> {
-        add(&self.sources, channel.as_fd(), Source::Session)?;
-        fork::withhold(channel.as_fd());
-        self.session = Some(channel);
+        self.install(channel)?;
         let side = if matches!(self.machine, Machine::Successor(_)) { Side::Successor } else { Side::Incumbent };
         let hello = self.hello(side);
         match side {
             Side::Successor => self.feed_successor(successor::Input::Start(hello)),
             Side::Incumbent => self.feed_incumbent(incumbent::Input::Start(hello)),
         }
+        Ok(())
+    }
+
+    pub(super) fn install(&mut self, channel: Channel) -> Result<()> {
+        add(&self.sources, channel.as_fd(), Source::Session)?;
+        fork::withhold(channel.as_fd());
+        self.session = Some(channel);
         Ok(())
     }
 
@@ -193,7 +203,7 @@ impl Core {
         add(&self.sources, stop, Source::Stop)
     }
 
-    fn hello(&self, side: Side) -> Hello {
+    pub(super) fn hello(&self, side: Side) -> Hello {
         let generation = match &self.machine {
             Machine::Successor(machine) => machine.generation(),
             Machine::Incumbent(machine) => machine.generation(),
@@ -230,7 +240,10 @@ impl Core {
             self.note_peer();
         }
         if is_ready(Source::Control) {
-            self.control.greet(&self.hello(Side::Incumbent));
+            self.greet();
+        }
+        if is_ready(Source::Asking) {
+            self.admit();
         }
         if !late && self.timers.is_due() {
             // It became due just now; what came before it must be read before it.
@@ -270,7 +283,7 @@ impl Core {
     }
 
     /// The session is over: for the machine that is the supervisor's end.
-    fn lose_session(&mut self, why: &str) {
+    pub(super) fn lose_session(&mut self, why: &str) {
         tracing::warn!(target: "handoff", why, "no supervisor any more");
         self.close_session();
         match &self.machine {
@@ -382,6 +395,10 @@ impl Core {
                 session.send_if_read(message)
             }
             Message::Heartbeat(_) => session.send_if_read(message),
+            Message::AdoptAck(ack) if ack.with_handoff => match &self.link {
+                Some(link) => session.send(message, &[link.page.as_fd(), link.peer.as_fd()]),
+                None => return,
+            },
             _ => session.send(message, &[]),
         };
         // A peer that is gone shows as the end of the session, when its last messages are read.
@@ -433,11 +450,11 @@ impl Drop for Core {
     }
 }
 
-fn add(epoll: &Epoll, fd: BorrowedFd<'_>, source: Source) -> Result<()> {
+pub(super) fn add(epoll: &Epoll, fd: BorrowedFd<'_>, source: Source) -> Result<()> {
     let event = EpollEvent::new(EpollFlags::EPOLLIN, source as u64);
     epoll.add(fd, event).map_err(|error| Error::system("epoll_ctl")(error.into()))
 }
 
-fn remove(epoll: &Epoll, fd: BorrowedFd<'_>) {
+pub(super) fn remove(epoll: &Epoll, fd: BorrowedFd<'_>) {
     let _ = epoll.delete(fd); // not there is as good as removed
 }

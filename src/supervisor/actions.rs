@@ -6,7 +6,8 @@ use super::outcome::verdict_name;
 use super::trace;
 use crate::channel::{ChannelError, decide};
 use crate::limits::{
-    ABORT_GRACE, DEATH_AFTER_END, LIVENESS, REPAIRED_IN_PAUSE_MAX, RETIRE_GRACE, SERVING_TIMEOUT, SLACK,
+    ABORT_GRACE, ADOPTION_TIMEOUT, DEATH_AFTER_END, LIVENESS, REPAIRED_IN_PAUSE_MAX, RETIRE_GRACE, SERVING_TIMEOUT,
+    SLACK,
 };
 use crate::protocol::message::Message;
 use crate::protocol::supervisor::{Action, Input, Peer, Phase, Timer, Verdict};
@@ -48,6 +49,7 @@ impl Engine {
             Action::Send(peer, message) => self.send(peer, &message),
             // Written while the successor started; closed by `Release`, with what holds then.
             Action::OpenJournal | Action::CloseJournal => {}
+            Action::Adopt => self.adopt(),
             Action::Arm(timer) => self.timers.arm(Due::Machine(timer), self.due(timer)),
             Action::Disarm(timer) => self.timers.disarm(Due::Machine(timer)),
             Action::Decide(what) => return self.decide(what).map(Input::Decided),
@@ -97,7 +99,7 @@ impl Engine {
         let transfer = rendezvous.take_transfer(peer)?;
         let other = match peer {
             Peer::Incumbent => other.as_ref()?.pidfd.as_fd(),
-            Peer::Successor => rendezvous.incumbent.as_fd(), // O itself may be dead, and gone from here
+            Peer::Successor => rendezvous.incumbent.as_ref()?.as_fd(), // O itself may be dead, and gone from here
         };
         Some(session.send(message, &[rendezvous.page.as_fd(), other, transfer.as_fd()]))
     }
@@ -118,6 +120,7 @@ impl Engine {
             Timer::Lost(_) => after(DEATH_AFTER_END),
             Timer::AbortGrace => after(ABORT_GRACE),
             Timer::Retire => after(RETIRE_GRACE),
+            Timer::Adoption => after(ADOPTION_TIMEOUT),
         }
     }
 

@@ -10,6 +10,7 @@ use super::listeners::Listeners;
 use super::outcome::HandoffOutcome;
 use super::process::{Process, Token};
 use super::rendezvous::Rendezvous;
+use super::resume::Adoption;
 use super::spec::SpawnSpec;
 use crate::channel::Incoming;
 use crate::error::{Error, Result};
@@ -25,6 +26,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollTimeout};
 use nix::sys::inotify::Inotify;
 use nix::sys::signal::Signal;
 use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,6 +52,9 @@ pub(super) struct Engine {
     pub(super) processes: Processes,
     pub(super) attempt: Option<Attempt>,
     pub(super) rendezvous: Option<Rendezvous>,
+    pub(super) adoption: Adoption,
+    /// Another supervisor's processes are being taken over, and their listeners are not here yet: nothing can be started.
+    pub(super) resuming: bool,
     /// The caller ends the service: no process takes the place of one that dies.
     pub(super) closing: bool,
     /// The retired incumbent got its SIGTERM.
@@ -85,6 +90,8 @@ pub(super) enum Due {
     Leaving(u64),
     /// Another look at the page.
     Page,
+    /// Another attempt to reach an incumbent.
+    Adopt,
     /// Events that nobody has fetched, or more output than one turn reads.
     More,
 }
@@ -148,6 +155,8 @@ impl Engine {
             processes: Processes::default(),
             attempt: None,
             rendezvous: None,
+            adoption: Adoption::default(),
+            resuming: false,
             closing: false,
             evicted: false,
             serving_spec: None,
@@ -207,7 +216,7 @@ impl Engine {
             let Some(process) = self.processes.peer(peer) else { return };
             let Some(session) = &mut process.session else { return };
             match session.receive() {
-                Ok(Incoming::Message(message, _, sender)) => self.on_message(peer, message, sender),
+                Ok(Incoming::Message(message, fds, sender)) => self.on_message(peer, message, fds, sender),
                 Ok(Incoming::Nothing) => return,
                 Ok(Incoming::End) => {
                     process.close_session(&self.epoll);
@@ -236,7 +245,17 @@ impl Engine {
         keys.into_iter().flatten().for_each(|key| self.drain(key));
     }
 
-    fn on_message(&mut self, peer: Peer, message: Message, sender: Option<Credentials>) {
+    fn on_message(&mut self, peer: Peer, message: Message, fds: Vec<OwnedFd>, sender: Option<Credentials>) {
+        let taken = match &message {
+            Message::AdoptAck(ack) if peer == Peer::Incumbent && self.machine.seeks() => {
+                self.take_over(ack, fds, sender)
+            }
+            Message::AdoptListeners(m) if peer == Peer::Incumbent => self.gather(&m.names, fds),
+            _ => Ok(()),
+        };
+        if let Err(why) = taken {
+            return self.distrust(peer, &why);
+        }
         if matches!(message, Message::Serving(_)) && peer == Peer::Successor && !self.is_committed() {
             return self.distrust(peer, "it says that it serves, but never won the word");
         }
@@ -326,6 +345,7 @@ impl Engine {
             match self.timers.next_due() {
                 Some(Due::Machine(timer)) => self.feed(Input::Timer(timer)),
                 Some(Due::Leaving(key)) => self.hasten(key),
+                Some(Due::Adopt) => self.adopt(),
                 Some(Due::Page | Due::More) => {} // the turn looks in any case
                 None => return,
             }

@@ -20,6 +20,7 @@ use nix::sys::inotify::{InitFlags, Inotify};
 use std::env;
 use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// The descriptor of the first listener (sd_listen_fds(3)).
@@ -109,6 +110,9 @@ impl Engine {
 
     /// Answers `SpawnCold`, if it fails.
     pub(super) fn spawn_cold(&mut self) -> Option<Input> {
+        if self.resuming {
+            return Some(Input::ColdSpawnFailed("none of its processes is left".into()));
+        }
         if self.closing {
             return Some(Input::ColdSpawnFailed("the service is being stopped".into()));
         }
@@ -161,7 +165,7 @@ impl Engine {
         }
     }
 
-    fn name_for(&self, spec: &SpawnSpec) -> String {
+    pub(super) fn name_for(&self, spec: &SpawnSpec) -> String {
         let of_journal = || self.journal.as_ref().and_then(|journal| journal.service());
         self.name.clone().or_else(of_journal).unwrap_or_else(|| spec.service())
     }
@@ -245,14 +249,19 @@ impl Engine {
 
     fn output_for(&mut self, spec: &SpawnSpec, id: u64) -> Result<Option<Output>> {
         let Some(capture) = &spec.capture else { return Ok(None) };
-        if self.inotify.is_none() {
-            let failed = || "cannot watch the output of processes";
-            let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)
-                .and_then(|inotify| self.epoll.add(&inotify, Token::Output.event()).map(|()| inotify));
-            self.inotify = Some(inotify.map_err(|errno| Error::system(failed())(errno.into()))?);
-        }
         let path = output::path(&capture.dir, &self.service, id);
-        self.inotify.as_ref().map(|inotify| Output::create(path, inotify)).transpose()
+        Output::create(path, self.inotify()?).map(Some)
+    }
+
+    /// Made for the first process whose output is captured.
+    pub(super) fn inotify(&mut self) -> Result<&Inotify> {
+        let inotify = match self.inotify.take() {
+            Some(inotify) => inotify,
+            None => Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)
+                .and_then(|inotify| self.epoll.add(&inotify, Token::Output.event()).map(|()| inotify))
+                .map_err(|errno| Error::system("cannot watch the output of processes")(errno.into()))?,
+        };
+        Ok(self.inotify.insert(inotify))
     }
 
     pub(super) fn remove_output(&self, process: &mut Process) {
@@ -268,11 +277,23 @@ impl Engine {
         let rendezvous = self.rendezvous.as_mut().zip(successor);
         let handoff = rendezvous.and_then(|(rendezvous, successor)| {
             rendezvous.in_journal = true;
-            Some(OpenHandoff { id: rendezvous.page.id(), page: rendezvous.path.clone()?, successor })
+            let page = rendezvous.path.clone()?;
+            Some(OpenHandoff {
+                id: rendezvous.page.id(),
+                page,
+                successor,
+                program: program_of(&self.processes.successor),
+            })
         });
-        let entry = Entry { generation: self.machine.generation(), incumbent, handoff };
+        let program = program_of(&self.processes.incumbent);
+        let entry = Entry { generation: self.machine.generation(), incumbent, program, handoff };
         journal.write(&self.service, &self.build_id, &entry)
     }
+}
+
+/// For a journal: what is executed, if that is not what the service's command says.
+fn program_of(process: &Option<Process>) -> Option<PathBuf> {
+    process.as_ref().and_then(|process| process.spec.binary.as_deref()).and_then(|path| std::path::absolute(path).ok())
 }
 
 /// What a process is started as.
