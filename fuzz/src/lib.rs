@@ -168,7 +168,7 @@ impl<'a> Bytes<'a> {
                 phase: self.byte(),
                 id,
                 with_handoff: self.yes(),
-                listeners: Vec::new(),
+                listeners: 0,
             }),
             _ => {
                 let terms = self.yes().then(|| self.terms(current));

@@ -218,7 +218,7 @@ impl Supervisor {
         loop {
             match self.engine.resumption() {
                 Resumption::Adopted | Resumption::Nobody => break,
-                Resumption::Estranged => return Err(self.not_adopted("it refuses")),
+                Resumption::Estranged => return Err(self.not_adopted("it refuses, or has no control path")),
                 Resumption::Waiting => {}
             }
             let reached = self.engine.machine.phase() != Phase::Idle

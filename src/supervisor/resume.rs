@@ -264,10 +264,12 @@ impl Engine {
         let Some(gathered) = self.adoption.gathered.as_ref().filter(|_| self.resuming) else {
             return Resumption::Nobody;
         };
+        let incumbent = self.processes.incumbent.as_ref();
+        let unreachable = incumbent.is_some_and(|process| process.spec.control_path.is_none());
         let nobody = self.processes.incumbent.is_none() && self.processes.successor.is_none();
         match self.machine.phase() {
             Phase::Idle if nobody => Resumption::Nobody,
-            _ if self.machine.incumbent_is_estranged() => Resumption::Estranged,
+            _ if self.machine.incumbent_is_estranged() || unreachable => Resumption::Estranged,
             _ if self.machine.incumbent_is_linked() && gathered.is_complete() => Resumption::Adopted,
             _ => Resumption::Waiting,
         }
