@@ -27,6 +27,7 @@ use crate::error::{Error, Result};
 use crate::limits::{EVENTS_MAX, RESUME_TIMEOUT, RESUME_UNREACHED};
 use crate::protocol::supervisor::{Input, Phase};
 use crate::sys::limits::raise_nofile;
+use crate::sys::proc;
 use engine::Engine;
 use journal::Journal;
 use nix::sys::signal::Signal;
@@ -223,7 +224,7 @@ impl Supervisor {
             }
             let reached = self.engine.machine.phase() != Phase::Idle
                 || self.engine.processes.incumbent.as_ref().is_some_and(|process| process.session.is_some());
-            let patience = if reached { RESUME_TIMEOUT } else { RESUME_UNREACHED };
+            let patience = if reached && !self.engine.adoption.stranger { RESUME_TIMEOUT } else { RESUME_UNREACHED };
             let Some(left) = patience.checked_sub(begun.elapsed()) else {
                 return Err(self.not_adopted(if reached {
                     "it does not answer"
@@ -241,10 +242,17 @@ impl Supervisor {
 
     fn not_adopted(&self, why: &str) -> Error {
         let processes = [&self.engine.processes.incumbent, &self.engine.processes.successor];
-        let pid = processes.into_iter().flatten().map(|process| process.pid).next().unwrap_or(0);
-        Error::Locked(format!(
-            "process {pid} of this service lives without a supervisor, and can not be adopted ({why}): stop it first (kill {pid})"
-        ))
+        let Some(process) = processes.into_iter().flatten().next() else { return Error::Locked(why.to_owned()) };
+        let (pid, command) = (process.pid, proc::command(process.pid));
+        let path = process.spec.control_path.as_deref().unwrap_or(Path::new("")).display();
+        Error::Locked(match self.engine.adoption.stranger {
+            true => format!(
+                "process {pid} ({command}) listens on control path {path}, but is no daemon that can be adopted ({why}): stop it, or choose another path"
+            ),
+            false => format!(
+                "process {pid} ({command}) of this service lives without a supervisor, and can not be adopted ({why}): stop it first (kill {pid})"
+            ),
+        })
     }
 
     /// Begins what [`Self::perform_handoff`] does, and returns: a cold start if no process runs, a handoff otherwise. The

@@ -31,6 +31,8 @@ pub(super) struct Adoption {
     failures: u32,
     /// Why the last one did.
     pub(super) trouble: String,
+    /// Nothing but its place at the control path says that it is a daemon of ours.
+    pub(super) stranger: bool,
     /// The listeners of the daemon, until they are all there; None if nobody wants them.
     gathered: Option<Gathered>,
 }
@@ -154,7 +156,10 @@ impl Engine {
             Some(pidfd) => entry.incumbent.map(|identity| (identity.pid, pidfd)),
             None if successor.is_some() => None,
             // Without a journal, whoever listens at the control path tells what there is.
-            None => living_owner(spec),
+            None => {
+                self.adoption.stranger = true;
+                living_owner(spec)
+            }
         };
         self.adoption.gathered = Some(Gathered::default());
         self.resuming = true;
@@ -280,6 +285,7 @@ impl Engine {
         self.resuming = false;
         self.sweep();
         if self.rendezvous.is_none()
+            && self.processes.incumbent.is_some()
             && let Err(error) = self.write_journal(None)
         {
             trace::trouble(&self.service, None, &error.to_string());

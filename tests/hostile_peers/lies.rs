@@ -27,7 +27,6 @@ pub fn every_message(id: HandoffId) -> Vec<Message> {
             with_handoff: false,
             listeners: 9,
         }),
-        Message::AdoptListeners(AdoptListeners { names: Vec::new() }),
         Message::Warmed(Warmed { id }),
         Message::PrepareHandoff(prepare(id)),
         Message::Drained(Drained { id, connections_open: u32::MAX, accept_stopped_ns: u64::MAX }),
@@ -46,6 +45,7 @@ pub fn every_message(id: HandoffId) -> Vec<Message> {
         Message::Resumed(Resumed { id, error: Some("a lie".into()) }),
         Message::Stopping(Stopping { id }),
         Message::Heartbeat(heartbeat(id)),
+        Message::AdoptListeners(AdoptListeners { names: Vec::new() }),
     ]
 }
 

@@ -248,5 +248,6 @@ fn the_journal_finds_who_lives() {
     let pidfd = Pidfd::from_fd(first.pidfd.unwrap()).unwrap();
     pidfd.kill(Signal::SIGKILL).unwrap();
     wait_until("the death", || pidfd.is_dead());
+    let mut next = Supervisor::new().unwrap().with_journal(&path);
     assert!(next.resume_from_journal(&spec).unwrap().is_none());
 }

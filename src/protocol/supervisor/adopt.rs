@@ -122,11 +122,8 @@ impl Supervisor {
     /// In a handoff that is undone: the incumbent could not be reached in time.
     pub(super) fn on_unreachable(&mut self, out: &mut Vec<Action>) {
         let Some(current) = self.current.as_mut().filter(|_| self.incumbent_lost) else { return };
+        // It may well serve: silence on a path that leads nowhere says nothing, so it is not killed.
         current.unreachable = true;
-        // Sealed, and silent even to whoever connects anew: it keeps everybody waiting.
-        if self.phase == Phase::RollingBack && current.sealed.is_some() {
-            return out.push(Action::KillIncumbent);
-        }
         self.try_settle(out);
     }
 }
