@@ -191,6 +191,8 @@ pub struct Service {
     pub address: SocketAddr,
     /// The supervisor's socket, if it is not in the runtime directory.
     pub socket: Option<PathBuf>,
+    /// The soft limit of descriptors under which the supervisor is started, if it is not ours.
+    pub soft_descriptors: Option<u64>,
 }
 
 impl Service {
@@ -211,14 +213,19 @@ impl Service {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("data")).unwrap();
         let mark = dir.path().display().to_string();
-        Self { dir, mark, run: None, address: "127.0.0.1:1".parse().unwrap(), socket: None }
+        Self { dir, mark, run: None, address: "127.0.0.1:1".parse().unwrap(), socket: None, soft_descriptors: None }
     }
 
     /// Runs `program` here, and waits until it serves.
     pub fn launch(&mut self, program: &Path, arguments: &[&str]) {
         let stderr = fs::File::create(self.path("run.stderr")).unwrap();
-        let child = self
-            .command("run")
+        let mut command = self.command("run");
+        if let Some(soft) = self.soft_descriptors {
+            command = self.other_command("prlimit");
+            command.arg(format!("--nofile={soft}:")).args([self.command("run").get_program()]);
+            command.args(self.command("run").get_args());
+        }
+        let child = command
             .args(["--listen", "kv=127.0.0.1:0", "--listen", "echo=127.0.0.1:0", "--data-dir"])
             .arg(self.path("data"))
             .args(arguments)
