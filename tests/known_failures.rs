@@ -72,7 +72,7 @@ fn supervisor_killed_while_the_successor_opens_for_longer_than_two_seconds() {
 fn incumbent_killed_before_the_seal() {
     for (fault, successor, phase) in [
         (None, "slow-warm=1500", "warming"),
-        (Some("slow-drain=600000"), "slow-warm=0", "draining"),
+        (Some("slow-drain=3000"), "slow-warm=0", "draining"),
         (Some("seal-progress=300000"), "slow-warm=0", "sealing"),
     ] {
         let (service, incumbent) = store(fault);
@@ -353,9 +353,8 @@ fn silent_connections_to_the_control_path_block_a_handoff() {
                 Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}"),
             }
         }
-        let commands: Vec<_> = (0..80)
-            .filter_map(|_| std::os::unix::net::UnixStream::connect(service.path("run/kv.sock")).ok())
-            .collect();
+        let commands: Vec<_> =
+            (0..80).filter_map(|_| std::os::unix::net::UnixStream::connect(service.path("run/kv.sock")).ok()).collect();
         let upgrade = service.upgrade(&programs().kv_b, &[]);
         assert_eq!((upgrade.code, upgrade.result.as_str()), (0, "committed"), "round {round}: {upgrade:?}");
         drop(commands);
