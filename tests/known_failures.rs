@@ -1,5 +1,6 @@
 //! Failures that are known of other implementations of such a handoff, each by its name, and what happens here instead:
-//! real supervisors, daemons in C, and clients. docs/guarantees.md has the whole list, with those that other files try.
+//! real supervisors, daemons in C, and clients. A test has the name of the failure, and passes because it does not happen.
+//! docs/guarantees.md has the whole list, with those that other files try.
 
 mod support;
 
@@ -16,7 +17,8 @@ use std::sync::OnceLock;
 use std::time::Duration;
 use support::load::{Load, LoadOptions, verify};
 use support::{
-    SIGKILL, Service, Upgrade, compile, freeze, process_state, programs, signal, thaw, wait_for_death, wait_until,
+    KeptAlive, SIGKILL, Service, Upgrade, compile, freeze, process_state, programs, signal, thaw, wait_for_death,
+    wait_until,
 };
 
 /// A store that has acknowledged a write.
@@ -241,15 +243,8 @@ fn an_outcome_is_announced_before_its_process_serves() {
 #[test]
 fn a_successor_without_its_control_path_commits() {
     let (service, incumbent) = store(None);
-    let mut client = TcpStream::connect(service.address).unwrap();
-    let mut replies = BufReader::new(client.try_clone().unwrap());
-    let mut ask = |request: &str| {
-        let mut reply = String::new();
-        client.write_all(request.as_bytes()).unwrap();
-        replies.read_line(&mut reply).unwrap();
-        reply
-    };
-    assert_eq!(ask("GET before\n"), "VALUE 1\n");
+    let mut client = KeptAlive::connect(service.address);
+    assert_eq!(client.ask("GET before"), "VALUE 1");
     let script = service.path("no-control-path");
     let program = programs().kv_b.display();
     fs::write(&script, format!("#!/bin/sh\nHANDOFF_CONTROL=/nonexistent/kv.control exec {program}\n")).unwrap();
@@ -257,7 +252,7 @@ fn a_successor_without_its_control_path_commits() {
     let upgrade = service.upgrade(&script, &[]);
     rolled_back(&upgrade);
     assert!(upgrade.reason.contains("/nonexistent/kv.control"), "{upgrade:?}");
-    assert_eq!(ask("GET before\n"), "VALUE 1\n", "on the same connection, and it may stay");
+    assert_eq!(client.ask("GET before"), "VALUE 1", "on the same connection, and it may stay");
     drop(client);
     goes_on(&service, incumbent);
 }

@@ -21,13 +21,16 @@
  *   seal-writes=KIB     writes a file of this size at the seal, and fails if it can not
  *   open-writes=KIB     the same after begin, and exits if it can not
  *   open-waits          makes a file "opening" in the data directory after begin, and waits until somebody removes it
+ *   no-threads          no thread can be made while there is a file "no-threads" in the data directory
  *   logs                writes the library's log to standard error; also behind another one, as in slow-drain=2000,logs
  */
 #define _GNU_SOURCE
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <handoff.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -71,6 +74,16 @@ static bool write_if(const char *name, char *why, size_t size) {
     unlink(path);
     close(fd);
     return ok;
+}
+
+/* Stands before that of the C library, for the library, too. */
+int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *), void *argument) {
+    int (*create)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
+    char path[sizeof data_dir + 16];
+    snprintf(path, sizeof path, "%s/no-threads", data_dir);
+    if (is_fault("no-threads") && access(path, F_OK) == 0) return EAGAIN;
+    *(void **)&create = dlsym(RTLD_NEXT, "pthread_create");
+    return create(thread, attributes, start, argument);
 }
 
 static void print(void *user, int32_t level, const char *target, const char *text) {

@@ -391,6 +391,30 @@ impl Drop for Service {
     }
 }
 
+/// A client that keeps its connection: a drain would tell it to hang up.
+pub struct KeptAlive {
+    stream: std::net::TcpStream,
+    replies: std::io::BufReader<std::net::TcpStream>,
+}
+
+impl KeptAlive {
+    pub fn connect(address: SocketAddr) -> Self {
+        let stream = std::net::TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let replies = std::io::BufReader::new(stream.try_clone().unwrap());
+        Self { stream, replies }
+    }
+
+    /// The reply as it came, without its end of line.
+    pub fn ask(&mut self, request: &str) -> String {
+        use std::io::{BufRead, Write};
+        let mut reply = String::new();
+        self.stream.write_all(format!("{request}\n").as_bytes()).unwrap();
+        self.replies.read_line(&mut reply).unwrap();
+        reply.trim_end().to_owned()
+    }
+}
+
 /// An upgrade that is under way.
 pub struct Upgrading(Option<Child>);
 
