@@ -76,6 +76,8 @@ pub const LOCK_RETRY: Duration = Duration::from_millis(50);
 pub const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 /// Between two attempts to put the control path into its place after a commit.
 pub const CONTROL_RETRY: Duration = Duration::from_millis(200);
+/// Between two attempts to accept on a control path while there is no descriptor left for it.
+pub const ACCEPT_RETRY: Duration = Duration::from_millis(200);
 /// User code that runs for longer is watched by the helper thread; shorter, and waking that thread costs more.
 pub const ATTEND_AFTER: Duration = Duration::from_millis(1);
 /// Log lines at most that wait for the application's next call: a handoff has some dozens.

@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::protocol::Message;
 use crate::protocol::message::{Hello, Reject, RejectCode};
 use crate::sys::control::{self, ControlListener, PreparedControl};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 
@@ -60,10 +61,11 @@ impl Control {
         self.listener.as_ref().map(AsFd::as_fd)
     }
 
-    /// Greets everybody who connects, and says that adoption is not offered.
-    pub(super) fn greet(&self, hello: &Hello) {
-        let Some(listener) = &self.listener else { return };
-        while let Ok(Some((socket, peer))) = listener.accept() {
+    /// Greets everybody who connects, and says that adoption is not offered. An error: somebody waits who can not be
+    /// accepted now.
+    pub(super) fn greet(&self, hello: &Hello) -> io::Result<()> {
+        let Some(listener) = &self.listener else { return Ok(()) };
+        while let Some((socket, peer)) = listener.accept()? {
             let uid = nix::unistd::geteuid().as_raw();
             let mut channel = Channel::new(socket);
             let refusal = if peer.uid == uid || peer.uid == 0 {
@@ -75,6 +77,7 @@ impl Control {
             };
             let _ = channel.send(&Message::Reject(refusal), &[]);
         }
+        Ok(())
     }
 
     /// In a forked child: the temporary name belongs to the parent.

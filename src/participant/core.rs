@@ -6,7 +6,7 @@ use super::event::EventSlot;
 use super::fence::WriteFence;
 use crate::channel::{Channel, Incoming};
 use crate::error::{Error, Result};
-use crate::limits::{CONTROL_RETRY, FRAMES_READ_MAX, PROGRESS_INTERVAL};
+use crate::limits::{ACCEPT_RETRY, CONTROL_RETRY, FRAMES_READ_MAX, PROGRESS_INTERVAL};
 use crate::protocol::incumbent::{self, Incumbent};
 use crate::protocol::message::{Hello, Message, Sealed, Side, VERSION_MAX, VERSION_MIN, capability};
 use crate::protocol::successor::{self, Successor};
@@ -37,6 +37,7 @@ pub(super) enum Timer {
     Successor(successor::Timer),
     Incumbent(incumbent::Timer),
     Control,
+    Accept,
 }
 
 /// What only the owner's thread may do.
@@ -229,8 +230,10 @@ impl Core {
         if is_ready(Source::Peer) {
             self.note_peer();
         }
-        if is_ready(Source::Control) {
-            self.control.greet(&self.hello(Side::Incumbent));
+        if is_ready(Source::Control)
+            && let Err(error) = self.control.greet(&self.hello(Side::Incumbent))
+        {
+            self.rest_control(&error);
         }
         if !late && self.timers.is_due() {
             // It became due just now; what came before it must be read before it.
@@ -336,6 +339,7 @@ impl Core {
             (Timer::Successor(timer), Machine::Successor(_)) => self.feed_successor(successor::Input::Timer(timer)),
             (Timer::Incumbent(timer), Machine::Incumbent(_)) => self.feed_incumbent(incumbent::Input::Timer(timer)),
             (Timer::Control, _) => self.publish_control(),
+            (Timer::Accept, _) => self.watch_control(),
             _ => {} // of the machine that this process had before
         }
     }
@@ -405,6 +409,21 @@ impl Core {
                 Err(error.to_string())
             }
         };
+    }
+
+    /// Nobody can be accepted, most likely because `RLIMIT_NOFILE` is reached: whoever waits would wake us without end.
+    fn rest_control(&mut self, error: &std::io::Error) {
+        tracing::debug!(target: "handoff", %error, "cannot accept on the control path; trying again");
+        if let Some(listener) = self.control.listener() {
+            remove(&self.sources, listener);
+        }
+        self.timers.arm(Timer::Accept, monotonic_ns() + nanoseconds(ACCEPT_RETRY));
+    }
+
+    fn watch_control(&mut self) {
+        if let Some(listener) = self.control.listener() {
+            let _ = add(&self.sources, listener, Source::Control); // watched already: bound again in between
+        }
     }
 
     /// Binds the control path again if another process has it, or has removed it.
