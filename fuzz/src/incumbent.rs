@@ -20,6 +20,8 @@ struct World<'a> {
     sealed: bool,
     successor_alive: bool,
     successor_dead_told: bool,
+    /// O has seen it dead by a look.
+    successor_seen_dead: bool,
     /// What O was told of the word in this handoff.
     told: Option<Decision>,
     ended: bool,
@@ -80,7 +82,10 @@ impl World<'_> {
                 assert!(!self.locked && self.may_resume(), "the lock before the word and the death");
                 self.wants_lock = true;
             }
-            Action::Look => return Some(Input::SuccessorSeen { alive: self.successor_alive }),
+            Action::Look => {
+                self.successor_seen_dead |= !self.successor_alive;
+                return Some(Input::SuccessorSeen { alive: self.successor_alive });
+            }
             Action::Decide(Decide::Revoke) => {
                 let value = self.word.swap(Decision::Revoked);
                 self.told = Some(value);
@@ -107,7 +112,8 @@ impl World<'_> {
 
     /// The word was revoked, or N committed in the old format; and N is dead.
     fn may_resume(&self) -> bool {
-        matches!(self.told, Some(Decision::Revoked | Decision::Committed)) && !self.successor_alive
+        let known_dead = self.successor_dead_told || self.successor_seen_dead;
+        matches!(self.told, Some(Decision::Revoked | Decision::Committed)) && known_dead
     }
 
     fn check_sent(&self, message: &Message) {
@@ -192,7 +198,7 @@ impl World<'_> {
     /// A page and a successor have come.
     fn offered(&mut self) {
         (self.word, self.told, self.sealed) = (Word::default(), None, false);
-        (self.successor_alive, self.successor_dead_told) = (true, false);
+        (self.successor_alive, self.successor_dead_told, self.successor_seen_dead) = (true, false, false);
     }
 
     fn happen(&mut self) {
@@ -241,6 +247,7 @@ pub fn run(bytes: &[u8]) {
         sealed: false,
         successor_alive: false,
         successor_dead_told: true,
+        successor_seen_dead: false,
         told: None,
         ended: false,
     };
