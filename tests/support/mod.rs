@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 #[path = "../../src/bin/handoff/demo/load.rs"]
 pub mod load;
 
-const MARK: &str = "TEST_OF_HANDOFF";
+pub const MARK: &str = "TEST_OF_HANDOFF";
 /// How long a test waits for an event that must come: generous, since it is only ever reached when it does not come.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -419,6 +419,11 @@ impl KeptAlive {
 pub struct Upgrading(Option<Child>);
 
 impl Upgrading {
+    /// The command's own process.
+    pub fn pid(&self) -> i32 {
+        self.0.as_ref().unwrap().id() as i32
+    }
+
     pub fn wait(mut self) -> Upgrade {
         let output = self.0.take().unwrap().wait_with_output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
