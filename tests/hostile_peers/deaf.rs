@@ -104,6 +104,7 @@ fn a_successor_that_is_not_heard_when_it_says_hello_warmed_ready_or_serving() {
             // It was not heard, but it was told to commit, and serves.
             assert_eq!(scene.service.wait_until_served(), next.pid, "{stage}");
             assert!(page.word().is_committed(), "{stage}");
+            scene.incumbent.send(Message::Commit(Commit { id }));
             scene.incumbent.dies();
         } else {
             // It has nothing to serve; when its supervisor has ended, it goes, and is not killed.
