@@ -15,12 +15,14 @@ use std::os::fd::{AsFd, AsRawFd};
 /// From here on the daemon can hear, and not be heard.
 fn turn_deaf(daemon: &Daemon) {
     shutdown(daemon.session.as_fd().as_raw_fd(), Shutdown::Read).unwrap();
-    let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid)).unwrap();
-    for mask in ["SigIgn:", "SigBlk:", "SigCgt:"] {
-        let mask = status.lines().find_map(|line| line.strip_prefix(mask)).unwrap().trim();
-        let has_pipe = u64::from_str_radix(mask, 16).unwrap() & 1 << (libc::SIGPIPE - 1) != 0;
-        assert!(!has_pipe, "SIGPIPE would not kill it: {status}");
-    }
+    // Every signal is blocked for the moment in which a thread is made.
+    wait_until("a process that SIGPIPE would kill", || {
+        let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid)).unwrap();
+        let has_pipe = |mask: &str| u64::from_str_radix(mask.trim(), 16).unwrap() & 1 << (libc::SIGPIPE - 1) != 0;
+        let masks = ["SigIgn:", "SigBlk:", "SigCgt:"];
+        let of = |line: &str| masks.iter().find_map(|mask| line.strip_prefix(mask)).is_some_and(has_pipe);
+        (!status.lines().any(of)).then_some(())
+    });
 }
 
 /// The incumbent was offered a handoff, and its supervisor, which did not hear what came then, ends.
