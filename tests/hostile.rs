@@ -99,6 +99,67 @@ fn an_incumbent_without_a_free_descriptor_refuses_and_can_be_replaced_later() {
     assert_eq!(next.result, "committed", "{next:?}");
 }
 
+/// CPU time that a process has used, in ticks of 10 ms.
+fn ticks(pid: i32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+#[test]
+fn a_connection_that_can_not_be_accepted_is_not_tried_without_end() {
+    use handoff::sys::seqpacket::{Received, Seqpacket};
+    let service = Service::start(&programs().kv_a);
+    let incumbent = service.daemon_pid();
+    support::limit_descriptors(incumbent, 3);
+    let waiting = Seqpacket::connect(&service.path("run/kv.control")).unwrap();
+    let before = ticks(incumbent);
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let used = ticks(incumbent) - before;
+    assert!(used < 20, "{used} ticks of 200 while nothing can be done");
+    assert!(matches!(waiting.receive(&mut [0; 4096]), Ok(Received::Nothing)));
+    support::limit_descriptors(incumbent, 512);
+    wait_until("an answer", || matches!(waiting.receive(&mut [0; 4096]), Ok(Received::Packet(_))).then_some(()));
+    let next = service.upgrade(&programs().kv_b, &[]);
+    assert_eq!(next.result, "committed", "{next:?}");
+}
+
+#[test]
+fn an_incumbent_without_a_thread_for_its_helper_serves_on_and_can_be_replaced_later() {
+    let service = Service::start_faulty("no-threads");
+    let incumbent = service.daemon_pid();
+    // A client that is connected all the time: a drain would end it.
+    let mut client = support::KeptAlive::connect(service.address);
+    assert!(client.ask("SET before 1").starts_with("OK "));
+    let none_left = service.path("data/no-threads");
+    for _ in 0..2 {
+        std::fs::write(&none_left, "").unwrap();
+        let upgrade = service.upgrade(&programs().kv_b, &[]);
+        assert_eq!((upgrade.code, upgrade.result.as_str()), (10, "rolled_back"), "{upgrade:?}");
+        assert!(upgrade.reason.contains("start the helper thread"), "{}", upgrade.reason);
+        assert_eq!(client.ask("GET before"), "VALUE 1");
+        std::fs::remove_file(&none_left).unwrap();
+    }
+    assert_eq!(service.daemon_pid(), incumbent);
+    drop(client);
+    let next = service.upgrade(&programs().kv_b, &[]);
+    assert_eq!(next.result, "committed", "{next:?}");
+    assert_eq!(service.ask("GET before").as_deref(), Some("VALUE 1"));
+}
+
+#[test]
+fn a_successor_without_a_thread_for_its_helper_is_not_begun_with() {
+    let service = Service::start(&programs().kv_a);
+    let incumbent = service.daemon_pid();
+    let mut client = support::KeptAlive::connect(service.address);
+    assert!(client.ask("SET before 1").starts_with("OK "));
+    std::fs::write(service.path("data/no-threads"), "").unwrap();
+    let upgrade = service.upgrade(&service.faulty("no-threads"), &[]);
+    assert_eq!((upgrade.code, upgrade.result.as_str()), (10, "rolled_back"), "{upgrade:?}");
+    assert!(upgrade.reason.contains("start the helper thread"), "{}", upgrade.reason);
+    assert_eq!((client.ask("GET before").as_str(), service.daemon_pid()), ("VALUE 1", incumbent));
+}
+
 #[test]
 fn a_stop_starts_nothing_although_nobody_is_left_to_resume() {
     let mut service = Service::start_faulty("slow-drain=600000");

@@ -21,18 +21,26 @@
  *   seal-writes=KIB     writes a file of this size at the seal, and fails if it can not
  *   open-writes=KIB     the same after begin, and exits if it can not
  *   open-waits          makes a file "opening" in the data directory after begin, and waits until somebody removes it
- *   logs                writes the library's log to standard error; also behind another one, as in slow-drain=2000,logs
+ *   no-threads          no thread can be made while there is a file "no-threads" in the data directory
+ *
+ * Also behind another one, as in slow-drain=2000,logs:
+ *
+ *   logs                writes the library's log to standard error
+ *   storm               a signal interrupts the main thread every 200 us; its handler does not restart system calls
  */
 #define _GNU_SOURCE
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <handoff.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -55,7 +63,8 @@ static int is_fault_once(const char *name) {
 static void sleep_if(const char *name) {
     if (strncmp(fault(), name, strlen(name)) != 0) return;
     long ms = atol(fault() + strlen(name));
-    nanosleep(&(struct timespec){ms / 1000, ms % 1000 * 1000000}, NULL);
+    struct timespec left = {ms / 1000, ms % 1000 * 1000000};
+    while (nanosleep(&left, &left) != 0 && errno == EINTR) {}
 }
 
 /* Writes a file of KIB if the fault is "<name>KIB", and removes it again.  The text says why that failed. */
@@ -71,6 +80,34 @@ static bool write_if(const char *name, char *why, size_t size) {
     unlink(path);
     close(fd);
     return ok;
+}
+
+/* Stands before that of the C library, for the library, too. */
+int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *), void *argument) {
+    int (*create)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
+    char path[sizeof data_dir + 16];
+    snprintf(path, sizeof path, "%s/no-threads", data_dir);
+    if (is_fault("no-threads") && access(path, F_OK) == 0) return EAGAIN;
+    *(void **)&create = dlsym(RTLD_NEXT, "pthread_create");
+    /* A storm is for the thread that calls the library. */
+    sigset_t storm, before;
+    sigemptyset(&storm);
+    sigaddset(&storm, SIGALRM);
+    pthread_sigmask(SIG_BLOCK, &storm, &before);
+    int result = create(thread, attributes, start, argument);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return result;
+}
+
+static volatile sig_atomic_t interruptions;
+
+static void on_alarm(int signal) { (void)signal; interruptions++; }
+
+static void start_storm(void) {
+    struct sigaction action = {.sa_handler = on_alarm};
+    struct itimerval often = {.it_interval = {.tv_usec = 200}, .it_value = {.tv_usec = 200}};
+    sigaction(SIGALRM, &action, NULL);
+    setitimer(ITIMER_REAL, &often, NULL);
 }
 
 static void print(void *user, int32_t level, const char *target, const char *text) {
@@ -95,6 +132,7 @@ static int faulty_detect_role(const handoff_config *c, handoff **h, char *err, s
         signal(SIGSEGV, SIG_DFL);
         raise(SIGSEGV);
     }
+    if (strstr(fault(), "storm")) start_storm();
     if (strstr(fault(), "logs")) handoff_set_log((handoff_config *)c, print, NULL, NULL);
     return handoff_detect_role(c, h, err, size);
 }
@@ -148,6 +186,7 @@ static int faulty_done(handoff *h, uint64_t id) {
     int result;
     sleep_if("slow-drain=");
     result = handoff_done(h, id);
+    if (interruptions) fprintf(stderr, "interrupted %ld times\n", (long)interruptions);
     if (strncmp(fault(), "slow-drain=", 11) == 0) {
         char path[sizeof data_dir + 16];
         snprintf(path, sizeof path, "%s/drained", data_dir);

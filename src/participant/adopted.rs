@@ -12,8 +12,12 @@ impl Core {
     /// Somebody connects to the control path.
     pub(super) fn greet(&mut self) {
         let hello = self.hello(Side::Incumbent);
-        for asking in self.control.greet(&hello) {
+        let (asking, accepted) = self.control.greet(&hello);
+        for asking in asking {
             let _ = add(&self.sources, asking, Source::Asking); // not watched, it is not adopted; it asks again
+        }
+        if let Err(error) = accepted {
+            self.rest_control(&error);
         }
     }
 

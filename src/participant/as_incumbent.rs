@@ -180,6 +180,14 @@ impl Core {
         Ok(())
     }
 
+    /// The drain of which the application has not heard yet can not be: nobody would attend to it.
+    pub(super) fn refuse_drain(&mut self, error: &Error) {
+        if self.events.is_pending() && self.incumbent_phase() == Some(Phase::Draining) {
+            self.events.cancel();
+            self.feed_incumbent(Input::HookFailed(error.to_string()));
+        }
+    }
+
     pub(super) fn incumbent(&self) -> Option<&Incumbent> {
         match &self.machine {
             Machine::Incumbent(machine) => Some(machine),

@@ -7,6 +7,7 @@ use crate::protocol::Message;
 use crate::protocol::message::{Adopt, Hello, Reject, RejectCode, VERSION_MAX, VERSION_MIN};
 use crate::sys::control::{self, ControlListener, PreparedControl};
 use crate::sys::seqpacket::{Credentials, Seqpacket};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::time::Instant;
@@ -73,16 +74,22 @@ impl Control {
         self.listener.as_ref().map(AsFd::as_fd)
     }
 
-    /// Greets everybody who connects; those who may adopt this daemon are to be watched.
-    pub(super) fn greet(&mut self, hello: &Hello) -> Vec<BorrowedFd<'_>> {
+    /// Greets everybody who connects; those who may adopt this daemon are to be watched. With an error if somebody waits who
+    /// can not be accepted now.
+    pub(super) fn greet(&mut self, hello: &Hello) -> (Vec<BorrowedFd<'_>>, io::Result<()>) {
         self.asking.retain(|asking| asking.since.elapsed() < HELLO_TIMEOUT);
         let before = self.asking.len();
-        while let Some(Ok(Some((socket, peer)))) = self.listener.as_ref().map(ControlListener::accept) {
-            self.asking.extend(welcome(socket, peer, hello));
-        }
+        let accepted = loop {
+            match self.listener.as_ref().map_or(Ok(None), ControlListener::accept) {
+                Ok(Some((socket, peer))) => self.asking.extend(welcome(socket, peer, hello)),
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
         let excess = self.asking.len().saturating_sub(ASKING_MAX);
         self.asking.drain(..excess);
-        self.asking[before.saturating_sub(excess)..].iter().map(|asking| asking.channel.as_fd()).collect()
+        let new = &self.asking[before.saturating_sub(excess)..];
+        (new.iter().map(|asking| asking.channel.as_fd()).collect(), accepted)
     }
 
     /// The session of a supervisor that adopts this daemon. The descriptor of one that has gone is closed here.

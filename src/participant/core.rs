@@ -7,7 +7,7 @@ use super::fence::WriteFence;
 use super::listeners::InheritedListeners;
 use crate::channel::{Channel, Incoming};
 use crate::error::{Error, Result};
-use crate::limits::{CONTROL_RETRY, FRAMES_READ_MAX, PROGRESS_INTERVAL};
+use crate::limits::{ACCEPT_RETRY, CONTROL_RETRY, FRAMES_READ_MAX, PROGRESS_INTERVAL};
 use crate::protocol::incumbent::{self, Incumbent};
 use crate::protocol::message::{Hello, Message, Sealed, Side, VERSION_MAX, VERSION_MIN, capability};
 use crate::protocol::successor::{self, Successor};
@@ -38,6 +38,7 @@ pub(super) enum Timer {
     Successor(successor::Timer),
     Incumbent(incumbent::Timer),
     Control,
+    Accept,
 }
 
 /// What only the owner's thread may do.
@@ -349,6 +350,7 @@ impl Core {
             (Timer::Successor(timer), Machine::Successor(_)) => self.feed_successor(successor::Input::Timer(timer)),
             (Timer::Incumbent(timer), Machine::Incumbent(_)) => self.feed_incumbent(incumbent::Input::Timer(timer)),
             (Timer::Control, _) => self.publish_control(),
+            (Timer::Accept, _) => self.watch_control(),
             _ => {} // of the machine that this process had before
         }
     }
@@ -422,6 +424,21 @@ impl Core {
                 Err(error.to_string())
             }
         };
+    }
+
+    /// Nobody can be accepted, most likely because `RLIMIT_NOFILE` is reached: whoever waits would wake us without end.
+    pub(super) fn rest_control(&mut self, error: &std::io::Error) {
+        tracing::debug!(target: "handoff", %error, "cannot accept on the control path; trying again");
+        if let Some(listener) = self.control.listener() {
+            remove(&self.sources, listener);
+        }
+        self.timers.arm(Timer::Accept, monotonic_ns() + nanoseconds(ACCEPT_RETRY));
+    }
+
+    fn watch_control(&mut self) {
+        if let Some(listener) = self.control.listener() {
+            let _ = add(&self.sources, listener, Source::Control); // watched already: bound again in between
+        }
     }
 
     /// Binds the control path again if another process has it, or has removed it.

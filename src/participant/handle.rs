@@ -240,8 +240,13 @@ impl Participant {
             core.in_handoff()
         })?;
         // Before the application hears of a drain: its pause must not pay for the thread.
-        self.lock_help().adjust(&self.shared, in_handoff);
-        let event = self.shared.with(|core| core.next_event(stopping))??;
+        let helped = self.lock_help().adjust(&self.shared, in_handoff);
+        let event = self.shared.with(|core| {
+            if let Err(error) = helped {
+                core.refuse_drain(&error);
+            }
+            core.next_event(stopping)
+        })??;
         if event.is_some_and(|event| event.kind == EventKind::Resume) {
             self.watch_children()?;
         }
@@ -268,9 +273,9 @@ impl Participant {
     fn leave(&self) -> Result<()> {
         let in_handoff = self.shared.with(|core| core.in_handoff())?;
         let mut help = self.lock_help();
-        help.adjust(&self.shared, in_handoff);
+        let helped = help.adjust(&self.shared, in_handoff);
         help.owner_leaves();
-        Ok(())
+        helped
     }
 
     fn lock_help(&self) -> std::sync::MutexGuard<'_, Help> {
@@ -297,7 +302,8 @@ struct Inside<'a> {
 
 impl Drop for Inside<'_> {
     fn drop(&mut self) {
-        let _ = self.participant.leave(); // poisoned: the next call says so
+        // Poisoned: the next call says so. Without a helper the drain is refused, and a successor was never made.
+        let _ = self.participant.leave();
     }
 }
 
@@ -311,7 +317,7 @@ impl Drop for Participant {
         }
         // A successor that goes away must not be waited for.
         let _ = self.shared.with(|core| core.feed_successor(successor::Input::Stop));
-        self.lock_help().adjust(&self.shared, false);
+        let _ = self.lock_help().adjust(&self.shared, false); // to end it can not fail
     }
 }
 

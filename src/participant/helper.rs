@@ -115,23 +115,17 @@ impl Help {
         }
     }
 
-    /// A helper lives exactly as long as a handoff.
-    pub(super) fn adjust(&mut self, shared: &Arc<Shared>, in_handoff: bool) {
+    /// A helper lives exactly as long as a handoff. An error: it can not be started now.
+    pub(super) fn adjust(&mut self, shared: &Arc<Shared>, in_handoff: bool) -> Result<()> {
         if in_handoff && self.helper.is_none() && !self.disabled {
-            match Helper::start(shared) {
-                Ok(helper) => {
-                    self.attention = Some(helper.attention());
-                    self.helper = Some(helper);
-                }
-                Err(error) => {
-                    self.disabled = true;
-                    tracing::warn!(target: "handoff", %error, "no helper thread: no heartbeats while hooks run");
-                }
-            }
+            let helper = Helper::start(shared)?;
+            self.attention = Some(helper.attention());
+            self.helper = Some(helper);
         } else if !in_handoff && self.helper.is_some() {
             self.attention = None;
             self.helper = None;
         }
+        Ok(())
     }
 }
 

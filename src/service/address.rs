@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use crate::error::{Error, Result};
-use crate::limits::LISTEN_BACKLOG;
+use crate::limits::{BACKLOG_EXPECTED, LISTEN_BACKLOG};
 use crate::sys::fd::advice;
 use crate::sys::listener;
 use nix::sys::socket::{SockType, getsockopt, sockopt};
@@ -152,6 +152,23 @@ fn address_of(fd: BorrowedFd<'_>) -> io::Result<String> {
 }
 
 impl ListenSpec {
+    /// What to know if the kernel cuts the backlog to fewer connections than should find room in it.
+    pub fn backlog_warning(&self) -> Option<String> {
+        self.cut_to(listener::longest_backlog()?)
+    }
+
+    fn cut_to(&self, allowed: u32) -> Option<String> {
+        let wanted = self.backlog.unwrap_or(BACKLOG_EXPECTED);
+        let cut = allowed < wanted && !matches!(self.address, Address::Udp(_));
+        cut.then(|| {
+            format!(
+                "listener '{}': {allowed} clients may wait while nobody accepts, not {wanted}: net.core.somaxconn is {allowed}; \
+                 more are refused or delayed (sysctl net.core.somaxconn={wanted})",
+                self.name
+            )
+        })
+    }
+
     /// Names who listens on a Unix socket; for TCP the binding itself did.
     fn with_owner(&self, error: io::Error) -> io::Error {
         match &self.address {
@@ -284,6 +301,17 @@ mod tests {
             let error = text.parse::<ListenSpec>().expect_err(text).to_string();
             assert!(error.contains(hint), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn says_when_the_kernel_cuts_the_backlog() {
+        let warning = |text: &str, allowed| text.parse::<ListenSpec>().unwrap().cut_to(allowed);
+        let text = warning("a=127.0.0.1:0", 128).unwrap();
+        assert!(text.contains("'a': 128 ") && text.contains("not 4096"), "{text}");
+        assert_eq!(warning("a=127.0.0.1:0", 4096), None);
+        assert_eq!(warning("a=unix:/x,backlog=16", 128), None);
+        assert!(warning("a=unix:/x,backlog=129", 128).is_some());
+        assert_eq!(warning("a=udp:127.0.0.1:0", 1), None);
     }
 
     #[test]

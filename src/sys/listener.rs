@@ -69,6 +69,11 @@ pub fn listen_again(fd: BorrowedFd<'_>, backlog: u32) -> io::Result<()> {
     Ok(())
 }
 
+/// The longest backlog that the kernel allows here, `net.core.somaxconn`; None if it can not be seen.
+pub fn longest_backlog() -> Option<u32> {
+    fs::read_to_string("/proc/sys/net/core/somaxconn").ok()?.trim().parse().ok()
+}
+
 /// The address of a socket for people: `127.0.0.1:4711`, `[::1]:80`, `unix:/path`, `unix:@name`
 /// (abstract), `unix:` (without a name) (getsockname(2)).
 pub fn local_address(fd: BorrowedFd<'_>) -> io::Result<String> {

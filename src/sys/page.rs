@@ -15,6 +15,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::{fs, io};
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl, posix_fallocate};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
@@ -207,11 +208,16 @@ impl Drop for DecisionPage {
 fn create_file(path: &Path) -> io::Result<OwnedFd> {
     let what = |e| file_context(e, format_args!("cannot create decision page {}", path.display()));
     let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path).map_err(what)?;
-    if let Err(errno) = posix_fallocate(&file, 0, PAGE_BYTES as libc::off_t) {
-        let _ = fs::remove_file(path);
-        return Err(what(errno.into()));
+    loop {
+        match posix_fallocate(&file, 0, PAGE_BYTES as libc::off_t) {
+            Ok(()) => return Ok(file.into()),
+            Err(Errno::EINTR) => {} // some kernels' tmpfs gives up for any signal
+            Err(errno) => {
+                let _ = fs::remove_file(path);
+                return Err(what(errno.into()));
+            }
+        }
     }
-    Ok(file.into())
 }
 
 fn create_memfd() -> io::Result<OwnedFd> {

@@ -117,6 +117,12 @@ impl Scene {
         socket.send(&bytes, &fds).unwrap();
     }
 
+    /// Ends our session with the incumbent.
+    pub fn hang_up(&mut self) {
+        let (ours, _) = Seqpacket::pair().unwrap();
+        self.incumbent.session = Channel::new(ours);
+    }
+
     pub fn serves(&self, what: &str) {
         assert_eq!(self.service.wait_until_served(), self.incumbent.pid, "{what}");
         assert_eq!(self.service.ask("GET before").as_deref(), Some("VALUE 1"), "{what}");

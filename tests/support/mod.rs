@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 #[path = "../../src/bin/handoff/demo/load.rs"]
 pub mod load;
 
-const MARK: &str = "TEST_OF_HANDOFF";
+pub const MARK: &str = "TEST_OF_HANDOFF";
 /// How long a test waits for an event that must come: generous, since it is only ever reached when it does not come.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -191,6 +191,8 @@ pub struct Service {
     pub address: SocketAddr,
     /// The supervisor's socket, if it is not in the runtime directory.
     pub socket: Option<PathBuf>,
+    /// The soft limit of descriptors under which the supervisor is started, if it is not ours.
+    pub soft_descriptors: Option<u64>,
 }
 
 impl Service {
@@ -211,14 +213,19 @@ impl Service {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("data")).unwrap();
         let mark = dir.path().display().to_string();
-        Self { dir, mark, run: None, address: "127.0.0.1:1".parse().unwrap(), socket: None }
+        Self { dir, mark, run: None, address: "127.0.0.1:1".parse().unwrap(), socket: None, soft_descriptors: None }
     }
 
     /// Runs `program` here, and waits until it serves.
     pub fn launch(&mut self, program: &Path, arguments: &[&str]) {
         let stderr = fs::File::create(self.path("run.stderr")).unwrap();
-        let child = self
-            .command("run")
+        let mut command = self.command("run");
+        if let Some(soft) = self.soft_descriptors {
+            command = self.other_command("prlimit");
+            command.arg(format!("--nofile={soft}:")).args([self.command("run").get_program()]);
+            command.args(self.command("run").get_args());
+        }
+        let child = command
             .args(["--listen", "kv=127.0.0.1:0", "--listen", "echo=127.0.0.1:0", "--data-dir"])
             .arg(self.path("data"))
             .args(arguments)
@@ -384,10 +391,39 @@ impl Drop for Service {
     }
 }
 
+/// A client that keeps its connection: a drain would tell it to hang up.
+pub struct KeptAlive {
+    stream: std::net::TcpStream,
+    replies: std::io::BufReader<std::net::TcpStream>,
+}
+
+impl KeptAlive {
+    pub fn connect(address: SocketAddr) -> Self {
+        let stream = std::net::TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let replies = std::io::BufReader::new(stream.try_clone().unwrap());
+        Self { stream, replies }
+    }
+
+    /// The reply as it came, without its end of line.
+    pub fn ask(&mut self, request: &str) -> String {
+        use std::io::{BufRead, Write};
+        let mut reply = String::new();
+        self.stream.write_all(format!("{request}\n").as_bytes()).unwrap();
+        self.replies.read_line(&mut reply).unwrap();
+        reply.trim_end().to_owned()
+    }
+}
+
 /// An upgrade that is under way.
 pub struct Upgrading(Option<Child>);
 
 impl Upgrading {
+    /// The command's own process.
+    pub fn pid(&self) -> i32 {
+        self.0.as_ref().unwrap().id() as i32
+    }
+
     pub fn wait(mut self) -> Upgrade {
         let output = self.0.take().unwrap().wait_with_output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();

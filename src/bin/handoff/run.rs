@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use handoff::Error;
-use handoff::service::address::check_all;
+use handoff::service::address::{ListenSpec, check_all};
 use handoff::service::instance::Instance;
 use handoff::service::paths::{RuntimeDir, check_data_dir, check_name, name_of};
 use handoff::service::signals::Signals;
@@ -67,6 +67,9 @@ fn supervise(args: &RunArgs, output: &Output) -> Result<u8, Failure> {
     for listener in service.status().listeners {
         let text = format!("{} is {}", listener.name, listener.address);
         output.say("listening", &name, &text, json!({ "name": listener.name, "address": listener.address }));
+    }
+    for text in args.listen.iter().filter_map(ListenSpec::backlog_warning) {
+        output.say("warning", &name, &text, json!({}));
     }
     service.start();
     let mut host = Host {
