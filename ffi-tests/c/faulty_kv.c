@@ -7,6 +7,8 @@
  *   segv                the same, by SIGSEGV
  *   hang-before-hello   never calls the library
  *   slow-warm=MS        sleeps before it waits for begin
+ *   crash-warm          dies of SIGSEGV instead of waiting for begin
+ *   crash-committed     dies of SIGSEGV once it has committed, before it serves
  *   slow-open=MS        sleeps after begin, with the lock held
  *   hang-open           never comes back from it
  *   unhealthy           is ready, and says that it is not well
@@ -82,6 +84,11 @@ static void hang(void) {
     for (;;) pause();
 }
 
+static void crash(void) {
+    signal(SIGSEGV, SIG_DFL);
+    raise(SIGSEGV);
+}
+
 /* A child that keeps everything that it inherited. */
 static void leave_child(void) {
     if (fork() == 0) hang();
@@ -91,16 +98,14 @@ static int faulty_detect_role(const handoff_config *c, handoff **h, char *err, s
     if (getenv("HANDOFF_DATA_DIR")) snprintf(data_dir, sizeof data_dir, "%s", getenv("HANDOFF_DATA_DIR"));
     if (is_fault("exit-before-hello")) _exit(7);
     if (is_fault("hang-before-hello")) hang();
-    if (is_fault("segv")) {
-        signal(SIGSEGV, SIG_DFL);
-        raise(SIGSEGV);
-    }
+    if (is_fault("segv")) crash();
     if (strstr(fault(), "logs")) handoff_set_log((handoff_config *)c, print, NULL, NULL);
     return handoff_detect_role(c, h, err, size);
 }
 
 static int faulty_wait_for_begin(handoff *h, int timeout_ms) {
     sleep_if("slow-warm=");
+    if (is_fault("crash-warm")) crash();
     int result = handoff_wait_for_begin(h, timeout_ms);
     sleep_if("slow-open=");
     if (is_fault("open-waits")) {
@@ -128,6 +133,7 @@ static int faulty_announce_ready(handoff *h, const handoff_readiness *r, int tim
         changed.detail = "told to be unhealthy";
     }
     int result = handoff_announce_ready(h, &changed, timeout_ms);
+    if (is_fault("crash-committed")) crash();
     if (is_fault("fork-serving")) leave_child();
     return result;
 }

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 #[path = "../../src/bin/handoff/demo/load.rs"]
 pub mod load;
+pub mod watch;
 
 const MARK: &str = "TEST_OF_HANDOFF";
 /// How long a test waits for an event that must come: generous, since it is only ever reached when it does not come.
@@ -155,6 +156,18 @@ pub fn thaw(pid: i32) {
     signal(pid, SIGCONT);
 }
 
+/// A signal for a process that may have ended by itself meanwhile; false if it has.
+pub fn signal_if_there(pid: i32, signal: i32) -> bool {
+    // SAFETY: as in `signal`; a pid is not given again within the moments since it was looked up.
+    unsafe { libc_kill(pid, signal) == 0 }
+}
+
+/// Children of a process, zombies included.
+pub fn children(pid: i32) -> Vec<i32> {
+    let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
 /// Whether the main thread sleeps in poll(2) or epoll_wait(2).
 pub fn waits(pid: i32) -> bool {
     let wchan = fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default();
@@ -173,6 +186,18 @@ pub fn open_descriptors(pid: i32) -> usize {
 }
 
 // ---- a service
+
+/// One request to a store on a connection of its own; none if it failed, or nobody answered for a second.
+pub fn ask(address: SocketAddr, request: &str) -> Option<String> {
+    use std::io::{BufRead, BufReader, Write};
+    let mut stream = std::net::TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    stream.write_all(format!("{request}\n").as_bytes()).ok()?;
+    let mut reply = String::new();
+    BufReader::new(stream).read_line(&mut reply).ok()?;
+    let reply = reply.trim_end().trim_end_matches(" CLOSE").to_owned();
+    (!reply.is_empty() && reply != "CLOSE").then_some(reply)
+}
 
 /// What `handoff upgrade` said.
 #[derive(Debug)]
@@ -216,7 +241,8 @@ impl Service {
 
     /// Runs `program` here, and waits until it serves.
     pub fn launch(&mut self, program: &Path, arguments: &[&str]) {
-        let stderr = fs::File::create(self.path("run.stderr")).unwrap();
+        // Appended: what a supervisor before this one said stays readable.
+        let stderr = fs::File::options().create(true).append(true).open(self.path("run.stderr")).unwrap();
         let child = self
             .command("run")
             .args(["--listen", "kv=127.0.0.1:0", "--listen", "echo=127.0.0.1:0", "--data-dir"])
@@ -320,6 +346,11 @@ impl Service {
         run.wait().unwrap();
     }
 
+    /// Reaps a supervisor that was killed.
+    pub fn reap_supervisor(&mut self) {
+        self.run.take().unwrap().wait().unwrap();
+    }
+
     /// Who answers on the service's address.
     pub fn ping(&self) -> Option<(i32, String)> {
         let reply = self.ask("PING")?;
@@ -327,16 +358,9 @@ impl Service {
         Some((words.next()?.parse().ok()?, words.next()?.to_owned()))
     }
 
-    /// One request on a connection of its own; none if it failed, or nobody answered for a second.
+    /// As [`ask`].
     pub fn ask(&self, request: &str) -> Option<String> {
-        use std::io::{BufRead, BufReader, Write};
-        let mut stream = std::net::TcpStream::connect(self.address).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-        stream.write_all(format!("{request}\n").as_bytes()).ok()?;
-        let mut reply = String::new();
-        BufReader::new(stream).read_line(&mut reply).ok()?;
-        let reply = reply.trim_end().trim_end_matches(" CLOSE").to_owned();
-        (!reply.is_empty() && reply != "CLOSE").then_some(reply)
+        ask(self.address, request)
     }
 
     /// Waits until somebody serves reads and writes.
