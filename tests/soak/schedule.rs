@@ -96,28 +96,30 @@ const GOOD: &[Binary] = &[
     Binary::Faulty("slow-drain=30"),
     Binary::Faulty("slow-drain=300"),
     Binary::Faulty("seal-progress=20000"),
-    // As an incumbent it fails once; the next handoff then is a good one.
-    Binary::Faulty("drain-fails"),
-    Binary::Faulty("seal-fails"),
 ];
 
-/// A bad binary, the arguments that shorten the wait for it, the outcome, and whether it makes clients wait.
-const BAD: &[(Binary, &[&str], i32, bool)] = &[
-    (Binary::Missing, &[], REFUSED, false),
-    (Binary::Faulty("exit-before-hello"), &[], ROLLED_BACK, false),
-    (Binary::Faulty("segv"), &[], ROLLED_BACK, false),
-    (Binary::Faulty("hang-before-hello"), &["--hello-timeout", "500ms"], ROLLED_BACK, false),
-    (Binary::Faulty("crash-warm"), &[], ROLLED_BACK, false),
-    (Binary::Faulty("unhealthy"), &[], ROLLED_BACK, false),
-    (Binary::Faulty("old-revision"), &[], ROLLED_BACK, false),
-    (Binary::Faulty("hang-open"), &["--ready-timeout", "500ms"], ROLLED_BACK, true),
-    (Binary::Faulty("fork-open"), &["--ready-timeout", "500ms"], ROLLED_BACK, true),
-    (Binary::Faulty("crash-committed"), &[], REVERTED, false),
+/// Good as a successor; as an incumbent it fails once, so that the next upgrade is rolled back.
+const GOOD_AT_FIRST: &[Binary] = &[Binary::Faulty("drain-fails"), Binary::Faulty("seal-fails")];
+
+/// A bad binary, the arguments that shorten the wait for it, the outcome, whether it makes clients wait, and how many of
+/// [`PHASES`] an upgrade to it comes to.
+const BAD: &[(Binary, &[&str], i32, bool, usize)] = &[
+    (Binary::Missing, &[], REFUSED, false, 1),
+    (Binary::Faulty("exit-before-hello"), &[], ROLLED_BACK, false, 1),
+    (Binary::Faulty("segv"), &[], ROLLED_BACK, false, 1),
+    (Binary::Faulty("hang-before-hello"), &["--hello-timeout", "500ms"], ROLLED_BACK, false, 1),
+    (Binary::Faulty("crash-warm"), &[], ROLLED_BACK, false, 2),
+    (Binary::Faulty("unhealthy"), &[], ROLLED_BACK, false, 5),
+    (Binary::Faulty("old-revision"), &[], ROLLED_BACK, false, 5),
+    (Binary::Faulty("hang-open"), &["--ready-timeout", "500ms"], ROLLED_BACK, true, 5),
+    (Binary::Faulty("fork-open"), &["--ready-timeout", "500ms"], ROLLED_BACK, true, 5),
+    (Binary::Faulty("crash-committed"), &[], REVERTED, false, 6),
 ];
 
-/// As `handoff status` names them.
+/// As `handoff status` names them, in their order; those of a handoff that commits, and the way back.
 pub const PHASES: &[&str] =
     &["waiting for Hello", "warming", "draining", "sealing", "opening", "committing", "retiring", "rolling back"];
+const PHASES_TO_COMMIT: usize = 7;
 
 /// The rounds of a seed, without end.
 pub struct Schedule {
@@ -147,13 +149,16 @@ impl Schedule {
         from[self.below(from.len() as u64) as usize]
     }
 
-    fn blow(&mut self) -> Blow {
+    /// For an upgrade that comes through the first of [`PHASES`].
+    fn blow(&mut self, phases: usize) -> Blow {
         let role = self.pick(&[Role::Supervisor, Role::Incumbent, Role::Successor]);
         let kills = (role != Role::Supervisor || SUPERVISOR_RESTARTS) && self.below(2) == 0;
         let kind = if kills { Kind::Kill } else { self.stall() };
-        let moment = match self.below(4) {
+        let later_us = self.below(3) * self.below(1000);
+        let moment = match self.below(8) {
             0 => Moment::After(self.below(800)),
-            _ => Moment::Phase(self.pick(PHASES), self.below(3) * self.below(1000)),
+            1 => Moment::Phase("rolling back", later_us),
+            _ => Moment::Phase(self.pick(&PHASES[..phases]), later_us),
         };
         Blow { kind, role, moment }
     }
@@ -164,9 +169,9 @@ impl Schedule {
         Kind::Stall(20 + self.below(most))
     }
 
-    fn blows(&mut self) -> Vec<Blow> {
+    fn blows(&mut self, phases: usize) -> Vec<Blow> {
         let count = self.pick(&[0, 0, 1, 1, 1, 1, 1, 2]);
-        let mut blows: Vec<Blow> = (0..count).map(|_| self.blow()).collect();
+        let mut blows: Vec<Blow> = (0..count).map(|_| self.blow(phases)).collect();
         // In the order in which they come.
         blows.sort_by_key(|blow| match blow.moment {
             Moment::After(_) => None,
@@ -186,16 +191,19 @@ impl Iterator for Schedule {
 
     fn next(&mut self) -> Option<Round> {
         self.number += 1;
-        let good = (self.pick(GOOD), &[][..], COMMITTED, false);
-        let bad = self.pick(BAD);
-        let (binary, arguments, code, hangs) = if self.below(10) < 7 { good } else { bad };
+        let good = |binary| (binary, &[][..], COMMITTED, false, PHASES_TO_COMMIT);
+        let (binary, arguments, code, hangs, phases) = match self.below(20) {
+            0 => good(self.pick(GOOD_AT_FIRST)),
+            1..14 => good(self.pick(GOOD)),
+            _ => self.pick(BAD),
+        };
         let absence = self.pick(&[0, 0, 1]) * self.below(2_000);
         Some(Round {
             number: self.number,
             binary,
             arguments,
             expected: Expected { code, hangs },
-            blows: self.blows(),
+            blows: self.blows(phases),
             absence: Duration::from_millis(absence),
             rest: Duration::from_millis(self.below(30)),
         })

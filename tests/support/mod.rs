@@ -23,6 +23,14 @@ const MARK: &str = "TEST_OF_HANDOFF";
 /// How long a test waits for an event that must come: generous, since it is only ever reached when it does not come.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
+/// Of the supervisor's log, after a failure.
+const LINES_SHOWN: usize = 200;
+
+fn last_lines(text: &str, count: usize) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
+}
+
 /// Waits for something that must come true.
 pub fn wait_until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let until = Instant::now() + PATIENCE;
@@ -50,10 +58,13 @@ pub fn compile(name: &str, source: &str, flags: &[&str]) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(test.file_name().unwrap());
     fs::create_dir_all(&dir).unwrap();
-    let link = dir.join("libhandoff.so.0");
+    // Put into place by a rename: the same test program may run twice at once.
+    let own = |name: &str| dir.join(format!("{name}.{}", std::process::id()));
+    let link = own("libhandoff.so.0");
     let _ = fs::remove_file(&link);
     std::os::unix::fs::symlink(library(), &link).unwrap();
-    let program = dir.join(name);
+    fs::rename(link, dir.join("libhandoff.so.0")).unwrap();
+    let program = own(name);
     let output = Command::new("cc")
         .args(["-std=c11", "-O1", "-g", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-pthread"])
         .args(flags)
@@ -68,7 +79,8 @@ pub fn compile(name: &str, source: &str, flags: &[&str]) -> PathBuf {
         .output()
         .expect("a C compiler is needed: cc");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    program
+    fs::rename(program, dir.join(name)).unwrap();
+    dir.join(name)
 }
 
 /// The daemons that the tests use.
@@ -387,7 +399,7 @@ impl Service {
 impl Drop for Service {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("---- handoff run said:\n{}", self.stderr());
+            eprintln!("---- handoff run said last:\n{}", last_lines(&self.stderr(), LINES_SHOWN));
         }
         if let Some(mut run) = self.run.take() {
             let _ = run.kill();
