@@ -145,14 +145,15 @@ impl Core {
     /// The word is won: everybody may see it.
     pub(super) fn publish(&mut self) {
         self.publish_control();
-        if let Some(link) = &self.link {
-            link.page.set_serving();
-        }
         tracing::info!(target: "handoff", handoff_id = self.handoff_id().0, "commit");
     }
 
     /// The application serves: N tells everybody, and is O from here on.
     pub(super) fn become_incumbent(&mut self) {
+        // Not at the commit: O exits when it sees this, and the application may still die on its way here.
+        if let Some(link) = &self.link {
+            link.page.set_serving();
+        }
         let (committed_ns, control) = (self.committed_ns, self.published.clone());
         self.feed_successor(Input::Served { committed_ns, control });
         let Machine::Successor(machine) = &self.machine else { return };

@@ -17,10 +17,19 @@ use std::time::{Duration, Instant};
 
 #[path = "../../src/bin/handoff/demo/load.rs"]
 pub mod load;
+pub mod watch;
 
 pub const MARK: &str = "TEST_OF_HANDOFF";
 /// How long a test waits for an event that must come: generous, since it is only ever reached when it does not come.
 pub const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Of the supervisor's log, after a failure.
+const LINES_SHOWN: usize = 200;
+
+fn last_lines(text: &str, count: usize) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
+}
 
 /// Waits for something that must come true.
 pub fn wait_until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
@@ -49,10 +58,13 @@ pub fn compile(name: &str, source: &str, flags: &[&str]) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(test.file_name().unwrap());
     fs::create_dir_all(&dir).unwrap();
-    let link = dir.join("libhandoff.so.0");
+    // Put into place by a rename: the same test program may run twice at once.
+    let own = |name: &str| dir.join(format!("{name}.{}", std::process::id()));
+    let link = own("libhandoff.so.0");
     let _ = fs::remove_file(&link);
     std::os::unix::fs::symlink(library(), &link).unwrap();
-    let program = dir.join(name);
+    fs::rename(link, dir.join("libhandoff.so.0")).unwrap();
+    let program = own(name);
     let output = Command::new("cc")
         .args(["-std=c11", "-O1", "-g", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-pthread"])
         .args(flags)
@@ -67,7 +79,8 @@ pub fn compile(name: &str, source: &str, flags: &[&str]) -> PathBuf {
         .output()
         .expect("a C compiler is needed: cc");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    program
+    fs::rename(program, dir.join(name)).unwrap();
+    dir.join(name)
 }
 
 /// The daemons that the tests use.
@@ -155,6 +168,18 @@ pub fn thaw(pid: i32) {
     signal(pid, SIGCONT);
 }
 
+/// A signal for a process that may have ended by itself meanwhile; false if it has.
+pub fn signal_if_there(pid: i32, signal: i32) -> bool {
+    // SAFETY: as in `signal`; a pid is not given again within the moments since it was looked up.
+    unsafe { libc_kill(pid, signal) == 0 }
+}
+
+/// Children of a process, zombies included.
+pub fn children(pid: i32) -> Vec<i32> {
+    let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
 /// Whether the main thread sleeps in poll(2) or epoll_wait(2).
 pub fn waits(pid: i32) -> bool {
     let wchan = fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default();
@@ -173,6 +198,18 @@ pub fn open_descriptors(pid: i32) -> usize {
 }
 
 // ---- a service
+
+/// One request to a store on a connection of its own; none if it failed, or nobody answered for a second.
+pub fn ask(address: SocketAddr, request: &str) -> Option<String> {
+    use std::io::{BufRead, BufReader, Write};
+    let mut stream = std::net::TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    stream.write_all(format!("{request}\n").as_bytes()).ok()?;
+    let mut reply = String::new();
+    BufReader::new(stream).read_line(&mut reply).ok()?;
+    let reply = reply.trim_end().trim_end_matches(" CLOSE").to_owned();
+    (!reply.is_empty() && reply != "CLOSE").then_some(reply)
+}
 
 /// What `handoff upgrade` said.
 #[derive(Debug)]
@@ -218,7 +255,8 @@ impl Service {
 
     /// Runs `program` here, and waits until it serves.
     pub fn launch(&mut self, program: &Path, arguments: &[&str]) {
-        let stderr = fs::File::create(self.path("run.stderr")).unwrap();
+        // Appended: what a supervisor before this one said stays readable.
+        let stderr = fs::File::options().create(true).append(true).open(self.path("run.stderr")).unwrap();
         let mut command = self.command("run");
         if let Some(soft) = self.soft_descriptors {
             command = self.other_command("prlimit");
@@ -327,6 +365,11 @@ impl Service {
         run.wait().unwrap();
     }
 
+    /// Reaps a supervisor that was killed.
+    pub fn reap_supervisor(&mut self) {
+        self.run.take().unwrap().wait().unwrap();
+    }
+
     /// Who answers on the service's address.
     pub fn ping(&self) -> Option<(i32, String)> {
         let reply = self.ask("PING")?;
@@ -334,16 +377,9 @@ impl Service {
         Some((words.next()?.parse().ok()?, words.next()?.to_owned()))
     }
 
-    /// One request on a connection of its own; none if it failed, or nobody answered for a second.
+    /// As [`ask`].
     pub fn ask(&self, request: &str) -> Option<String> {
-        use std::io::{BufRead, BufReader, Write};
-        let mut stream = std::net::TcpStream::connect(self.address).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-        stream.write_all(format!("{request}\n").as_bytes()).ok()?;
-        let mut reply = String::new();
-        BufReader::new(stream).read_line(&mut reply).ok()?;
-        let reply = reply.trim_end().trim_end_matches(" CLOSE").to_owned();
-        (!reply.is_empty() && reply != "CLOSE").then_some(reply)
+        ask(self.address, request)
     }
 
     /// Waits until somebody serves reads and writes.
@@ -370,7 +406,7 @@ impl Service {
 impl Drop for Service {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("---- handoff run said:\n{}", self.stderr());
+            eprintln!("---- handoff run said last:\n{}", last_lines(&self.stderr(), LINES_SHOWN));
         }
         if let Some(mut run) = self.run.take() {
             let _ = run.kill();
