@@ -12,6 +12,7 @@ use crate::protocol::message::{Hello, Message, Sealed, Side, VERSION_MAX, VERSIO
 use crate::protocol::successor::{self, Successor};
 use crate::protocol::{Decide, HandoffId};
 use crate::sys::clock::{monotonic_ns, nanoseconds};
+use crate::sys::crash;
 use crate::sys::fork;
 use crate::sys::page::DecisionPage;
 use crate::sys::pidfd::Pidfd;
@@ -193,6 +194,11 @@ impl Core {
         add(&self.sources, stop, Source::Stop)
     }
 
+    /// Who this process is in the names of its steps.
+    pub(super) fn role(&self) -> char {
+        if matches!(self.machine, Machine::Successor(_)) { 'N' } else { 'O' }
+    }
+
     fn hello(&self, side: Side) -> Hello {
         let generation = match &self.machine {
             Machine::Successor(machine) => machine.generation(),
@@ -263,6 +269,7 @@ impl Core {
 
     fn on_message(&mut self, message: Message, fds: Vec<OwnedFd>) {
         tracing::trace!(target: "handoff", name = message.name(), handoff_id = message.id().0, "received");
+        crash::point(self.role(), format_args!("receive {}", message.name()));
         match &self.machine {
             Machine::Successor(_) => self.on_successor_message(message, fds),
             Machine::Incumbent(_) => self.on_incumbent_message(message, fds),
@@ -289,8 +296,13 @@ impl Core {
     /// Reads what O and N say to each other directly.
     pub(super) fn read_transfer(&mut self) {
         for _ in 0..FRAMES_READ_MAX {
+            let role = self.role();
             let Some(transfer) = self.link.as_mut().and_then(|link| link.transfer.as_mut()) else { return };
-            match (transfer.receive(), &self.machine) {
+            let incoming = transfer.receive();
+            if let Ok(Incoming::Message(message, ..)) = &incoming {
+                crash::point(role, format_args!("receive {} from the other daemon", message.name()));
+            }
+            match (incoming, &self.machine) {
                 (Ok(Incoming::Message(Message::Gate(gate), mut fds, _)), Machine::Successor(_))
                     if self.is_current(gate.id) =>
                 {
@@ -350,7 +362,8 @@ impl Core {
         }
         let [page, peer, transfer] = <[OwnedFd; 3]>::try_from(fds)
             .map_err(|fds| Error::Protocol(format!("{} descriptors came, not 3", fds.len())))?;
-        let page = DecisionPage::map(page).map_err(Error::system("map the decision page"))?;
+        let page = crash::around(self.role(), format_args!("map page"), || DecisionPage::map(page));
+        let page = page.map_err(Error::system("map the decision page"))?;
         if page.id() != id.0 {
             return Err(Error::Protocol(format!("the decision page is of handoff {}, not {id}", page.id())));
         }
@@ -374,6 +387,7 @@ impl Core {
     }
 
     pub(super) fn send(&mut self, message: &Message) {
+        let role = self.role();
         let Some(session) = &mut self.session else { return };
         let sent = match message {
             Message::SealProgress(_) if monotonic_ns() < self.progress_due_ns => return,
@@ -382,7 +396,7 @@ impl Core {
                 session.send_if_read(message)
             }
             Message::Heartbeat(_) => session.send_if_read(message),
-            _ => session.send(message, &[]),
+            _ => crash::around(role, format_args!("send {}", message.name()), || session.send(message, &[])),
         };
         // A peer that is gone shows as the end of the session, when its last messages are read.
         match sent {
@@ -391,9 +405,16 @@ impl Core {
         }
     }
 
+    /// Binds and listens under a temporary name.
+    pub(super) fn prepare_control(&mut self) -> Result<()> {
+        crash::around(self.role(), format_args!("bind control path"), || self.control.prepare())
+    }
+
     /// Puts the control path into its place, and tries again later if that fails: a commit stands.
     pub(super) fn publish_control(&mut self) {
-        self.published = match self.control.publish() {
+        let role = self.role();
+        let published = crash::around(role, format_args!("rename control path"), || self.control.publish());
+        self.published = match published {
             Ok(Some(listener)) => {
                 fork::withhold(listener);
                 add(&self.sources, listener, Source::Control).map_err(|error| error.to_string())
@@ -416,7 +437,7 @@ impl Core {
             fork::release(listener);
             remove(&self.sources, listener);
         }
-        match self.control.prepare() {
+        match self.prepare_control() {
             Ok(()) => self.publish_control(),
             Err(error) => tracing::warn!(target: "handoff", %error, "the control path can not be bound again"),
         }

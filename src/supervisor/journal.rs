@@ -4,6 +4,7 @@
 //! fsync'ed, because after a power loss there are no processes to find.
 
 use crate::error::{Error, Result};
+use crate::sys::crash;
 use crate::sys::fd::file_context;
 use crate::sys::pidfd::{Pidfd, start_time};
 use std::fmt::Write as _;
@@ -87,7 +88,10 @@ impl Journal {
 
     pub(super) fn write(&self, service: &str, build_id: &[u8], entry: &Entry) -> Result<()> {
         let text = self.text(service, build_id, entry);
-        let written = fs::write(&self.temporary, text).and_then(|()| fs::rename(&self.temporary, &self.path));
+        let written = fs::write(&self.temporary, text).and_then(|()| {
+            crash::point('S', format_args!("before rename journal"));
+            fs::rename(&self.temporary, &self.path)
+        });
         written.map_err(|error| {
             let _ = fs::remove_file(&self.temporary);
             Error::system("no journal")(file_context(error, format_args!("cannot write {}", self.path.display())))
