@@ -13,7 +13,6 @@ use crate::error::{Error, Result};
 use crate::limits::{LOCK_PATIENCE, REVISIONS_MAX};
 use crate::protocol::message::Readiness;
 use crate::protocol::successor;
-use crate::sys::crash;
 use crate::sys::env;
 use crate::sys::fork::{Witness, watch_forks};
 use std::os::fd::BorrowedFd;
@@ -309,10 +308,7 @@ impl Drop for Participant {
             return self.shared.forget();
         }
         // A successor that goes away must not be waited for.
-        let _ = self.shared.with(|core| {
-            crash::point(core.role(), format_args!("before close"));
-            core.feed_successor(successor::Input::Stop);
-        });
+        let _ = self.shared.with(|core| core.feed_successor(successor::Input::Stop));
         self.lock_help().adjust(&self.shared, false);
     }
 }

@@ -136,7 +136,7 @@ impl Engine {
 
     fn signal(&mut self, peer: Peer, signal: Signal) {
         let Some(process) = self.processes.peer(peer) else { return };
-        let signalled = crash::around('S', format_args!("{signal} to the {peer:?}"), || process.signal(signal));
+        let signalled = crash::around('S', format_args!("send {signal} to {peer:?}"), || process.signal(signal));
         if let Err(error) = signalled {
             trace::trouble(&self.service, Some(process.pid), &error.to_string());
         }

@@ -91,10 +91,19 @@ pub(super) enum Due {
 }
 
 /// What a process was when it died.
-#[derive(Debug)]
 enum Was {
     Peer(Peer),
     Leaving,
+}
+
+impl Was {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Peer(Peer::Incumbent) => "incumbent",
+            Self::Peer(Peer::Successor) => "successor",
+            Self::Leaving => "retired",
+        }
+    }
 }
 
 impl Processes {
@@ -302,7 +311,7 @@ impl Engine {
             end_members(process.pid); // while it is a zombie, the number is its own
         }
         process.clean_up();
-        let (status, text) = crash::around('S', format_args!("reap {was:?}"), || process.reap());
+        let (status, text) = crash::around('S', format_args!("reap {}", was.name()), || process.reap());
         self.remove_output(&mut process);
         let Was::Peer(peer) = was else { return };
         self.feed(Input::Died(peer, text.clone()));

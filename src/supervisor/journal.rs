@@ -47,6 +47,11 @@ pub(super) struct Entry {
 }
 
 impl Entry {
+    /// What tells it from the others of a handoff.
+    pub(super) fn kind(&self) -> &'static str {
+        if self.handoff.is_some() { "open" } else { "idle" }
+    }
+
     /// A process of the service that lives.
     pub(super) fn alive(&self) -> Option<Identity> {
         let successor = self.handoff.as_ref().map(|handoff| handoff.successor);
@@ -89,7 +94,7 @@ impl Journal {
     pub(super) fn write(&self, service: &str, build_id: &[u8], entry: &Entry) -> Result<()> {
         let text = self.text(service, build_id, entry);
         let written = fs::write(&self.temporary, text).and_then(|()| {
-            crash::point('S', format_args!("before rename journal"));
+            crash::point('S', format_args!("before rename {} journal", entry.kind()));
             fs::rename(&self.temporary, &self.path)
         });
         written.map_err(|error| {

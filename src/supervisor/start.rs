@@ -277,9 +277,8 @@ impl Engine {
             Some(OpenHandoff { id: rendezvous.page.id(), page: rendezvous.path.clone()?, successor })
         });
         let entry = Entry { generation: self.machine.generation(), incumbent, handoff };
-        let kind = if entry.handoff.is_some() { "open" } else { "idle" };
         let write = || journal.write(&self.service, &self.build_id, &entry);
-        crash::around('S', format_args!("write {kind} journal"), write)
+        crash::around('S', format_args!("write {} journal", entry.kind()), write)
     }
 }
 

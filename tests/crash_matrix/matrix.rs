@@ -1,0 +1,100 @@
+//! All cases, side by side, and the table of what came of them.
+
+use crate::run::{Blow, Case, Row, run, trace};
+use crate::scenario::SCENARIOS;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+pub struct Matrix {
+    cases: Vec<(usize, String)>,
+}
+
+impl Matrix {
+    /// Every step of every scenario.
+    pub fn all() -> Self {
+        let steps = |(index, scenario): (usize, &'static crate::scenario::Scenario)| {
+            scenario.own_steps(&trace(scenario)).into_iter().map(move |step| (index, step))
+        };
+        let only = std::env::var("ONLY").unwrap_or_default();
+        let cases = SCENARIOS.iter().enumerate().flat_map(steps).filter(|(_, step)| step.contains(&only)).collect();
+        Self { cases }
+    }
+
+    /// Runs them; prints the table; then fails if a case did.
+    pub fn run(&self, blow: Blow) {
+        let started = Instant::now();
+        // Whoever is stopped needs no processor.
+        let workers = if blow == Blow::Kill { 6 } else { 12 };
+        let next = Mutex::new(0);
+        let results: Mutex<Vec<Option<Result<Row, String>>>> = Mutex::new(self.cases.iter().map(|_| None).collect());
+        std::thread::scope(|threads| {
+            for _ in 0..workers {
+                threads.spawn(|| {
+                    loop {
+                        let mut next_case = next.lock().unwrap();
+                        let index = *next_case;
+                        *next_case += 1;
+                        drop(next_case);
+                        let Some((scenario, step)) = self.cases.get(index) else { return };
+                        let case = Case { scenario: &SCENARIOS[*scenario], step: step.clone(), blow };
+                        let result = catch_unwind(AssertUnwindSafe(|| run(&case))).map_err(words);
+                        results.lock().unwrap()[index] = Some(result);
+                    }
+                });
+            }
+        });
+        let results: Vec<_> = results.into_inner().unwrap().into_iter().flatten().collect();
+        self.print(blow, &results, started.elapsed());
+        let failed = results.iter().filter(|result| result.is_err()).count();
+        assert_eq!(failed, 0, "cases that failed; see the table");
+    }
+
+    fn print(&self, blow: Blow, results: &[Result<Row, String>], took: Duration) {
+        println!(
+            "{blow:?}\n{:12} {:45} {:13} {:10} {:>7} {:>6} {:>7} {:>4}",
+            "handoff", "step", "outcome", "serves", "gap ms", "acked", "failed", "lost"
+        );
+        let mut longest = (Duration::ZERO, "");
+        for ((scenario, step), result) in self.cases.iter().zip(results) {
+            let name = SCENARIOS[*scenario].name;
+            match result {
+                Ok(row) => {
+                    let outcome = match (row.fired, row.outcome.as_str()) {
+                        (false, _) => "NOT PASSED",
+                        (true, "") => "-",
+                        (true, outcome) => outcome,
+                    };
+                    println!(
+                        "{name:12} {step:45} {outcome:13} {:10} {:7} {:6} {:7} {:4}",
+                        row.server,
+                        row.gap.as_millis(),
+                        row.acknowledged,
+                        row.failed_requests,
+                        0
+                    );
+                    if row.gap > longest.0 {
+                        longest = (row.gap, step);
+                    }
+                }
+                Err(why) => println!("{name:12} {step:45} FAILED: {why}"),
+            }
+        }
+        let count = |wanted: fn(&Result<Row, String>) -> bool| results.iter().filter(|result| wanted(result)).count();
+        println!(
+            "{} (role, step) pairs, {} failed, {} not passed; longest time without a server {} ms ({}); {} s",
+            results.len(),
+            count(Result::is_err),
+            count(|result| result.as_ref().is_ok_and(|row| !row.fired)),
+            longest.0.as_millis(),
+            longest.1,
+            took.as_secs()
+        );
+    }
+}
+
+/// What a panic said.
+fn words(panic: Box<dyn std::any::Any + Send>) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
+}
