@@ -99,9 +99,8 @@ enum Was {
 impl Was {
     fn name(&self) -> &'static str {
         match self {
-            Self::Peer(Peer::Incumbent) => "incumbent",
             Self::Peer(Peer::Successor) => "successor",
-            Self::Leaving => "retired",
+            Self::Peer(Peer::Incumbent) | Self::Leaving => "incumbent",
         }
     }
 }

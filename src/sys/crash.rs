@@ -1,9 +1,9 @@
 //! Steps at which a test can end or stop this process. Without the feature `crash-points` they are nothing.
 //!
 //! With it, the variable `CRASH_POINTS` names a directory. If there is a file `trace` in it, each step that a process comes
-//! to is appended, as `<role>:<step>`. If there is a file `armed` in it that says `kill <role>:<step>` or
-//! `stop <role>:<step>`, the first process that comes to that step renames it to `fired.<pid>` and does that to itself:
-//! once, over all processes.
+//! to is appended, as `<role>:<step>`. If there is a file `armed` in it, its first line is an order, `kill <role>:<step>` or
+//! `stop <role>:<step>`: the first process that comes to that step renames the file to `fired.<number of lines>`, leaves the
+//! other lines in a new `armed`, and does that to itself.
 
 use std::fmt::Arguments;
 
@@ -48,16 +48,30 @@ mod with_feature {
             trace.write_all(format!("{point}\n").as_bytes()).expect("the trace can be written");
         }
         let armed = directory.join("armed");
-        let Ok(order) = fs::read_to_string(&armed) else { return };
-        let signal = match order.trim_end().split_once(' ') {
-            Some(("kill", wanted)) if wanted == point => Signal::SIGKILL,
-            Some(("stop", wanted)) if wanted == point => Signal::SIGSTOP,
+        let Ok(orders) = fs::read_to_string(&armed) else { return };
+        let (first, rest) = orders.split_once('\n').unwrap_or((&orders, ""));
+        let signal = match first.split_once(' ') {
+            Some(("kill", step)) if step == point => Signal::SIGKILL,
+            Some(("stop", step)) if step == point => Signal::SIGSTOP,
             _ => return,
         };
-        // Not std::process::id(): a child that has not exec'ed yet is a process of its own.
-        let own = Pid::this();
-        if fs::rename(&armed, directory.join(format!("fired.{own}"))).is_ok() {
-            kill(own, signal).expect("a process can signal itself");
+        // Whoever renames it has it.
+        let fired = directory.join(format!("fired.{}", orders.lines().count()));
+        if fs::rename(&armed, &fired).is_err() {
+            return;
         }
+        let own = Pid::this();
+        if !rest.is_empty() {
+            replace(&armed, rest);
+        }
+        replace(&fired, &own.to_string());
+        kill(own, signal).expect("a process can signal itself");
+    }
+
+    /// Nobody sees half of it.
+    fn replace(path: &Path, text: &str) {
+        let temporary = path.with_extension("new");
+        fs::write(&temporary, text).expect("the directory can be written");
+        fs::rename(&temporary, path).expect("the directory can be written");
     }
 }

@@ -16,10 +16,10 @@ use run::Blow;
 
 #[test]
 fn killed_at_any_step() {
-    Matrix::all().run(Blow::Kill);
+    Matrix::of(Blow::Kill).run();
 }
 
 #[test]
 fn stopped_at_any_step() {
-    Matrix::all().run(Blow::Stop);
+    Matrix::of(Blow::Stop).run();
 }
