@@ -11,26 +11,22 @@ const ATTEMPTS: u32 = 5;
 
 pub struct Matrix {
     blow: Blow,
-    cases: Vec<(usize, String)>,
+    cases: Vec<Case>,
 }
 
 impl Matrix {
     /// Every step of every scenario; with the variable `ONLY`, those whose name contains it.
     pub fn of(blow: Blow) -> Self {
-        let steps = |(index, scenario): (usize, &'static Scenario)| {
-            scenario.own_steps(&trace(scenario), blow).into_iter().map(move |step| (index, step))
-        };
         let only = std::env::var("ONLY").unwrap_or_default();
-        let cases = SCENARIOS.iter().enumerate().flat_map(steps).filter(|(_, step)| step.contains(&only)).collect();
-        Self { blow, cases }
+        let cases = SCENARIOS.iter().flat_map(|scenario| cases(scenario, blow));
+        Self { blow, cases: cases.filter(|case| case.step.contains(&only)).collect() }
     }
 
     /// Runs them; prints the table; then fails if a case did.
     pub fn run(&self) {
-        let blow = self.blow;
         let started = Instant::now();
         // Whoever is stopped needs no processor.
-        let workers = if blow == Blow::Kill { 6 } else { 12 };
+        let workers = if self.blow == Blow::Kill { 6 } else { 16 };
         let next = Mutex::new(0);
         let results: Mutex<Vec<Option<Result<Row, String>>>> = Mutex::new(self.cases.iter().map(|_| None).collect());
         std::thread::scope(|threads| {
@@ -41,9 +37,8 @@ impl Matrix {
                         let index = *next_case;
                         *next_case += 1;
                         drop(next_case);
-                        let Some((scenario, step)) = self.cases.get(index) else { return };
-                        let case = Case { scenario: &SCENARIOS[*scenario], step: step.clone(), blow };
-                        let result = catch_unwind(AssertUnwindSafe(|| until_struck(&case))).map_err(words);
+                        let Some(case) = self.cases.get(index) else { return };
+                        let result = catch_unwind(AssertUnwindSafe(|| until_struck(case))).map_err(words);
                         results.lock().unwrap()[index] = Some(result);
                     }
                 });
@@ -61,8 +56,8 @@ impl Matrix {
             self.blow, "handoff", "step", "outcome", "serves", "gap ms", "acked", "failed", "lost"
         );
         let mut longest = (Duration::ZERO, "");
-        for ((scenario, step), result) in self.cases.iter().zip(results) {
-            let name = SCENARIOS[*scenario].name;
+        for (Case { scenario, step, .. }, result) in self.cases.iter().zip(results) {
+            let name = scenario.name;
             match result {
                 Ok(row) => {
                     let outcome = match (row.struck, row.outcome.as_str()) {
@@ -71,7 +66,7 @@ impl Matrix {
                     };
                     println!(
                         "{name:12} {step:45} {outcome:13} {:10} {:7} {:6} {:7} {:4}",
-                        row.server,
+                        row.serves,
                         row.gap.as_millis(),
                         row.acknowledged,
                         row.failed_requests,
@@ -95,6 +90,12 @@ impl Matrix {
             took.as_secs()
         );
     }
+}
+
+fn cases(scenario: &'static Scenario, blow: Blow) -> Vec<Case> {
+    let steps = scenario.own_steps(&trace(scenario), blow);
+    let end = |step: &str| scenario.end(&steps, step).filter(|_| blow == Blow::Kill);
+    steps.iter().map(|step| Case { scenario, step: step.clone(), blow, end: end(step) }).collect()
 }
 
 /// Some steps depend on who is faster: such a case is run again, a few times, until it comes to its step. Every run must

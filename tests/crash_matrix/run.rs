@@ -19,14 +19,16 @@ pub enum Blow {
 }
 
 /// Longer than [`DEADLINE`] and every wait for a silent peer, which this build has shortened.
-const STOPPED_FOR: Duration = Duration::from_millis(5500);
-const DEADLINE: &str = "3s";
+const STOPPED_FOR: Duration = Duration::from_millis(4500);
+const DEADLINE: &str = "2s";
 
 /// A crash at one step of one scenario.
 pub struct Case {
     pub scenario: &'static Scenario,
     pub step: String,
     pub blow: Blow,
+    /// How it must end, if that is sure.
+    pub end: Option<&'static str>,
 }
 
 /// What came of it.
@@ -34,7 +36,7 @@ pub struct Row {
     /// None: this run did not come to the step.
     pub struck: bool,
     pub outcome: String,
-    pub server: &'static str,
+    pub serves: &'static str,
     /// The longest time without an acknowledged write, from the beginning of the upgrade on.
     pub gap: Duration,
     pub acknowledged: usize,
@@ -126,12 +128,15 @@ pub fn run(case: &Case) -> Row {
     let report = load.stop();
     check_requests(&scene, case, struck, &upgrade, &report);
     nothing_is_lost(&scene.service, &report);
-    let outcome = check_outcome(&scene, &upgrade, server);
+    let (outcome, serves) = check_outcome(&scene, &upgrade, server);
+    if let (Some(end), true) = (case.end, struck.is_some()) {
+        assert_eq!((outcome.as_str(), serves == "incumbent"), (end, ["rolled_back", "reverted"].contains(&end)));
+    }
     service_goes_on(&scene, &report);
     Row {
         struck: struck.is_some(),
         outcome,
-        server: who(&scene, server, &upgrade),
+        serves,
         gap,
         acknowledged: report.acknowledged.len(),
         failed_requests: report.failed_requests,
@@ -235,10 +240,11 @@ fn nothing_is_lost(service: &Service, report: &Report) {
     assert_eq!(verify(service.address, &report.acknowledged).unwrap(), Vec::<String>::new(), "lost writes");
 }
 
-/// What the supervisor says in the end is what is; the final outcome.
-fn check_outcome(scene: &Scene, upgrade: &Upgrade, server: i32) -> String {
+/// What the supervisor says in the end is what is; the final outcome, and who serves.
+fn check_outcome(scene: &Scene, upgrade: &Upgrade, server: i32) -> (String, &'static str) {
+    let incumbent = server == scene.incumbent;
     if !scene.supervisor_lives() {
-        return "-".to_owned();
+        return ("-".to_owned(), if incumbent { "incumbent" } else { "successor" });
     }
     let status = wait_until("the supervisor agrees", || {
         let status = scene.service.status()?;
@@ -258,7 +264,12 @@ fn check_outcome(scene: &Scene, upgrade: &Upgrade, server: i32) -> String {
         _ => false,
     };
     assert!(right, "{result}, but {server} serves, and {} was to be replaced: {status}", scene.incumbent);
-    result.to_owned()
+    let serves = match result {
+        _ if incumbent => "incumbent",
+        "committed" if last["pid"] == server => "successor",
+        _ => "a new one",
+    };
+    (result.to_owned(), serves)
 }
 
 /// The service can be upgraded again, and still has everything.
@@ -270,13 +281,4 @@ fn service_goes_on(scene: &Scene, report: &Report) {
     assert_eq!(upgrade.result, "committed", "the next upgrade: {upgrade:?}");
     assert_eq!(upgrade.outcome["pid"], one_serves(scene));
     nothing_is_lost(&scene.service, report);
-}
-
-fn who(scene: &Scene, server: i32, upgrade: &Upgrade) -> &'static str {
-    match server {
-        pid if pid == scene.incumbent => "incumbent",
-        pid if upgrade.result == "committed" && upgrade.outcome["pid"] == pid => "successor",
-        _ if !scene.supervisor_lives() => "successor",
-        _ => "another",
-    }
 }

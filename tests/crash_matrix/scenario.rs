@@ -16,12 +16,16 @@ pub struct Scenario {
     successor_fault: Option<&'static str>,
     /// A process is killed here before anything else happens to anybody.
     pub killed_at: Option<&'static str>,
-    /// Steps from here on are its own; those before it are another scenario's, too.
+    /// Steps from here on are its own; those before it are another scenario's, too. What two processes do at the same time
+    /// comes in any order: this is what the others follow from.
     own_from: &'static str,
     /// Roles that must not be killed as well, or nobody would be left: a supervisor that was killed is not started again.
     spared: &'static [&'static str],
+    /// The outcome if a process is killed at this step, or at an earlier one of the same role; the first that fits counts.
+    /// After the last of a role it depends on who has heard what.
+    ends: &'static [(&'static str, &'static str)],
     /// Steps that it must have: if one of them is gone, the matrix has a hole.
-    pub must_have: &'static [&'static str],
+    must_have: &'static [&'static str],
 }
 
 pub const SCENARIOS: &[Scenario] = &[
@@ -33,6 +37,11 @@ pub const SCENARIOS: &[Scenario] = &[
         killed_at: None,
         own_from: "S:before create page",
         spared: &[],
+        ends: &[
+            ("O:before send SealComplete", "started_cold"),
+            ("N:before commit", "rolled_back"),
+            ("N:before send Serving to the other daemon", "reverted"),
+        ],
         must_have: &[
             "S:after spawn Successor",
             "S:before rename open journal",
@@ -73,6 +82,7 @@ pub const SCENARIOS: &[Scenario] = &[
         killed_at: None,
         own_from: "S:receive Ready",
         spared: &[],
+        ends: &[("O:before send Resumed", "started_cold")],
         must_have: &[
             "S:before revoke",
             "S:before send SIGKILL to Successor",
@@ -90,6 +100,7 @@ pub const SCENARIOS: &[Scenario] = &[
         killed_at: None,
         own_from: "O:before send SealFailed",
         spared: &[],
+        ends: &[("O:before send Resumed", "started_cold")],
         must_have: &["S:receive SealFailed", "S:before send Abort", "O:before revoke", "O:before send Resumed"],
     },
     Scenario {
@@ -100,6 +111,7 @@ pub const SCENARIOS: &[Scenario] = &[
         killed_at: Some("N:after commit"),
         own_from: "N:after commit",
         spared: &[],
+        ends: &[("O:before send Resumed", "started_cold")],
         must_have: &["S:before reap successor", "S:before send ResumeAfterAbort", "O:before take lock"],
     },
     Scenario {
@@ -110,6 +122,7 @@ pub const SCENARIOS: &[Scenario] = &[
         killed_at: Some("O:after release lock"),
         own_from: "O:after release lock",
         spared: &["S"],
+        ends: &[],
         must_have: &["S:before revoke", "S:before spawn Cold", "O:before take lock", "S:receive Serving"],
     },
     Scenario {
@@ -118,8 +131,9 @@ pub const SCENARIOS: &[Scenario] = &[
         incumbent_fault: None,
         successor_fault: None,
         killed_at: Some("O:after send SealComplete"),
-        own_from: "O:after send SealComplete",
+        own_from: "S:receive SealComplete",
         spared: &["S"],
+        ends: &[("N:before send Serving", "started_cold")],
         must_have: &["N:before take lock", "N:before commit", "S:receive Serving"],
     },
     Scenario {
@@ -130,6 +144,7 @@ pub const SCENARIOS: &[Scenario] = &[
         killed_at: Some("S:after send Begin"),
         own_from: "S:after send Begin",
         spared: &["O"],
+        ends: &[],
         must_have: &["O:before revoke", "O:before kill successor", "O:before take lock"],
     },
 ];
@@ -157,6 +172,13 @@ impl Scenario {
         let spared = |step: &String| blow == Blow::Kill && self.spared.iter().any(|role| step.starts_with(role));
         steps.retain(|step| !spared(step));
         steps
+    }
+
+    /// How it ends if a process is killed at `step`, one of these; none if that is not sure.
+    pub fn end(&self, steps: &[String], step: &str) -> Option<&'static str> {
+        let place = |wanted: &str| steps.iter().position(|step| step == wanted);
+        let fits = |(last, _): &&(&str, &str)| last[..1] == step[..1] && place(step) <= place(last);
+        self.ends.iter().find(fits).map(|(_, outcome)| *outcome)
     }
 }
 
