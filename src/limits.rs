@@ -2,6 +2,11 @@
 
 use std::time::Duration;
 
+/// A wait for a peer. For the crash matrix, which waits for the end of each of them a hundred times, a fifth.
+const fn for_peer(milliseconds: u64) -> Duration {
+    Duration::from_millis(if cfg!(feature = "crash-points") { milliseconds / 5 } else { milliseconds })
+}
+
 /// Bytes of a message at most: fits the default `SO_SNDBUF` of a Unix socket several times over.
 pub const FRAME_BYTES_MAX: usize = 64 * 1024;
 /// Shards, and so revisions, in a message at most: eight bytes each leave room in a frame.
@@ -51,24 +56,24 @@ pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// From Begin to Ready, by default: an application can hang although its library is alive.
 pub const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// From Committed to Serving: nothing but a compare-and-swap, a rename and the application's return to `serve`.
-pub const SERVING_TIMEOUT: Duration = Duration::from_secs(10);
+pub const SERVING_TIMEOUT: Duration = for_peer(10_000);
 /// Without any frame from a peer that owes one: the peer is stopped or its machine is swapping.
-pub const LIVENESS: Duration = Duration::from_secs(10);
+pub const LIVENESS: Duration = for_peer(10_000);
 /// Between heartbeats: several fit into [`LIVENESS`].
-pub const HEARTBEAT: Duration = Duration::from_secs(2);
+pub const HEARTBEAT: Duration = for_peer(2_000);
 /// Between two reports of progress: people see no more, and a hook that counts every record must not keep S from its work.
 pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(20);
 /// Bytes that S has not read, with the kernel's own, beyond which only what a handoff needs is sent: the rest of the queue
 /// (`net.core.wmem_default`, 208 KiB) stays free for that.
 pub const UNREAD_BYTES_MAX: usize = 64 * 1024;
 /// For an answer that is already on the wire when its deadline passes.
-pub const SLACK: Duration = Duration::from_secs(1);
+pub const SLACK: Duration = for_peer(1_000);
 /// From the end of a session to the death of its process: the kernel closes descriptors first.
-pub const DEATH_AFTER_END: Duration = Duration::from_secs(1);
+pub const DEATH_AFTER_END: Duration = for_peer(1_000);
 /// A successor that was asked to go before it had the data, until it is killed.
-pub const ABORT_GRACE: Duration = Duration::from_secs(2);
+pub const ABORT_GRACE: Duration = for_peer(2_000);
 /// A retired incumbent that does not exit, until it gets SIGTERM, and from there to SIGKILL.
-pub const RETIRE_GRACE: Duration = Duration::from_secs(10);
+pub const RETIRE_GRACE: Duration = for_peer(10_000);
 /// Frames of one peer that are read in one go: many times more than a queue of the default size holds, so what was there
 /// when the reading began is read, and a peer that sends without end keeps nobody from his work.
 pub const FRAMES_READ_MAX: usize = 4096;

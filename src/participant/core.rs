@@ -13,6 +13,7 @@ use crate::protocol::message::{Hello, Message, Sealed, Side, VERSION_MAX, VERSIO
 use crate::protocol::successor::{self, Successor};
 use crate::protocol::{Decide, HandoffId};
 use crate::sys::clock::{monotonic_ns, nanoseconds};
+use crate::sys::crash;
 use crate::sys::fork;
 use crate::sys::page::DecisionPage;
 use crate::sys::pidfd::Pidfd;
@@ -204,6 +205,11 @@ impl Core {
         add(&self.sources, stop, Source::Stop)
     }
 
+    /// Who this process is in the names of its steps.
+    pub(super) fn role(&self) -> char {
+        if matches!(self.machine, Machine::Successor(_)) { 'N' } else { 'O' }
+    }
+
     pub(super) fn hello(&self, side: Side) -> Hello {
         let generation = match &self.machine {
             Machine::Successor(machine) => machine.generation(),
@@ -277,6 +283,7 @@ impl Core {
 
     fn on_message(&mut self, message: Message, fds: Vec<OwnedFd>) {
         tracing::trace!(target: "handoff", name = message.name(), handoff_id = message.id().0, "received");
+        crash::point(self.role(), format_args!("receive {}", message.name()));
         match &self.machine {
             Machine::Successor(_) => self.on_successor_message(message, fds),
             Machine::Incumbent(_) => self.on_incumbent_message(message, fds),
@@ -303,8 +310,13 @@ impl Core {
     /// Reads what O and N say to each other directly.
     pub(super) fn read_transfer(&mut self) {
         for _ in 0..FRAMES_READ_MAX {
+            let role = self.role();
             let Some(transfer) = self.link.as_mut().and_then(|link| link.transfer.as_mut()) else { return };
-            match (transfer.receive(), &self.machine) {
+            let incoming = transfer.receive();
+            if let Ok(Incoming::Message(message, ..)) = &incoming {
+                crash::point(role, format_args!("receive {} from the other daemon", message.name()));
+            }
+            match (incoming, &self.machine) {
                 (Ok(Incoming::Message(Message::Gate(gate), mut fds, _)), Machine::Successor(_))
                     if self.is_current(gate.id) =>
                 {
@@ -365,7 +377,8 @@ impl Core {
         }
         let [page, peer, transfer] = <[OwnedFd; 3]>::try_from(fds)
             .map_err(|fds| Error::Protocol(format!("{} descriptors came, not 3", fds.len())))?;
-        let page = DecisionPage::map(page).map_err(Error::system("map the decision page"))?;
+        let page = crash::around(self.role(), format_args!("map page"), || DecisionPage::map(page));
+        let page = page.map_err(Error::system("map the decision page"))?;
         if page.id() != id.0 {
             return Err(Error::Protocol(format!("the decision page is of handoff {}, not {id}", page.id())));
         }
@@ -389,6 +402,7 @@ impl Core {
     }
 
     pub(super) fn send(&mut self, message: &Message) {
+        let role = self.role();
         let Some(session) = &mut self.session else { return };
         let sent = match message {
             Message::SealProgress(_) if monotonic_ns() < self.progress_due_ns => return,
@@ -398,10 +412,13 @@ impl Core {
             }
             Message::Heartbeat(_) => session.send_if_read(message),
             Message::AdoptAck(ack) if ack.with_handoff => match &self.link {
-                Some(link) => session.send(message, &[link.page.as_fd(), link.peer.as_fd()]),
+                Some(link) => {
+                    let fds = [link.page.as_fd(), link.peer.as_fd()];
+                    crash::around(role, format_args!("send AdoptAck"), || session.send(message, &fds))
+                }
                 None => return,
             },
-            _ => session.send(message, &[]),
+            _ => crash::around(role, format_args!("send {}", message.name()), || session.send(message, &[])),
         };
         // A peer that is gone shows as the end of the session, when its last messages are read.
         match sent {
@@ -410,9 +427,16 @@ impl Core {
         }
     }
 
+    /// Binds and listens under a temporary name.
+    pub(super) fn prepare_control(&mut self) -> Result<()> {
+        crash::around(self.role(), format_args!("bind control path"), || self.control.prepare())
+    }
+
     /// Puts the control path into its place, and tries again later if that fails: a commit stands.
     pub(super) fn publish_control(&mut self) {
-        self.published = match self.control.publish() {
+        let role = self.role();
+        let published = crash::around(role, format_args!("rename control path"), || self.control.publish());
+        self.published = match published {
             Ok(Some(listener)) => {
                 fork::withhold(listener);
                 add(&self.sources, listener, Source::Control).map_err(|error| error.to_string())
@@ -450,7 +474,7 @@ impl Core {
             fork::release(listener);
             remove(&self.sources, listener);
         }
-        match self.control.prepare() {
+        match self.prepare_control() {
             Ok(()) => self.publish_control(),
             Err(error) => tracing::warn!(target: "handoff", %error, "the control path can not be bound again"),
         }

@@ -18,6 +18,7 @@ use crate::limits::{EVENTS_MAX, FRAMES_READ_MAX, OUTPUT_LAST_READS_MAX, PAGE_POL
 use crate::protocol::Message;
 use crate::protocol::supervisor::{Input, Peer, Phase, Sender, Supervisor as Machine, Timer};
 use crate::sys::clock::{monotonic_ns, time_namespace};
+use crate::sys::crash;
 use crate::sys::seqpacket::Credentials;
 use crate::sys::session::end_members;
 use crate::sys::timers::Timers;
@@ -100,6 +101,15 @@ pub(super) enum Due {
 enum Was {
     Peer(Peer),
     Leaving,
+}
+
+impl Was {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Peer(Peer::Successor) => "successor",
+            Self::Peer(Peer::Incumbent) | Self::Leaving => "incumbent",
+        }
+    }
 }
 
 impl Processes {
@@ -264,6 +274,9 @@ impl Engine {
             attempt.note(&message);
         }
         super::trace::message(&message, &self.service, process.pid);
+        if !matches!(message, Message::Heartbeat(_) | Message::SealProgress(_)) {
+            crash::point('S', format_args!("receive {}", message.name()));
+        }
         let progress = match &message {
             Message::SealProgress(m) => Some((m.done, m.total)),
             Message::Heartbeat(m) => m.progress,
@@ -316,7 +329,7 @@ impl Engine {
             end_members(process.pid); // while it is a zombie, the number is its own
         }
         process.clean_up();
-        let (status, text) = process.reap();
+        let (status, text) = crash::around('S', format_args!("reap {}", was.name()), || process.reap());
         self.remove_output(&mut process);
         let Was::Peer(peer) = was else { return };
         self.feed(Input::Died(peer, text.clone()));

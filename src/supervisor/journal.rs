@@ -5,6 +5,7 @@
 
 use super::spec::SpawnSpec;
 use crate::error::{Error, Result};
+use crate::sys::crash;
 use crate::sys::fd::file_context;
 use crate::sys::pidfd::{Pidfd, start_time};
 use std::fmt::Write as _;
@@ -50,6 +51,11 @@ pub(super) struct Entry {
 }
 
 impl Entry {
+    /// What tells it from the others of a handoff.
+    pub(super) fn kind(&self) -> &'static str {
+        if self.handoff.is_some() { "open" } else { "idle" }
+    }
+
     /// A process of the service that lives.
     pub(super) fn alive(&self) -> Option<Identity> {
         let successor = self.handoff.as_ref().map(|handoff| handoff.successor);
@@ -108,7 +114,10 @@ impl Journal {
 
     pub(super) fn write(&self, service: &str, build_id: &[u8], entry: &Entry) -> Result<()> {
         let text = self.text(service, build_id, entry);
-        let written = fs::write(&self.temporary, text).and_then(|()| fs::rename(&self.temporary, &self.path));
+        let written = fs::write(&self.temporary, text).and_then(|()| {
+            crash::point('S', format_args!("before rename {} journal", entry.kind()));
+            fs::rename(&self.temporary, &self.path)
+        });
         written.map_err(|error| {
             let _ = fs::remove_file(&self.temporary);
             Error::system("no journal")(file_context(error, format_args!("cannot write {}", self.path.display())))

@@ -13,6 +13,7 @@ use crate::protocol::message::{Mode, Terms};
 use crate::protocol::supervisor::{Input, Phase, Plan};
 use crate::protocol::{Decide, Decision, HandoffId};
 use crate::sys::clock::{monotonic_ns, nanoseconds};
+use crate::sys::crash;
 use crate::sys::page::Word;
 use crate::sys::seqpacket::Seqpacket;
 use crate::sys::spawn::{Spawn, SpawnError, spawn};
@@ -84,7 +85,8 @@ impl Engine {
         self.service = self.name_for(&spec);
         let page = self.journal.as_ref().map(|journal| journal.dir().join(format!("{}.{id}.page", self.service)));
         let incumbent = &incumbent.pidfd;
-        self.rendezvous = Some(Rendezvous::new(id, page, incumbent)?);
+        let rendezvous = crash::around('S', format_args!("create page"), || Rendezvous::new(id, page, incumbent))?;
+        self.rendezvous = Some(rendezvous);
         let successor = self.launch(&spec, Role::Successor, id)?;
         let generation = self.machine.generation() + 1;
         let successor = self.processes.successor.insert(Process { generation, ..successor });
@@ -158,7 +160,10 @@ impl Engine {
     /// Which program is started when nobody is left: the incumbent's, unless the data is in the successor's format.
     fn cold_spec(&self) -> Option<Arc<SpawnSpec>> {
         let attempt = self.attempt.as_ref()?;
-        let revoke = |rendezvous: &Rendezvous| crate::channel::decide(&rendezvous.page, Decide::Revoke);
+        let revoke = |rendezvous: &Rendezvous| {
+            let swap = || crate::channel::decide(&rendezvous.page, Decide::Revoke);
+            crash::around('S', format_args!("revoke before a cold start"), swap)
+        };
         match self.rendezvous.as_ref().map(revoke) {
             None | Some(Decision::CommittedIncompatible) => Some(attempt.spec.clone()),
             Some(_) => self.serving_spec.clone(),
@@ -178,10 +183,11 @@ impl Engine {
         let mut fds: Vec<BorrowedFd<'_>> = self.listeners.iter().map(|(_, fd)| fd).collect();
         fds.push(theirs.as_fd());
         let sink = output.as_ref().map(Output::sink);
-        let child = spawn(&Spawn {
+        let environment = self.environment(spec, role);
+        let request = Spawn {
             program: &program,
             argv: &spec.argv,
-            env: &self.environment(spec, role),
+            env: &environment,
             dir: spec.dir.as_deref(),
             fds: &fds,
             stdin_null: true,
@@ -189,8 +195,8 @@ impl Engine {
             stderr: sink,
             listen_pid: self.listeners.len() > 0,
             new_session: true,
-        });
-        match child {
+        };
+        match crash::around('S', format_args!("spawn {role:?}"), || spawn(&request)) {
             Ok(child) => {
                 let key = self.next_key;
                 self.next_key += 1;
@@ -287,7 +293,8 @@ impl Engine {
         });
         let program = program_of(&self.processes.incumbent);
         let entry = Entry { generation: self.machine.generation(), incumbent, program, handoff };
-        journal.write(&self.service, &self.build_id, &entry)
+        let write = || journal.write(&self.service, &self.build_id, &entry);
+        crash::around('S', format_args!("write {} journal", entry.kind()), write)
     }
 }
 

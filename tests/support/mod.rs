@@ -53,6 +53,11 @@ pub fn library() -> PathBuf {
 
 /// Compiles a daemon in C against the library of this build; once for each name and test program.
 pub fn compile(name: &str, source: &str, flags: &[&str]) -> PathBuf {
+    compile_with(&library(), name, source, flags)
+}
+
+/// The same, against another build's library.
+pub fn compile_with(library: &Path, name: &str, source: &str, flags: &[&str]) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     // Each test program has a directory of its own: they run side by side.
     let test = std::env::current_exe().unwrap();
@@ -62,7 +67,7 @@ pub fn compile(name: &str, source: &str, flags: &[&str]) -> PathBuf {
     let own = |name: &str| dir.join(format!("{name}.{}", std::process::id()));
     let link = own("libhandoff.so.0");
     let _ = fs::remove_file(&link);
-    std::os::unix::fs::symlink(library(), &link).unwrap();
+    std::os::unix::fs::symlink(library, &link).unwrap();
     fs::rename(link, dir.join("libhandoff.so.0")).unwrap();
     let program = own(name);
     let output = Command::new("cc")
@@ -103,12 +108,12 @@ pub fn programs() -> &'static Programs {
 }
 
 /// A script that becomes the faulty store with this fault.
-fn faulty_script(dir: &Path, fault: &str) -> PathBuf {
+pub fn faulty_script(dir: &Path, program: &Path, fault: &str) -> PathBuf {
     // A name of its own: a script that another thread has open for writing can not be executed.
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let script = dir.join(format!("faulty-{fault}-{}-{number}", std::process::id()));
-    let program = programs().faulty.display();
+    let program = program.display();
     fs::write(&script, format!("#!/bin/sh\nKV_FAULT={fault} exec {program} \"$@\"\n")).unwrap();
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
     script
@@ -230,6 +235,10 @@ pub struct Service {
     pub socket: Option<PathBuf>,
     /// The soft limit of descriptors under which the supervisor is started, if it is not ours.
     pub soft_descriptors: Option<u64>,
+    /// The program that is tested.
+    pub handoff: PathBuf,
+    /// What it finds in its environment, beside what the test itself has.
+    pub environment: Vec<(&'static str, PathBuf)>,
 }
 
 impl Service {
@@ -250,7 +259,10 @@ impl Service {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("data")).unwrap();
         let mark = dir.path().display().to_string();
-        Self { dir, mark, run: None, address: "127.0.0.1:1".parse().unwrap(), socket: None, soft_descriptors: None }
+        let handoff = env!("CARGO_BIN_EXE_handoff").into();
+        let address = "127.0.0.1:1".parse().unwrap();
+        let environment = Vec::new();
+        Self { dir, mark, run: None, address, socket: None, soft_descriptors: None, handoff, environment }
     }
 
     /// Runs `program` here, and waits until it serves.
@@ -282,7 +294,7 @@ impl Service {
 
     /// Runs the store with this fault.
     pub fn start_faulty(fault: &str) -> Self {
-        Self::start(&faulty_script(Path::new(env!("CARGO_TARGET_TMPDIR")), fault))
+        Self::start(&faulty_script(Path::new(env!("CARGO_TARGET_TMPDIR")), &programs().faulty, fault))
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -291,7 +303,8 @@ impl Service {
 
     /// The program, told where this service is.
     pub fn command(&self, subcommand: &str) -> Command {
-        let mut command = self.other_command(env!("CARGO_BIN_EXE_handoff"));
+        let mut command = self.other_command(&self.handoff);
+        command.envs(self.environment.iter().cloned());
         command.arg(subcommand).arg("--runtime-dir").arg(self.path("run")).args(["--name", "kv"]);
         if let Some(socket) = &self.socket {
             command.arg("--socket").arg(socket);
@@ -326,7 +339,7 @@ impl Service {
 
     /// A script that becomes the faulty store with this fault.
     pub fn faulty(&self, fault: &str) -> PathBuf {
-        faulty_script(self.dir.path(), fault)
+        faulty_script(self.dir.path(), &programs().faulty, fault)
     }
 
     pub fn supervisor_pid(&self) -> i32 {
@@ -341,7 +354,7 @@ impl Service {
     /// Daemons that live, in the order of their starts.
     pub fn daemons(&self) -> Vec<i32> {
         // The program itself has the mark, too: the supervisor, and commands that are under way.
-        let program = fs::canonicalize(env!("CARGO_BIN_EXE_handoff")).unwrap();
+        let program = fs::canonicalize(&self.handoff).unwrap();
         let is_daemon =
             |pid: &i32| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe != program) && lives(*pid);
         let mut pids: Vec<i32> = marked(&self.mark).into_iter().filter(is_daemon).collect();
