@@ -86,7 +86,11 @@ pub const ADOPT_RETRY_MAX: Duration = Duration::from_secs(1);
 pub const ADOPTION_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a restarted supervisor tries to reach a daemon that is not at its control path.
 pub const RESUME_UNREACHED: Duration = Duration::from_secs(10);
-/// How long it waits for one that is, or for a handoff that is being ended: longer than a slow resume.
+/// How long it waits for a control path that a daemon makes anew, see [`CONTROL_WATCH`].
+pub const RESUME_WITHOUT_PATH: Duration = Duration::from_secs(4);
+/// How often a daemon without a supervisor looks whether its control path is still there.
+pub const CONTROL_WATCH: Duration = Duration::from_secs(1);
+/// How long it waits for one that is, or holds the lock, or for a handoff that is being ended: longer than a slow resume.
 pub const RESUME_TIMEOUT: Duration = Duration::from_secs(60);
 /// Connections to a control path that have not said what for, at most: one is expected.
 pub const ASKING_MAX: usize = 8;

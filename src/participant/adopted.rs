@@ -1,10 +1,11 @@
 //! A supervisor that has no session asks for one: it was restarted, or the session was cut.
 
-use super::core::{Core, Machine, Source, add, remove};
+use super::core::{Core, Machine, Source, Timer, add, remove};
 use crate::channel::{Channel, ChannelError};
-use crate::limits::LISTENERS_IN_MESSAGE_MAX;
+use crate::limits::{CONTROL_WATCH, LISTENERS_IN_MESSAGE_MAX};
 use crate::protocol::message::{Adopt, AdoptAck, AdoptListeners, Message, Side, VERSION_MAX};
 use crate::protocol::{HandoffId, incumbent, successor};
+use crate::sys::clock::{monotonic_ns, nanoseconds};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
@@ -19,6 +20,19 @@ impl Core {
         if let Err(error) = accepted {
             self.rest_control(&error);
         }
+    }
+
+    /// While there is no supervisor, the next one must find this daemon, also if its runtime directory was wiped.
+    pub(super) fn tend_control(&mut self) {
+        self.publish_control();
+        if self.session.is_some() || self.end.is_some() || self.control.listener().is_none() {
+            return;
+        }
+        let serving = self.incumbent_phase() == Some(incumbent::Phase::Serving);
+        if serving && self.control.is_removed() {
+            self.rebind_control();
+        }
+        self.timers.arm(Timer::Control, monotonic_ns() + nanoseconds(CONTROL_WATCH));
     }
 
     /// Somebody who connected has said what for.

@@ -70,6 +70,11 @@ impl Control {
         self.listener.as_ref().is_some_and(|listener| !listener.is_ours())
     }
 
+    /// Whether somebody has removed the path since, and another could be made.
+    pub(super) fn is_removed(&self) -> bool {
+        self.is_lost() && self.path.as_deref().is_some_and(|path| !path.exists() && control::check(path).is_ok())
+    }
+
     pub(super) fn listener(&self) -> Option<BorrowedFd<'_>> {
         self.listener.as_ref().map(AsFd::as_fd)
     }

@@ -294,6 +294,7 @@ impl Core {
     pub(super) fn lose_session(&mut self, why: &str) {
         tracing::warn!(target: "handoff", why, "no supervisor any more");
         self.close_session();
+        self.tend_control();
         match &self.machine {
             Machine::Successor(_) => self.feed_successor(successor::Input::SupervisorGone),
             Machine::Incumbent(_) => self.feed_incumbent(incumbent::Input::SupervisorGone),
@@ -361,7 +362,7 @@ impl Core {
         match (timer, &self.machine) {
             (Timer::Successor(timer), Machine::Successor(_)) => self.feed_successor(successor::Input::Timer(timer)),
             (Timer::Incumbent(timer), Machine::Incumbent(_)) => self.feed_incumbent(incumbent::Input::Timer(timer)),
-            (Timer::Control, _) => self.publish_control(),
+            (Timer::Control, _) => self.tend_control(),
             (Timer::Accept, _) => self.watch_control(),
             _ => {} // of the machine that this process had before
         }

@@ -2,30 +2,20 @@
 
 use crate::error::{Error, Result};
 use crate::protocol::message::Fingerprint;
-use crate::sys::lock::{LockFile, LockRecord, holders, is_network_fs};
+use crate::sys::lock::{LockFile, LockPaths, LockRecord, holders, is_network_fs};
 use crate::sys::pidfd::start_time;
-use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-
-/// Where the two files are.
-#[derive(Clone, Debug)]
-struct Paths {
-    /// The directory of both, whose identity is part of the fingerprint.
-    dir: PathBuf,
-    lock: PathBuf,
-    gate: PathBuf,
-}
+use std::path::Path;
 
 /// `flock(2)` on `<data_dir>/.handoff.lock`: the only truth of who may write the data.
 ///
 /// The file also holds a record for people: generation, pid and start time of the holder.
 #[derive(Debug)]
 pub struct DataDirLock {
-    paths: Paths,
+    paths: LockPaths,
     gate: Option<LockFile>,
     lock: Option<LockFile>,
     /// What is locked: looked up before the pause.
@@ -45,21 +35,19 @@ impl DataDirLock {
 
     fn at(dir: &Path, network: bool) -> Result<Self> {
         check_directory(dir, network)?;
-        let paths = Paths { dir: dir.into(), lock: dir.join(".handoff.lock"), gate: dir.join(".handoff.gate") };
-        Ok(Self { paths, gate: None, lock: None, fingerprint: None, held: false })
+        Ok(Self::with(LockPaths::of_data(dir)))
+    }
+
+    fn with(paths: LockPaths) -> Self {
+        Self { paths, gate: None, lock: None, fingerprint: None, held: false }
     }
 
     /// Looks for the place of the lock; none without a data directory and a control path.
     pub(super) fn locate(data_dir: Option<&Path>, control: Option<&Path>, network: bool) -> Result<Option<Self>> {
-        let paths = match (data_dir, control) {
-            (Some(dir), _) => return Self::at(dir, network).map(Some),
-            (None, Some(control)) => {
-                let dir = control.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-                Paths { dir: dir.into(), lock: suffixed(control, ".lock"), gate: suffixed(control, ".gate") }
-            }
-            (None, None) => return Ok(None),
-        };
-        Ok(Some(Self { paths, gate: None, lock: None, fingerprint: None, held: false }))
+        match data_dir {
+            Some(dir) => Self::at(dir, network).map(Some),
+            None => Ok(LockPaths::locate(None, control).map(Self::with)),
+        }
     }
 
     /// The lock file.
@@ -152,12 +140,6 @@ impl DataDirLock {
             path.display()
         )
     }
-}
-
-fn suffixed(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(suffix);
-    name.into()
 }
 
 fn check_directory(dir: &Path, network: bool) -> Result<()> {

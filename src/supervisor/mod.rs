@@ -24,14 +24,14 @@ pub use outcome::{HandoffOutcome, verdict_name};
 pub use spec::SpawnSpec;
 
 use crate::error::{Error, Result};
-use crate::limits::{EVENTS_MAX, RESUME_TIMEOUT, RESUME_UNREACHED};
+use crate::limits::EVENTS_MAX;
 use crate::protocol::supervisor::{Input, Phase};
 use crate::sys::limits::raise_nofile;
 use crate::sys::proc;
 use engine::Engine;
 use journal::Journal;
 use nix::sys::signal::Signal;
-use resume::Resumption;
+use resume::{Found, Resumption};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -222,17 +222,11 @@ impl Supervisor {
                 Resumption::Estranged => return Err(self.not_adopted("it refuses, or has no control path")),
                 Resumption::Waiting => {}
             }
-            let reached = self.engine.machine.phase() != Phase::Idle
-                || self.engine.processes.incumbent.as_ref().is_some_and(|process| process.session.is_some());
-            let patience = if reached && !self.engine.adoption.stranger { RESUME_TIMEOUT } else { RESUME_UNREACHED };
-            let Some(left) = patience.checked_sub(begun.elapsed()) else {
-                return Err(self.not_adopted(if reached {
-                    "it does not answer"
-                } else {
-                    &self.engine.adoption.trouble
-                }));
-            };
-            self.engine.turn(Some(left))?;
+            match (self.engine.patience().checked_sub(begun.elapsed()), self.engine.adoption.found) {
+                (Some(left), _) => self.engine.turn(Some(left))?,
+                (None, Found::Gate) => self.engine.forget_incumbent(),
+                (None, _) => return Err(self.not_adopted("")),
+            }
         }
         for (name, fd) in self.engine.end_resume() {
             self.engine.listeners.add(&name, fd)?;
@@ -241,15 +235,21 @@ impl Supervisor {
     }
 
     fn not_adopted(&self, why: &str) -> Error {
+        let answers = self.engine.processes.incumbent.as_ref().is_some_and(|process| process.session.is_some());
+        let why = match why {
+            "" if answers => "it does not answer",
+            "" => &self.engine.adoption.trouble,
+            why => why,
+        };
         let processes = [&self.engine.processes.incumbent, &self.engine.processes.successor];
         let Some(process) = processes.into_iter().flatten().next() else { return Error::Locked(why.to_owned()) };
         let (pid, command) = (process.pid, proc::command(process.pid));
         let path = process.spec.control_path.as_deref().unwrap_or(Path::new("")).display();
-        Error::Locked(match self.engine.adoption.stranger {
-            true => format!(
+        Error::Locked(match self.engine.adoption.found {
+            Found::ControlPath => format!(
                 "process {pid} ({command}) listens on control path {path}, but is no daemon that can be adopted ({why}): stop it, or choose another path"
             ),
-            false => format!(
+            _ => format!(
                 "process {pid} ({command}) of this service lives without a supervisor, and can not be adopted ({why}): stop it first (kill {pid})"
             ),
         })

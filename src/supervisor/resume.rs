@@ -10,11 +10,12 @@ use super::spec::SpawnSpec;
 use super::trace;
 use crate::channel::Channel;
 use crate::error::{Error, Result};
-use crate::limits::{ADOPT_RETRY_FIRST, ADOPT_RETRY_MAX};
+use crate::limits::{ADOPT_RETRY_FIRST, ADOPT_RETRY_MAX, RESUME_TIMEOUT, RESUME_UNREACHED, RESUME_WITHOUT_PATH};
 use crate::protocol::HandoffId;
 use crate::protocol::message::AdoptAck;
-use crate::protocol::supervisor::{Input, Past, PastHandoff, Phase};
+use crate::protocol::supervisor::{Input, Past, PastHandoff, Peer, Phase};
 use crate::sys::clock::{monotonic_ns, nanoseconds};
+use crate::sys::lock::{LockPaths, holders, read_record};
 use crate::sys::page::DecisionPage;
 use crate::sys::pidfd::Pidfd;
 use crate::sys::seqpacket::{Credentials, Seqpacket};
@@ -23,6 +24,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What is known of an adoption that is under way.
 #[derive(Debug, Default)]
@@ -31,10 +33,22 @@ pub(super) struct Adoption {
     failures: u32,
     /// Why the last one did.
     pub(super) trouble: String,
-    /// Nothing but its place at the control path says that it is a daemon of ours.
-    pub(super) stranger: bool,
+    /// How the daemon was found.
+    pub(super) found: Found,
     /// The listeners of the daemon, until they are all there; None if nobody wants them.
     gathered: Option<Gathered>,
+}
+
+/// What says that a process is a daemon of this service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Found {
+    /// The journal.
+    #[default]
+    Journal,
+    /// It listens at the control path.
+    ControlPath,
+    /// It holds the gate of the data.
+    Gate,
 }
 
 #[derive(Debug, Default)]
@@ -155,11 +169,7 @@ impl Engine {
         let incumbent = match entry.incumbent.and_then(Identity::open) {
             Some(pidfd) => entry.incumbent.map(|identity| (identity.pid, pidfd)),
             None if successor.is_some() => None,
-            // Without a journal, whoever listens at the control path tells what there is.
-            None => {
-                self.adoption.stranger = true;
-                living_owner(spec)
-            }
+            None => self.search(spec),
         };
         self.adoption.gathered = Some(Gathered::default());
         self.resuming = true;
@@ -185,6 +195,37 @@ impl Engine {
         self.last_id = id;
         self.feed(Input::Resume(Past { generation: entry.generation, incumbent_lives, handoff }));
         Ok(())
+    }
+
+    /// Without a journal, whoever listens at the control path tells what there is; or will soon: a daemon makes a path anew
+    /// that was removed.
+    fn search(&mut self, spec: &SpawnSpec) -> Option<(i32, Pidfd)> {
+        let (found, pid) = match living_owner(spec) {
+            Some(pid) => (Found::ControlPath, pid),
+            None => (Found::Gate, holder(spec)?),
+        };
+        self.adoption.found = found;
+        Some((pid, Pidfd::open(pid).ok()?))
+    }
+
+    /// How long to wait for the daemon, as it stands.
+    pub(super) fn patience(&self) -> Duration {
+        let incumbent = self.processes.incumbent.as_ref();
+        let linked =
+            incumbent.is_some_and(|process| process.session.is_some() || holder(&process.spec) == Some(process.pid));
+        match self.adoption.found {
+            Found::Journal if linked || self.machine.phase() != Phase::Idle => RESUME_TIMEOUT,
+            Found::Journal | Found::ControlPath => RESUME_UNREACHED,
+            Found::Gate => RESUME_WITHOUT_PATH,
+        }
+    }
+
+    /// It is no daemon of this service, or can not be told from one that is not: the gate keeps a second one out.
+    pub(super) fn forget_incumbent(&mut self) {
+        if let Some(mut process) = self.processes.incumbent.take() {
+            process.unwatch(&self.epoll);
+            self.feed(Input::Died(Peer::Incumbent, String::new()));
+        }
     }
 
     /// A journal that can not be read is as good as none: the control path is still there.
@@ -306,7 +347,16 @@ fn map_page(open: &OpenHandoff) -> Result<Option<DecisionPage>> {
 }
 
 /// Who listens at the control path. That it is the process of its number shows when it answers, see `take_over`.
-fn living_owner(spec: &SpawnSpec) -> Option<(i32, Pidfd)> {
+fn living_owner(spec: &SpawnSpec) -> Option<i32> {
     let owner = Seqpacket::connect(spec.control_path.as_ref()?).ok()?.peer_credentials().ok()?;
-    Some((owner.pid, Pidfd::open(owner.pid).ok()?))
+    Some(owner.pid)
+}
+
+/// Who holds the gate of the data: rather the daemon that wrote the record than a child of it.
+fn holder(spec: &SpawnSpec) -> Option<i32> {
+    let paths = LockPaths::locate(spec.data_dir.as_deref(), spec.control_path.as_deref())?;
+    let holders = holders(&paths.gate);
+    let recorded = read_record(&paths.lock).ok().flatten().map(|record| record.pid);
+    let recorded = holders.iter().find(|holder| Some(holder.pid) == recorded);
+    recorded.or(holders.first()).map(|holder| holder.pid)
 }

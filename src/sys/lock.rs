@@ -4,6 +4,7 @@
 //! in a forked child or on its way through a socket, keeps it, and an explicit unlock through
 //! any of them frees it for all.
 
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -21,6 +22,34 @@ use super::proc;
 pub struct LockFile {
     path: PathBuf,
     file: File,
+}
+
+/// Where the lock of a daemon and its gate are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LockPaths {
+    /// The directory of both.
+    pub dir: PathBuf,
+    /// Held by whoever may write the data.
+    pub lock: PathBuf,
+    /// Held as long as one of the lineage lives.
+    pub gate: PathBuf,
+}
+
+impl LockPaths {
+    /// Those of a data directory.
+    pub fn of_data(dir: &Path) -> Self {
+        Self { dir: dir.into(), lock: dir.join(".handoff.lock"), gate: dir.join(".handoff.gate") }
+    }
+
+    /// Those of a daemon with this data directory, or else this control path; none if it has neither.
+    pub fn locate(data_dir: Option<&Path>, control: Option<&Path>) -> Option<Self> {
+        if let Some(dir) = data_dir {
+            return Some(Self::of_data(dir));
+        }
+        let control = control?;
+        let dir = control.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Some(Self { dir: dir.into(), lock: suffixed(control, ".lock"), gate: suffixed(control, ".gate") })
+    }
 }
 
 /// What a holder writes into its lock file, for people.
@@ -186,6 +215,12 @@ fn holds(pid: i32, file: &fs::Metadata) -> bool {
             && fs::metadata(format!("/proc/{pid}/fd/{fd}"))
                 .is_ok_and(|found| (found.dev(), found.ino()) == (file.dev(), file.ino()))
     })
+}
+
+fn suffixed(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    name.into()
 }
 
 /// The name of the network file system that `path` is on, where flock(2) may not mean what we
