@@ -125,11 +125,16 @@ fn a_successor_without_descriptors() {
     Scene::new().sweep(|scene, room| Some(scene.service.upgrade(&limited(&scene.service, 3 + room), &[])));
 }
 
-/// Without any room from this phase on, and with a successor that fails.
+/// Without any room from this phase on, and with a successor that fails. An application that has closed its listener may not
+/// get it again: then its program is started anew.
 #[test]
-fn an_incumbent_that_loses_all_room_in_mid_handoff_resumes() {
-    let scene = Scene::new();
-    for phase in ["warming", "draining", "opening"] {
+fn an_incumbent_that_loses_all_room_in_mid_handoff_resumes_or_is_started_again() {
+    for (phase, results) in [
+        ("warming", &["rolled_back"][..]),
+        ("draining", &["rolled_back", "started_cold"]),
+        ("opening", &["rolled_back", "started_cold"]),
+    ] {
+        let scene = Scene::new();
         let fault = if phase == "warming" { "slow-warm=600000" } else { "open-waits" };
         let mut client = (phase == "draining").then(|| support::KeptAlive::connect(scene.service.address));
         if let Some(client) = &mut client {
@@ -141,13 +146,16 @@ fn an_incumbent_that_loses_all_room_in_mid_handoff_resumes() {
         leave_room(scene.incumbent, 0);
         signal(successor, SIGKILL);
         let upgrade = upgrading.wait();
-        assert_eq!((upgrade.code, upgrade.result.as_str()), (10, "rolled_back"), "{phase}: {upgrade:?}");
+        assert!(results.contains(&upgrade.result.as_str()), "{phase}: {upgrade:?}");
         drop(client);
-        limit_descriptors(scene.incumbent, NO_LIMIT);
-        assert_eq!(scene.service.wait_until_served(), scene.incumbent, "{phase}");
+        if upgrade.result == "rolled_back" {
+            limit_descriptors(scene.incumbent, NO_LIMIT);
+            assert_eq!(scene.service.wait_until_served(), scene.incumbent, "{phase}");
+        }
+        scene.service.wait_until_served();
         assert_eq!(scene.service.ask("GET before").as_deref(), Some("VALUE 1"), "{phase}");
+        assert_eq!(scene.service.upgrade(&programs().kv_b, &[]).result, "committed", "{phase}");
     }
-    assert_eq!(scene.service.upgrade(&programs().kv_b, &[]).result, "committed");
 }
 
 /// The same for a supervisor, whose handoff goes on: it needs nothing more.
