@@ -187,7 +187,7 @@ impl World<'_> {
         if self.peer(peer).as_ref().is_none_or(|process| !process.session) {
             return;
         }
-        if self.bytes.byte() % 8 == 0 {
+        if self.bytes.byte().is_multiple_of(8) {
             let (side, pid) = if peer == Peer::Successor { (Side::Successor, 7) } else { (Side::Incumbent, 6) };
             let hello = self.bytes.hello(side, pid);
             let mut sender = Sender { pid, uid: 1000, spawned_pid: pid, time_namespace: 0 };
