@@ -2,6 +2,11 @@
 
 use std::time::Duration;
 
+/// A wait for a peer. For the crash matrix, which waits for the end of each of them a hundred times, a fifth.
+const fn for_peer(milliseconds: u64) -> Duration {
+    Duration::from_millis(if cfg!(feature = "crash-points") { milliseconds / 5 } else { milliseconds })
+}
+
 /// Bytes of a message at most: fits the default `SO_SNDBUF` of a Unix socket several times over.
 pub const FRAME_BYTES_MAX: usize = 64 * 1024;
 /// Shards, and so revisions, in a message at most: eight bytes each leave room in a frame.
@@ -12,6 +17,8 @@ pub const TEXT_BYTES_MAX: usize = 4096;
 pub const BUILD_ID_BYTES_MAX: usize = 256;
 /// Listeners of a service at most: the kernel's bound for one message is 253 (`SCM_MAX_FD`); inheritance has none.
 pub const LISTENERS_MAX: usize = 4096;
+/// Listeners in one message at most: below `SCM_MAX_FD`, and names of 255 bytes still fit into a frame.
+pub const LISTENERS_IN_MESSAGE_MAX: usize = 200;
 
 /// The wait before a daemon that crashed is started again: short enough for clients that wait in the backlog.
 pub const RESTART_DELAY_FIRST: Duration = Duration::from_millis(500);
@@ -49,27 +56,40 @@ pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// From Begin to Ready, by default: an application can hang although its library is alive.
 pub const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// From Committed to Serving: nothing but a compare-and-swap, a rename and the application's return to `serve`.
-pub const SERVING_TIMEOUT: Duration = Duration::from_secs(10);
+pub const SERVING_TIMEOUT: Duration = for_peer(10_000);
 /// Without any frame from a peer that owes one: the peer is stopped or its machine is swapping.
-pub const LIVENESS: Duration = Duration::from_secs(10);
+pub const LIVENESS: Duration = for_peer(10_000);
 /// Between heartbeats: several fit into [`LIVENESS`].
-pub const HEARTBEAT: Duration = Duration::from_secs(2);
+pub const HEARTBEAT: Duration = for_peer(2_000);
 /// Between two reports of progress: people see no more, and a hook that counts every record must not keep S from its work.
 pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(20);
 /// Bytes that S has not read, with the kernel's own, beyond which only what a handoff needs is sent: the rest of the queue
 /// (`net.core.wmem_default`, 208 KiB) stays free for that.
 pub const UNREAD_BYTES_MAX: usize = 64 * 1024;
 /// For an answer that is already on the wire when its deadline passes.
-pub const SLACK: Duration = Duration::from_secs(1);
+pub const SLACK: Duration = for_peer(1_000);
 /// From the end of a session to the death of its process: the kernel closes descriptors first.
-pub const DEATH_AFTER_END: Duration = Duration::from_secs(1);
+pub const DEATH_AFTER_END: Duration = for_peer(1_000);
 /// A successor that was asked to go before it had the data, until it is killed.
-pub const ABORT_GRACE: Duration = Duration::from_secs(2);
+pub const ABORT_GRACE: Duration = for_peer(2_000);
 /// A retired incumbent that does not exit, until it gets SIGTERM, and from there to SIGKILL.
-pub const RETIRE_GRACE: Duration = Duration::from_secs(10);
+pub const RETIRE_GRACE: Duration = for_peer(10_000);
 /// Frames of one peer that are read in one go: many times more than a queue of the default size holds, so what was there
 /// when the reading began is read, and a peer that sends without end keeps nobody from his work.
 pub const FRAMES_READ_MAX: usize = 4096;
+/// The first wait for a daemon that can not be reached at its control path, which doubles from attempt to attempt: one that
+/// has just committed is there at once.
+pub const ADOPT_RETRY_FIRST: Duration = Duration::from_millis(5);
+/// The longest such wait.
+pub const ADOPT_RETRY_MAX: Duration = Duration::from_secs(1);
+/// How long an incumbent that should go on may stay without a session before the outcome is undecided: as [`LIVENESS`].
+pub const ADOPTION_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a restarted supervisor tries to reach a daemon that is not at its control path.
+pub const RESUME_UNREACHED: Duration = Duration::from_secs(10);
+/// How long it waits for one that is, or for a handoff that is being ended: longer than a slow resume.
+pub const RESUME_TIMEOUT: Duration = Duration::from_secs(60);
+/// Connections to a control path that have not said what for, at most: one is expected.
+pub const ASKING_MAX: usize = 8;
 /// Between two attempts at a lock that a living process holds against the rules.
 pub const LOCK_RETRY: Duration = Duration::from_millis(50);
 /// How long a successor or a cold start insists on a lock that somebody holds.

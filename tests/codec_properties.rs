@@ -69,7 +69,7 @@ fn reject() -> impl Strategy<Value = Reject> {
 
 fn adopt_ack() -> impl Strategy<Value = AdoptAck> {
     let numbers = (any::<u16>(), any::<u32>(), any::<u64>(), any::<u8>());
-    (numbers, id(), any::<bool>(), vec("[a-z.é]{0,40}", 0..20)).prop_map(
+    (numbers, id(), any::<bool>(), any::<u16>()).prop_map(
         |((version, pid, generation, phase), id, with_handoff, listeners)| AdoptAck {
             version,
             pid,
@@ -116,6 +116,7 @@ fn message() -> BoxedStrategy<Message> {
         reject().prop_map(Message::Reject),
         any::<[u16; 2]>().prop_map(|[version_min, version_max]| Message::Adopt(Adopt { version_min, version_max })),
         adopt_ack().prop_map(Message::AdoptAck),
+        vec("[a-z.é]{0,40}", 0..20).prop_map(|names| Message::AdoptListeners(AdoptListeners { names })),
     ];
     let only_id = prop_oneof![
         of(|id| Message::Warmed(Warmed { id })),

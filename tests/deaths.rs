@@ -202,3 +202,23 @@ fn successor_dies_with_committed_unread() {
     let successor = scene.hold_successor("opening", "ready", "committing"); // Committed stays unread
     successor_is_killed(scene, successor);
 }
+
+/// Dies between `announce_ready` and `serve`: it has committed, but never served.
+fn successor_dies_before_it_serves(fault: &str) {
+    let mut scene = Scene::new(None, Some(fault));
+    let upgrade = scene.upgrading.take().unwrap().wait();
+    assert_eq!((upgrade.code, upgrade.result.as_str()), (11, "reverted"), "{upgrade:?}");
+    assert_eq!(scene.service.wait_until_served(), scene.incumbent);
+    let incumbent = scene.incumbent;
+    scene.nothing_is_lost(incumbent);
+}
+
+#[test]
+fn successor_dies_when_it_has_committed() {
+    successor_dies_before_it_serves("crash-committed");
+}
+
+#[test]
+fn successor_dies_when_it_has_committed_and_its_session_is_cut() {
+    successor_dies_before_it_serves("cut-committed");
+}

@@ -276,7 +276,7 @@ struct Frozen {
 
 impl Frozen {
     /// The supervisor stands still: the incumbent serves at the deadline all the same. Then it wakes up.
-    fn serves_at_the_deadline(self, load: Load, successor: i32) {
+    fn ends_at_the_deadline(self, load: Load, successor: i32) {
         let supervisor = self.service.supervisor_pid();
         assert_eq!(self.service.wait_until_served(), self.incumbent);
         assert_eq!(process_state(supervisor), Some('T'), "without the supervisor");
@@ -300,7 +300,7 @@ fn supervisor_stopped_in_mid_drain() {
     let successor = scene.service.successor_of(scene.incumbent);
     scene.service.wait_for_phase("draining");
     freeze(scene.service.supervisor_pid());
-    scene.serves_at_the_deadline(load, successor);
+    scene.ends_at_the_deadline(load, successor);
 }
 
 /// The same with the data sealed, and nobody yet who was told to open it.
@@ -310,7 +310,7 @@ fn supervisor_stopped_while_the_incumbent_seals() {
     let successor = scene.service.successor_of(scene.incumbent);
     scene.service.wait_for_phase("sealing");
     freeze(scene.service.supervisor_pid());
-    scene.serves_at_the_deadline(load, successor);
+    scene.ends_at_the_deadline(load, successor);
 }
 
 /// The same with N in the midst of its opening, with the lock.
@@ -320,7 +320,7 @@ fn supervisor_stopped_while_the_successor_holds_the_lock() {
     let successor = scene.service.successor_of(scene.incumbent);
     wait_until("it opens", || scene.service.path("data/opening").exists().then_some(()));
     freeze(scene.service.supervisor_pid());
-    scene.serves_at_the_deadline(load, successor);
+    scene.ends_at_the_deadline(load, successor);
 }
 
 /// The same with N stopped, too. (N alone: `tests/aborts.rs`, `successor_is_frozen_after_begin`.)
@@ -331,7 +331,7 @@ fn supervisor_and_successor_stopped_while_the_successor_holds_the_lock() {
     wait_until("it opens", || scene.service.path("data/opening").exists().then_some(()));
     freeze(successor);
     freeze(scene.service.supervisor_pid());
-    scene.serves_at_the_deadline(load, successor);
+    scene.ends_at_the_deadline(load, successor);
 }
 
 /// One silent connection to the control path blocked every handoff.

@@ -2,42 +2,12 @@
 
 mod support;
 
-use std::fs;
-use std::io::Read;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use support::load::{Load, LoadOptions, verify};
-use support::{Service, open_descriptors, programs, wait_until};
+use support::watch::{LockWatch, settled_descriptors};
+use support::{Service, programs, wait_until};
 
 const UPGRADES: usize = 100;
-
-/// Looks again and again who holds the lock of the data directory; the largest number of processes ever seen at once.
-fn watch_lock(
-    lock: std::path::PathBuf,
-    service: &Service,
-    stop: Arc<AtomicBool>,
-) -> std::thread::JoinHandle<(usize, usize)> {
-    let inode = std::os::unix::fs::MetadataExt::ino(&fs::metadata(lock).unwrap());
-    let supervisor = service.supervisor_pid();
-    std::thread::spawn(move || {
-        let (mut samples, mut most) = (0, 0);
-        while !stop.load(Ordering::Relaxed) {
-            // In one read(2): the kernel shows the list as it is at one moment for each, and no more than a page of it.
-            let mut page = [0; 4096];
-            let len = fs::File::open("/proc/locks").unwrap().read(&mut page).unwrap();
-            if len > page.len() - 256 {
-                continue;
-            }
-            let locks = String::from_utf8_lossy(&page[..len]);
-            let held =
-                |line: &&str| line.contains("FLOCK") && !line.contains("->") && line.contains(&format!(":{inode} "));
-            most = most.max(locks.lines().filter(held).count());
-            samples += 1;
-        }
-        assert!(support::lives(supervisor));
-        (samples, most)
-    })
-}
 
 #[test]
 fn a_hundred_upgrades_under_load_lose_nothing() {
@@ -46,8 +16,7 @@ fn a_hundred_upgrades_under_load_lose_nothing() {
     assert_eq!(service.upgrade(&programs.kv_b, &[]).result, "committed");
     let before = wait_until("one daemon", || settled_descriptors(&service));
     let load = Load::start(LoadOptions { clients: 16, keep_alive: false, ..LoadOptions::new(service.address) });
-    let stop = Arc::new(AtomicBool::new(false));
-    let watch = watch_lock(service.path("data/.handoff.lock"), &service, Arc::clone(&stop));
+    let watch = LockWatch::start(&service, Duration::ZERO);
     for round in 1..UPGRADES {
         let (binary, build) = if round % 2 == 0 { (&programs.kv_b, "b") } else { (&programs.kv_a, "a") };
         let upgrade = service.upgrade(binary, &[]);
@@ -56,8 +25,7 @@ fn a_hundred_upgrades_under_load_lose_nothing() {
         assert_eq!((pid, answered.as_str()), (service.daemon_pid(), build), "round {round}");
     }
     let report = load.stop();
-    stop.store(true, Ordering::Relaxed);
-    let (samples, most) = watch.join().unwrap();
+    let (samples, most) = watch.stop();
     assert_eq!((report.failed_requests, &report.failures), (0, &Vec::new()), "of {}", report.requests);
     assert!(report.acknowledged.len() > UPGRADES, "too little load to say anything: {}", report.requests);
     assert_eq!(verify(service.address, &report.acknowledged).unwrap(), Vec::<String>::new(), "lost writes");
@@ -72,21 +40,6 @@ fn a_hundred_upgrades_under_load_lose_nothing() {
         report.requests,
         report.acknowledged.len()
     );
-}
-
-/// Descriptors of the supervisor and of the daemon, once nobody else is left and the numbers stand still.
-fn settled_descriptors(service: &Service) -> Option<(usize, usize)> {
-    let look = || {
-        let [daemon] = service.daemons()[..] else { return None };
-        (service.status()?["phase"] == "idle")
-            .then(|| (open_descriptors(service.supervisor_pid()), open_descriptors(daemon)))
-    };
-    let first = look()?;
-    let unchanged = (0..5).all(|_| {
-        std::thread::sleep(std::time::Duration::from_millis(50));
-        look() == Some(first)
-    });
-    unchanged.then_some(first)
 }
 
 #[test]

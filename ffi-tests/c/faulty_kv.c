@@ -7,6 +7,9 @@
  *   segv                the same, by SIGSEGV
  *   hang-before-hello   never calls the library
  *   slow-warm=MS        sleeps before it waits for begin
+ *   crash-warm          dies of SIGSEGV instead of waiting for begin
+ *   crash-committed     dies of SIGSEGV once it has committed, before it serves
+ *   cut-committed       the same, but cuts its session with the supervisor two seconds before
  *   slow-open=MS        sleeps after begin, with the lock held
  *   hang-open           never comes back from it
  *   unhealthy           is ready, and says that it is not well
@@ -40,11 +43,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
 static char data_dir[4096] = ".";
+static int session = -1;
 
 static const char *fault(void) {
     const char *name = getenv("KV_FAULT");
@@ -119,19 +124,22 @@ static void hang(void) {
     for (;;) pause();
 }
 
+static void crash(void) {
+    signal(SIGSEGV, SIG_DFL);
+    raise(SIGSEGV);
+}
+
 /* A child that keeps everything that it inherited. */
 static void leave_child(void) {
     if (fork() == 0) hang();
 }
 
 static int faulty_detect_role(const handoff_config *c, handoff **h, char *err, size_t size) {
+    session = getenv("HANDOFF_SOCK_FD") ? atoi(getenv("HANDOFF_SOCK_FD")) : -1;
     if (getenv("HANDOFF_DATA_DIR")) snprintf(data_dir, sizeof data_dir, "%s", getenv("HANDOFF_DATA_DIR"));
     if (is_fault("exit-before-hello")) _exit(7);
     if (is_fault("hang-before-hello")) hang();
-    if (is_fault("segv")) {
-        signal(SIGSEGV, SIG_DFL);
-        raise(SIGSEGV);
-    }
+    if (is_fault("segv")) crash();
     if (strstr(fault(), "storm")) start_storm();
     if (strstr(fault(), "logs")) handoff_set_log((handoff_config *)c, print, NULL, NULL);
     return handoff_detect_role(c, h, err, size);
@@ -139,6 +147,7 @@ static int faulty_detect_role(const handoff_config *c, handoff **h, char *err, s
 
 static int faulty_wait_for_begin(handoff *h, int timeout_ms) {
     sleep_if("slow-warm=");
+    if (is_fault("crash-warm")) crash();
     int result = handoff_wait_for_begin(h, timeout_ms);
     sleep_if("slow-open=");
     if (is_fault("open-waits")) {
@@ -166,6 +175,8 @@ static int faulty_announce_ready(handoff *h, const handoff_readiness *r, int tim
         changed.detail = "told to be unhealthy";
     }
     int result = handoff_announce_ready(h, &changed, timeout_ms);
+    if (is_fault("cut-committed") && shutdown(session, SHUT_RDWR) == 0) sleep(2);
+    if (is_fault("crash-committed") || is_fault("cut-committed")) crash();
     if (is_fault("fork-serving")) leave_child();
     return result;
 }

@@ -103,6 +103,18 @@ impl<'a> Bytes<'a> {
         hello
     }
 
+    pub fn adopt_ack(&mut self, id: HandoffId) -> Message {
+        Message::AdoptAck(AdoptAck {
+            version: 1,
+            pid: 1,
+            generation: self.number(),
+            phase: self.byte() % 8,
+            id,
+            with_handoff: self.yes(),
+            listeners: 0,
+        })
+    }
+
     pub fn error(&mut self) -> Option<String> {
         (self.byte() % 4 == 3).then(|| self.text())
     }
@@ -156,15 +168,7 @@ impl<'a> Bytes<'a> {
             17 => Message::Gate(Gate { id }),
             18 => Message::Reject(Reject { code: RejectCode::Unable, text: self.text() }),
             19 => Message::Adopt(Adopt { version_min: 1, version_max: 1 }),
-            20 => Message::AdoptAck(AdoptAck {
-                version: 1,
-                pid: 1,
-                generation: self.number(),
-                phase: self.byte(),
-                id,
-                with_handoff: self.yes(),
-                listeners: Vec::new(),
-            }),
+            20 => self.adopt_ack(id),
             _ => {
                 let terms = self.yes().then(|| self.terms(current));
                 Message::HelloAck(HelloAck { version: 1, generation: self.number(), terms })

@@ -211,6 +211,11 @@ impl World<'_> {
                 self.session = false;
                 self.feed(Input::SupervisorGone);
             }
+            8 if self.bytes.yes() => {
+                self.session = true;
+                let Message::AdoptAck(ack) = self.bytes.adopt_ack(HandoffId(0)) else { return };
+                self.feed(Input::Adopted(ack));
+            }
             9 if in_handoff => self.feed(Input::SuccessorServing),
             10 => drop(self.word.swap(Decision::Committed)),
             11 => drop(self.word.swap(Decision::CommittedIncompatible)),

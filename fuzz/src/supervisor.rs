@@ -5,7 +5,7 @@ use crate::protocol::message::{
     Drained, Fingerprint, Message, Mode, Readiness, Ready, SealComplete, Serving, Side, Terms, Warmed,
 };
 use crate::protocol::supervisor::{
-    Action, Input, OnIncumbentDeath, Peer, Phase, Plan, Sender, Supervisor, Timer, Verdict,
+    Action, Input, OnIncumbentDeath, Past, PastHandoff, Peer, Phase, Plan, Sender, Supervisor, Timer, Verdict,
 };
 use crate::protocol::{Decide, Decision, HandoffId};
 use std::collections::VecDeque;
@@ -32,6 +32,8 @@ struct World<'a> {
     unable_to_resume: bool,
     reports: usize,
     asked: bool,
+    /// S is to connect to the incumbent's control path.
+    seeking: bool,
 }
 
 impl World<'_> {
@@ -90,6 +92,10 @@ impl World<'_> {
                 return Some(Input::Spawned);
             }
             Action::Send(peer, message) => self.check_sent(peer, &message),
+            Action::Adopt => {
+                assert!(self.incumbent.as_ref().is_some_and(|incumbent| !incumbent.session));
+                self.seeking = true;
+            }
             Action::OpenJournal | Action::CloseJournal => {}
             Action::Arm(timer) => {
                 self.armed.retain(|armed| *armed != timer);
@@ -207,6 +213,11 @@ impl World<'_> {
                 return self.garbage(peer); // as the driver does
             }
             (Message::Serving(_), Peer::Successor) => self.serving |= named,
+            (Message::AdoptAck(ack), Peer::Incumbent)
+                if self.machine.seeks() && ack.with_handoff && self.page.is_none() =>
+            {
+                self.find_handoff(true); // as the driver does
+            }
             (Message::Resumed(m), Peer::Incumbent) if named => {
                 self.resumed |= m.error.is_none();
                 self.unable_to_resume |= m.error.is_some();
@@ -288,6 +299,31 @@ impl World<'_> {
         }
     }
 
+    /// Goes on where another supervisor stopped.
+    fn resume(&mut self) {
+        let incumbent_lives = self.bytes.yes();
+        self.incumbent = incumbent_lives.then_some(Process { session: false });
+        let successor_lives = self.bytes.yes();
+        let open = self.bytes.yes();
+        if open {
+            self.find_handoff(successor_lives);
+        }
+        let handoff = open.then_some(PastHandoff { id: HandoffId(100), successor_lives });
+        self.asked = open;
+        self.feed(Input::Resume(Past { generation: u64::from(incumbent_lives), incumbent_lives, handoff }));
+    }
+
+    /// A handoff that another supervisor has begun, however far it came.
+    fn find_handoff(&mut self, successor_lives: bool) {
+        self.forget();
+        let words = [Decision::Open, Decision::Committed, Decision::Revoked, Decision::CommittedIncompatible];
+        let mut page = Word::default();
+        page.swap(words[usize::from(self.bytes.byte() % 4)]);
+        self.page = Some(page);
+        self.successor = successor_lives.then_some(Process { session: false });
+        self.prepared = true;
+    }
+
     fn happen(&mut self) {
         let choice = self.bytes.byte();
         let peer = if choice & 128 == 0 { Peer::Successor } else { Peer::Incumbent };
@@ -313,6 +349,12 @@ impl World<'_> {
                 let at = usize::from(self.bytes.byte()) % self.armed.len();
                 let timer = self.armed.swap_remove(at);
                 self.feed(Input::Timer(timer));
+            }
+            15 if self.seeking && self.bytes.yes() => {
+                // The control path leads to it.
+                self.seeking = false;
+                let seeks = self.machine.seeks();
+                self.incumbent.iter_mut().for_each(|incumbent| incumbent.session |= seeks);
             }
             15 if self.bytes.byte() % 4 == 3 => {
                 let reason = self.bytes.text();
@@ -340,9 +382,12 @@ pub fn run(bytes: &[u8]) {
         unable_to_resume: false,
         reports: 0,
         asked: false,
+        seeking: false,
     };
-    let stage = world.bytes.byte() % 9;
-    world.begin_well(stage);
+    match world.bytes.byte() % 16 {
+        stage @ 0..=8 => world.begin_well(stage),
+        _ => world.resume(),
+    }
     for _ in 0..STEPS_MAX {
         if world.bytes.is_empty() {
             return;

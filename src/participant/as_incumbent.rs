@@ -8,6 +8,7 @@ use crate::limits::{HEARTBEAT, LOCK_RETRY, SLACK};
 use crate::protocol::incumbent::{Action, Hook, Incumbent, Input, Phase, Timer as IncumbentTimer};
 use crate::protocol::message::{Fingerprint, Gate, Message, PrepareHandoff};
 use crate::sys::clock::{monotonic_ns, nanoseconds};
+use crate::sys::crash;
 use nix::sys::signal::Signal;
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
@@ -42,19 +43,22 @@ impl Core {
             }
             Action::TakeLock => self.tasks.push_back(Task::RetakeLock),
             Action::Decide(request) => {
-                return self.link.as_ref().map(|link| Input::Decided(decide(&link.page, request)));
+                let link = self.link.as_ref()?;
+                let value = crash::around('O', format_args!("revoke"), || decide(&link.page, request));
+                return Some(Input::Decided(value));
             }
             Action::KillSuccessor => self.kill_successor(),
             Action::Retire => {
                 if let Some(link) = &self.link {
-                    link.page.set_retired();
+                    crash::around('O', format_args!("set retired"), || link.page.set_retired());
                 }
             }
             Action::Release => {
-                self.close_link();
+                crash::around('O', format_args!("close link"), || self.close_link());
                 self.rebind_control();
             }
             Action::Exit(reason) => {
+                crash::point('O', format_args!("before exit"));
                 self.fence.close();
                 self.end = Some(reason.map_or(End::Replaced, End::Lost));
             }
@@ -100,7 +104,7 @@ impl Core {
                 self.fence.open();
             }
         }
-        self.events.ask(kind, deadline_ns, id);
+        crash::around('O', format_args!("ask {kind:?}"), || self.events.ask(kind, deadline_ns, id));
         self.events.skip_resume().then_some(Input::Resumed)
     }
 
@@ -111,16 +115,18 @@ impl Core {
         let fingerprint = lock.fingerprint()?;
         let (Some(gate), Some(link)) = (lock.gate(), &mut self.link) else { return Err(no_lock()) };
         let transfer = link.transfer.as_mut().ok_or(Error::Aborted("the successor is gone".into()))?;
-        let sent = transfer.send(&Message::Gate(Gate { id: link.id }), &[gate]);
+        let message = Message::Gate(Gate { id: link.id });
+        let sent =
+            crash::around('O', format_args!("send Gate to the other daemon"), || transfer.send(&message, &[gate]));
         sent.map_err(|error| Error::Protocol(format!("the gate could not be handed over: {error}")))?;
-        lock.release()?;
+        crash::around('O', format_args!("release lock"), || lock.release())?;
         tracing::info!(target: "handoff", handoff_id = link.id.0, "seal_complete");
         Ok(fingerprint)
     }
 
     /// One attempt at the lock that was released; the machine asks again.
     pub(super) fn retake_lock(&mut self) {
-        let taken = self.lock.as_mut().map_or(Ok(true), |lock| lock.try_take());
+        let taken = self.try_lock();
         let refusal = match taken {
             Ok(true) => {
                 self.refusal = None;
@@ -142,7 +148,8 @@ impl Core {
 
     fn kill_successor(&self) {
         let Some(link) = &self.link else { return };
-        if let Err(error) = link.peer.kill(Signal::SIGKILL) {
+        let killed = crash::around('O', format_args!("kill successor"), || link.peer.kill(Signal::SIGKILL));
+        if let Err(error) = killed {
             tracing::error!(target: "handoff", handoff_id = link.id.0, %error, "the successor can not be killed");
         }
     }

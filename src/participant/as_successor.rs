@@ -9,6 +9,7 @@ use crate::protocol::message::{Message, Sealed};
 use crate::protocol::successor::{Action, Input, Phase, Successor, Timer as SuccessorTimer};
 use crate::protocol::{Decide, HandoffId};
 use crate::sys::clock::{monotonic_ns, nanoseconds};
+use crate::sys::crash;
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 
@@ -47,14 +48,16 @@ impl Core {
             }
             Action::Decide(decide @ Decide::Commit { .. }) => self.tasks.push_back(Task::Commit(decide)),
             Action::Decide(Decide::Revoke) => {
-                return self.link.as_ref().map(|link| Input::Decided(decide(&link.page, Decide::Revoke)));
+                let link = self.link.as_ref()?;
+                let value = crash::around('N', format_args!("revoke"), || decide(&link.page, Decide::Revoke));
+                return Some(Input::Decided(value));
             }
             Action::Publish => self.tasks.push_back(Task::Publish),
             Action::Abandon(reason) => {
                 tracing::warn!(target: "handoff", reason, handoff_id = self.handoff_id().0, "abort");
                 self.fence.close();
                 self.tasks.clear();
-                self.control.discard();
+                crash::around('N', format_args!("unlink temporary control path"), || self.control.discard());
                 self.end = Some(End::Aborted(reason));
             }
             Action::EndSession(violation) => {
@@ -76,7 +79,8 @@ impl Core {
     /// Says something to O directly.
     fn tell(&mut self, message: &Message) {
         if let Some(transfer) = self.link.as_mut().and_then(|link| link.transfer.as_mut()) {
-            let _ = transfer.send(message, &[]); // O may be dead; the page says the same
+            let step = format_args!("send {} to the other daemon", message.name());
+            let _ = crash::around('N', step, || transfer.send(message, &[])); // O may be dead; the page says the same
         }
     }
 
@@ -96,7 +100,7 @@ impl Core {
     /// One attempt at gate and lock. The task comes back if somebody holds them and patience is left.
     pub(super) fn take_lock(&mut self, sealed: Sealed, until_ns: u64) {
         let taken = match self.check_sealed(&sealed) {
-            Ok(()) => self.lock.as_mut().map_or(Ok(true), |lock| lock.try_take()),
+            Ok(()) => self.try_lock(),
             Err(error) => Err(error),
         };
         let refusal = match taken {
@@ -137,7 +141,7 @@ impl Core {
     /// The commit itself. Runs on the owner's thread.
     pub(super) fn commit(&mut self, request: Decide) {
         let Some(link) = &self.link else { return };
-        let value = decide(&link.page, request);
+        let value = crash::around('N', format_args!("commit"), || decide(&link.page, request));
         self.committed_ns = monotonic_ns();
         self.feed_successor(Input::Decided(value));
     }
@@ -145,22 +149,23 @@ impl Core {
     /// The word is won: everybody may see it.
     pub(super) fn publish(&mut self) {
         self.publish_control();
-        if let Some(link) = &self.link {
-            link.page.set_serving();
-        }
         tracing::info!(target: "handoff", handoff_id = self.handoff_id().0, "commit");
     }
 
     /// The application serves: N tells everybody, and is O from here on.
     pub(super) fn become_incumbent(&mut self) {
+        // Not at the commit: O exits when it sees this, and the application may still die on its way here.
+        if let Some(link) = &self.link {
+            crash::around('N', format_args!("set serving"), || link.page.set_serving());
+        }
         let (committed_ns, control) = (self.committed_ns, self.published.clone());
         self.feed_successor(Input::Served { committed_ns, control });
         let Machine::Successor(machine) = &self.machine else { return };
         let (generation, id) = (machine.generation(), self.handoff_id());
         self.machine = Machine::Incumbent(Incumbent::committed(generation, id));
-        self.close_link();
+        crash::around('N', format_args!("close link"), || self.close_link());
         if let Some(lock) = &self.lock {
-            lock.record(generation);
+            crash::around('N', format_args!("write lock record"), || lock.record(generation));
         }
     }
 

@@ -1,13 +1,16 @@
 //! The control path: where a supervisor that has no session finds the daemon.
 
-use crate::channel::Channel;
+use crate::channel::{Channel, Incoming};
 use crate::error::{Error, Result};
+use crate::limits::{ASKING_MAX, HELLO_TIMEOUT};
 use crate::protocol::Message;
-use crate::protocol::message::{Hello, Reject, RejectCode};
+use crate::protocol::message::{Adopt, Hello, Reject, RejectCode, VERSION_MAX, VERSION_MIN};
 use crate::sys::control::{self, ControlListener, PreparedControl};
+use crate::sys::seqpacket::{Credentials, Seqpacket};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
+use std::time::Instant;
 
 /// The control socket, and where it is on its way to its path.
 #[derive(Debug, Default)]
@@ -15,11 +18,21 @@ pub(super) struct Control {
     path: Option<PathBuf>,
     prepared: Option<PreparedControl>,
     listener: Option<ControlListener>,
+    /// Who has connected, and has not said what for: the oldest first.
+    asking: Vec<Asking>,
+}
+
+/// A supervisor without a session, or anybody else. It can not be waited for.
+#[derive(Debug)]
+struct Asking {
+    channel: Channel,
+    peer: Credentials,
+    since: Instant,
 }
 
 impl Control {
     pub(super) fn new(path: Option<PathBuf>) -> Self {
-        Self { path, prepared: None, listener: None }
+        Self { path, ..Self::default() }
     }
 
     /// Binds and listens under a temporary name.
@@ -61,23 +74,50 @@ impl Control {
         self.listener.as_ref().map(AsFd::as_fd)
     }
 
-    /// Greets everybody who connects, and says that adoption is not offered. An error: somebody waits who can not be
-    /// accepted now.
-    pub(super) fn greet(&self, hello: &Hello) -> io::Result<()> {
-        let Some(listener) = &self.listener else { return Ok(()) };
-        while let Some((socket, peer)) = listener.accept()? {
-            let uid = nix::unistd::geteuid().as_raw();
-            let mut channel = Channel::new(socket);
-            let refusal = if peer.uid == uid || peer.uid == 0 {
-                let _ = channel.send(&Message::Hello(hello.clone()), &[]); // a peer that has gone harms nobody
-                Reject { code: RejectCode::Unable, text: "this daemon can not be adopted yet".into() }
-            } else {
-                tracing::warn!(target: "handoff", pid = peer.pid, uid = peer.uid, "refused: another user connected to the control path");
-                Reject { code: RejectCode::Uid, text: format!("user {} may not control this daemon", peer.uid) }
-            };
-            let _ = channel.send(&Message::Reject(refusal), &[]);
+    /// Greets everybody who connects; those who may adopt this daemon are to be watched. With an error if somebody waits who
+    /// can not be accepted now.
+    pub(super) fn greet(&mut self, hello: &Hello) -> (Vec<BorrowedFd<'_>>, io::Result<()>) {
+        self.asking.retain(|asking| asking.since.elapsed() < HELLO_TIMEOUT);
+        let before = self.asking.len();
+        let accepted = loop {
+            match self.listener.as_ref().map_or(Ok(None), ControlListener::accept) {
+                Ok(Some((socket, peer))) => self.asking.extend(welcome(socket, peer, hello)),
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        let excess = self.asking.len().saturating_sub(ASKING_MAX);
+        self.asking.drain(..excess);
+        let new = &self.asking[before.saturating_sub(excess)..];
+        (new.iter().map(|asking| asking.channel.as_fd()).collect(), accepted)
+    }
+
+    /// The session of a supervisor that adopts this daemon. The descriptor of one that has gone is closed here.
+    pub(super) fn adopted(&mut self) -> Option<(Channel, Adopt)> {
+        let mut index = 0;
+        while let Some(asking) = self.asking.get_mut(index) {
+            match asking.channel.receive() {
+                Ok(Incoming::Nothing) => index += 1,
+                Ok(Incoming::Message(Message::Adopt(adopt), ..)) => {
+                    let mut asking = self.asking.remove(index);
+                    if adopt.version_min <= VERSION_MAX && adopt.version_max >= VERSION_MIN {
+                        return Some((asking.channel, adopt));
+                    }
+                    let (min, max) = (adopt.version_min, adopt.version_max);
+                    let text = format!(
+                        "the supervisor speaks protocol {min} to {max}, the daemon {VERSION_MIN} to {VERSION_MAX}"
+                    );
+                    refuse(&mut asking.channel, RejectCode::Version, text);
+                }
+                Ok(Incoming::Message(message, ..)) => {
+                    let Asking { mut channel, peer, .. } = self.asking.remove(index);
+                    tracing::warn!(target: "handoff", pid = peer.pid, name = message.name(), "not the way to adopt a daemon");
+                    refuse(&mut channel, RejectCode::Unable, format!("Adopt was expected, not {}", message.name()));
+                }
+                Ok(Incoming::End) | Err(_) => drop(self.asking.remove(index)),
+            }
         }
-        Ok(())
+        None
     }
 
     /// In a forked child: the temporary name belongs to the parent.
@@ -89,4 +129,21 @@ impl Control {
     pub(super) fn discard(&mut self) {
         self.prepared = None;
     }
+}
+
+fn welcome(socket: Seqpacket, peer: Credentials, hello: &Hello) -> Option<Asking> {
+    let own = nix::unistd::geteuid().as_raw();
+    let mut channel = Channel::new(socket);
+    if peer.uid != own && peer.uid != 0 {
+        tracing::warn!(target: "handoff", pid = peer.pid, uid = peer.uid, "refused: another user connected to the control path");
+        refuse(&mut channel, RejectCode::Uid, format!("user {} may not control this daemon", peer.uid));
+        return None;
+    }
+    let greeted = channel.send(&Message::Hello(hello.clone()), &[]);
+    greeted.ok().map(|()| Asking { channel, peer, since: Instant::now() })
+}
+
+/// A peer that has gone harms nobody.
+fn refuse(channel: &mut Channel, code: RejectCode, text: String) {
+    let _ = channel.send(&Message::Reject(Reject { code, text }), &[]);
 }

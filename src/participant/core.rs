@@ -4,6 +4,7 @@ use super::control::Control;
 use super::data_lock::DataDirLock;
 use super::event::EventSlot;
 use super::fence::WriteFence;
+use super::listeners::InheritedListeners;
 use crate::channel::{Channel, Incoming};
 use crate::error::{Error, Result};
 use crate::limits::{ACCEPT_RETRY, CONTROL_RETRY, FRAMES_READ_MAX, PROGRESS_INTERVAL};
@@ -12,6 +13,7 @@ use crate::protocol::message::{Hello, Message, Sealed, Side, VERSION_MAX, VERSIO
 use crate::protocol::successor::{self, Successor};
 use crate::protocol::{Decide, HandoffId};
 use crate::sys::clock::{monotonic_ns, nanoseconds};
+use crate::sys::crash;
 use crate::sys::fork;
 use crate::sys::page::DecisionPage;
 use crate::sys::pidfd::Pidfd;
@@ -80,12 +82,13 @@ pub(super) struct Link {
 /// What an epoll event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
-enum Source {
+pub(super) enum Source {
     Session,
     Transfer,
     Peer,
     Timers,
     Control,
+    Asking,
     Stop,
 }
 
@@ -96,6 +99,7 @@ pub(super) struct Core {
     pub(super) session: Option<Channel>,
     pub(super) link: Option<Link>,
     pub(super) lock: Option<DataDirLock>,
+    pub(super) listeners: Arc<InheritedListeners>,
     pub(super) control: Control,
     pub(super) timers: Timers<Timer>,
     pub(super) events: EventSlot,
@@ -121,7 +125,7 @@ pub(super) struct Core {
     progress_due_ns: u64,
     build_id: Vec<u8>,
     /// Everything that the driver waits for, but the owner's own wake-up.
-    sources: Epoll,
+    pub(super) sources: Epoll,
     pub(super) fence: Arc<WriteFence>,
     pub(super) stop: Arc<AtomicBool>,
 }
@@ -131,6 +135,7 @@ impl Core {
         session: Option<OwnedFd>,
         successor: bool,
         lock: Option<DataDirLock>,
+        listeners: Arc<InheritedListeners>,
         control: Control,
         build_id: Vec<u8>,
     ) -> Result<Self> {
@@ -144,6 +149,7 @@ impl Core {
             session: None,
             link: None,
             lock,
+            listeners,
             control,
             timers: Timers::new().map_err(Error::system("timerfd_create"))?,
             events: EventSlot::new().map_err(Error::system("eventfd"))?,
@@ -173,15 +179,20 @@ impl Core {
     }
 
     fn open_session(&mut self, channel: Channel) -> Result<()> {
-        add(&self.sources, channel.as_fd(), Source::Session)?;
-        fork::withhold(channel.as_fd());
-        self.session = Some(channel);
+        self.install(channel)?;
         let side = if matches!(self.machine, Machine::Successor(_)) { Side::Successor } else { Side::Incumbent };
         let hello = self.hello(side);
         match side {
             Side::Successor => self.feed_successor(successor::Input::Start(hello)),
             Side::Incumbent => self.feed_incumbent(incumbent::Input::Start(hello)),
         }
+        Ok(())
+    }
+
+    pub(super) fn install(&mut self, channel: Channel) -> Result<()> {
+        add(&self.sources, channel.as_fd(), Source::Session)?;
+        fork::withhold(channel.as_fd());
+        self.session = Some(channel);
         Ok(())
     }
 
@@ -194,7 +205,12 @@ impl Core {
         add(&self.sources, stop, Source::Stop)
     }
 
-    fn hello(&self, side: Side) -> Hello {
+    /// Who this process is in the names of its steps.
+    pub(super) fn role(&self) -> char {
+        if matches!(self.machine, Machine::Successor(_)) { 'N' } else { 'O' }
+    }
+
+    pub(super) fn hello(&self, side: Side) -> Hello {
         let generation = match &self.machine {
             Machine::Successor(machine) => machine.generation(),
             Machine::Incumbent(machine) => machine.generation(),
@@ -230,10 +246,11 @@ impl Core {
         if is_ready(Source::Peer) {
             self.note_peer();
         }
-        if is_ready(Source::Control)
-            && let Err(error) = self.control.greet(&self.hello(Side::Incumbent))
-        {
-            self.rest_control(&error);
+        if is_ready(Source::Control) {
+            self.greet();
+        }
+        if is_ready(Source::Asking) {
+            self.admit();
         }
         if !late && self.timers.is_due() {
             // It became due just now; what came before it must be read before it.
@@ -266,6 +283,7 @@ impl Core {
 
     fn on_message(&mut self, message: Message, fds: Vec<OwnedFd>) {
         tracing::trace!(target: "handoff", name = message.name(), handoff_id = message.id().0, "received");
+        crash::point(self.role(), format_args!("receive {}", message.name()));
         match &self.machine {
             Machine::Successor(_) => self.on_successor_message(message, fds),
             Machine::Incumbent(_) => self.on_incumbent_message(message, fds),
@@ -273,7 +291,7 @@ impl Core {
     }
 
     /// The session is over: for the machine that is the supervisor's end.
-    fn lose_session(&mut self, why: &str) {
+    pub(super) fn lose_session(&mut self, why: &str) {
         tracing::warn!(target: "handoff", why, "no supervisor any more");
         self.close_session();
         match &self.machine {
@@ -292,8 +310,13 @@ impl Core {
     /// Reads what O and N say to each other directly.
     pub(super) fn read_transfer(&mut self) {
         for _ in 0..FRAMES_READ_MAX {
+            let role = self.role();
             let Some(transfer) = self.link.as_mut().and_then(|link| link.transfer.as_mut()) else { return };
-            match (transfer.receive(), &self.machine) {
+            let incoming = transfer.receive();
+            if let Ok(Incoming::Message(message, ..)) = &incoming {
+                crash::point(role, format_args!("receive {} from the other daemon", message.name()));
+            }
+            match (incoming, &self.machine) {
                 (Ok(Incoming::Message(Message::Gate(gate), mut fds, _)), Machine::Successor(_))
                     if self.is_current(gate.id) =>
                 {
@@ -355,7 +378,8 @@ impl Core {
         }
         let [page, peer, transfer] = <[OwnedFd; 3]>::try_from(fds)
             .map_err(|fds| Error::Protocol(format!("{} descriptors came, not 3", fds.len())))?;
-        let page = DecisionPage::map(page).map_err(Error::system("map the decision page"))?;
+        let page = crash::around(self.role(), format_args!("map page"), || DecisionPage::map(page));
+        let page = page.map_err(Error::system("map the decision page"))?;
         if page.id() != id.0 {
             return Err(Error::Protocol(format!("the decision page is of handoff {}, not {id}", page.id())));
         }
@@ -379,6 +403,7 @@ impl Core {
     }
 
     pub(super) fn send(&mut self, message: &Message) {
+        let role = self.role();
         let Some(session) = &mut self.session else { return };
         let sent = match message {
             Message::SealProgress(_) if monotonic_ns() < self.progress_due_ns => return,
@@ -387,7 +412,14 @@ impl Core {
                 session.send_if_read(message)
             }
             Message::Heartbeat(_) => session.send_if_read(message),
-            _ => session.send(message, &[]),
+            Message::AdoptAck(ack) if ack.with_handoff => match &self.link {
+                Some(link) => {
+                    let fds = [link.page.as_fd(), link.peer.as_fd()];
+                    crash::around(role, format_args!("send AdoptAck"), || session.send(message, &fds))
+                }
+                None => return,
+            },
+            _ => crash::around(role, format_args!("send {}", message.name()), || session.send(message, &[])),
         };
         // A peer that is gone shows as the end of the session, when its last messages are read.
         match sent {
@@ -396,9 +428,16 @@ impl Core {
         }
     }
 
+    /// Binds and listens under a temporary name.
+    pub(super) fn prepare_control(&mut self) -> Result<()> {
+        crash::around(self.role(), format_args!("bind control path"), || self.control.prepare())
+    }
+
     /// Puts the control path into its place, and tries again later if that fails: a commit stands.
     pub(super) fn publish_control(&mut self) {
-        self.published = match self.control.publish() {
+        let role = self.role();
+        let published = crash::around(role, format_args!("rename control path"), || self.control.publish());
+        self.published = match published {
             Ok(Some(listener)) => {
                 fork::withhold(listener);
                 add(&self.sources, listener, Source::Control).map_err(|error| error.to_string())
@@ -413,7 +452,7 @@ impl Core {
     }
 
     /// Nobody can be accepted, most likely because `RLIMIT_NOFILE` is reached: whoever waits would wake us without end.
-    fn rest_control(&mut self, error: &std::io::Error) {
+    pub(super) fn rest_control(&mut self, error: &std::io::Error) {
         tracing::debug!(target: "handoff", %error, "cannot accept on the control path; trying again");
         if let Some(listener) = self.control.listener() {
             remove(&self.sources, listener);
@@ -436,7 +475,7 @@ impl Core {
             fork::release(listener);
             remove(&self.sources, listener);
         }
-        match self.control.prepare() {
+        match self.prepare_control() {
             Ok(()) => self.publish_control(),
             Err(error) => tracing::warn!(target: "handoff", %error, "the control path can not be bound again"),
         }
@@ -453,11 +492,11 @@ impl Drop for Core {
     }
 }
 
-fn add(epoll: &Epoll, fd: BorrowedFd<'_>, source: Source) -> Result<()> {
+pub(super) fn add(epoll: &Epoll, fd: BorrowedFd<'_>, source: Source) -> Result<()> {
     let event = EpollEvent::new(EpollFlags::EPOLLIN, source as u64);
     epoll.add(fd, event).map_err(|error| Error::system("epoll_ctl")(error.into()))
 }
 
-fn remove(epoll: &Epoll, fd: BorrowedFd<'_>) {
+pub(super) fn remove(epoll: &Epoll, fd: BorrowedFd<'_>) {
     let _ = epoll.delete(fd); // not there is as good as removed
 }

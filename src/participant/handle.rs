@@ -35,7 +35,7 @@ pub enum Progress {
 #[derive(Debug)]
 pub struct Participant {
     pub(super) shared: Arc<Shared>,
-    listeners: InheritedListeners,
+    listeners: Arc<InheritedListeners>,
     help: Mutex<Help>,
     /// See children that are about to exec or exit: one those that are forked now, unless they do not count or the data
     /// is sealed; the others those that were still there when a seal had to be given up.
@@ -63,10 +63,12 @@ impl Participant {
                 "HANDOFF_ROLE=successor, but HANDOFF_SOCK_FD is not set: start this program through its supervisor, or unset HANDOFF_ROLE".into(),
             ));
         }
-        let core = Core::new(inherited.session, successor, lock, Control::new(control), config.build_id_or_default())?;
+        let listeners = Arc::new(InheritedListeners(inherited.listeners));
+        let (control, build_id) = (Control::new(control), config.build_id_or_default());
+        let core = Core::new(inherited.session, successor, lock, Arc::clone(&listeners), control, build_id)?;
         let participant = Self {
             shared: Arc::new(Shared::new(core, config.before_wait.clone())?),
-            listeners: InheritedListeners(inherited.listeners),
+            listeners,
             help: Mutex::new(Help::new(config.no_helper_thread)),
             witnesses: Mutex::default(),
             ignore_forks: config.ignore_forks,

@@ -1,5 +1,6 @@
 //! What a daemon links: its part in its own replacement.
 
+mod adopted;
 mod answer;
 mod as_incumbent;
 mod as_successor;

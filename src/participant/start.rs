@@ -7,6 +7,7 @@ use crate::limits::LOCK_RETRY;
 use crate::protocol::message::Readiness;
 use crate::protocol::{incumbent, successor};
 use crate::sys::clock::monotonic_ns;
+use crate::sys::crash;
 use std::time::{Duration, Instant};
 
 impl Core {
@@ -36,7 +37,7 @@ impl Core {
     /// Takes the lock of a cold start, unless its control path can not be had: that is known before the data is opened.
     fn begin_cold(&mut self) -> Result<bool> {
         self.control.check()?;
-        if !self.lock.as_mut().map_or(Ok(true), DataDirLock::try_take)? {
+        if !self.try_lock()? {
             return Ok(false);
         }
         self.control.check_free(None)?;
@@ -45,11 +46,18 @@ impl Core {
         Ok(true)
     }
 
+    /// One attempt at gate and lock; true without any.
+    pub(super) fn try_lock(&mut self) -> Result<bool> {
+        let (role, lock) = (self.role(), &mut self.lock);
+        crash::around(role, format_args!("take lock"), || lock.as_mut().map_or(Ok(true), DataDirLock::try_take))
+    }
+
     /// N says that it is warm; before that it does whatever can fail, or takes time, and does not need the data.
     pub(super) fn say_warmed(&mut self) -> Result<()> {
         if self.successor().is_some() {
-            self.control.prepare()?;
-            self.lock.as_mut().map_or(Ok(()), DataDirLock::open)?;
+            self.prepare_control()?;
+            let opened = || self.lock.as_mut().map_or(Ok(()), DataDirLock::open);
+            crash::around('N', format_args!("open lock"), opened)?;
         }
         self.feed_successor(successor::Input::Warmed);
         Ok(())
@@ -65,7 +73,7 @@ impl Core {
                 return Err(too_early());
             }
             self.control.check_free(None)?;
-            self.control.prepare()?;
+            self.prepare_control()?;
             self.publish_control();
             self.feed_incumbent(incumbent::Input::Ready(readiness.clone()));
             self.cold_ready = true;

@@ -14,7 +14,7 @@
 //! known. All others are bincode 2 in its `legacy` configuration and belong to a version: Warmed (6), PrepareHandoff
 //! (7), Drained (8), SealRequest (9), Gate (10), SealProgress (11), SealComplete (12), SealFailed (13), Begin (14),
 //! Ready (15), Committed (16), Serving (17), Commit (18), Abort (19), ResumeAfterAbort (20), Resumed (21),
-//! Stopping (22), Heartbeat (23). A number is never used again for something else.
+//! Stopping (22), Heartbeat (23), AdoptListeners (24). A number is never used again for something else.
 //!
 //! `docs/protocol.md` has the bodies. This is the only file that knows bincode.
 
@@ -23,7 +23,7 @@ mod frozen;
 mod tests;
 
 use super::message::{Message, Sealed, VERSION_MAX, VERSION_MIN};
-use crate::limits::{FRAME_BYTES_MAX, REVISIONS_MAX, TEXT_BYTES_MAX};
+use crate::limits::{FRAME_BYTES_MAX, LISTENERS_IN_MESSAGE_MAX, REVISIONS_MAX, TEXT_BYTES_MAX};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -117,6 +117,14 @@ fn check(message: &Message, frame_bytes: usize) -> Result<()> {
     if revisions > REVISIONS_MAX {
         return fail(format!("{}: {revisions} revisions, at most {REVISIONS_MAX} are allowed", message.name()));
     }
+    if let Message::AdoptListeners(m) = message
+        && m.names.len() > LISTENERS_IN_MESSAGE_MAX
+    {
+        return fail(format!(
+            "AdoptListeners: {} names, at most {LISTENERS_IN_MESSAGE_MAX} are allowed",
+            m.names.len()
+        ));
+    }
     if frame_bytes > FRAME_BYTES_MAX {
         return fail(format!(
             "{}: a frame of {frame_bytes} bytes, at most {FRAME_BYTES_MAX} are allowed",
@@ -177,6 +185,7 @@ fn number(message: &Message) -> u16 {
         Message::Resumed(_) => 21,
         Message::Stopping(_) => 22,
         Message::Heartbeat(_) => 23,
+        Message::AdoptListeners(_) => 24,
     }
 }
 
@@ -186,7 +195,7 @@ fn encode_body(message: &Message, out: &mut Vec<u8>) -> Result<()> {
         Message::HelloAck(m) => frozen::hello_ack(m, out),
         Message::Reject(m) => frozen::reject(m, out)?,
         Message::Adopt(m) => frozen::adopt(m, out),
-        Message::AdoptAck(m) => frozen::adopt_ack(m, out)?,
+        Message::AdoptAck(m) => frozen::adopt_ack(m, out),
         Message::Warmed(m) => pack(m, out)?,
         Message::PrepareHandoff(m) => pack(m, out)?,
         Message::Drained(m) => pack(m, out)?,
@@ -205,6 +214,7 @@ fn encode_body(message: &Message, out: &mut Vec<u8>) -> Result<()> {
         Message::Resumed(m) => pack(m, out)?,
         Message::Stopping(m) => pack(m, out)?,
         Message::Heartbeat(m) => pack(m, out)?,
+        Message::AdoptListeners(m) => pack(m, out)?,
     }
     Ok(())
 }
@@ -229,6 +239,7 @@ fn decode_body(number: u16, body: &[u8]) -> Result<Message> {
         21 => unpack("Resumed", body).map(Message::Resumed),
         22 => unpack("Stopping", body).map(Message::Stopping),
         23 => unpack("Heartbeat", body).map(Message::Heartbeat),
+        24 => unpack("AdoptListeners", body).map(Message::AdoptListeners),
         _ => fail(format!("unknown message id {number}")),
     }
 }

@@ -145,12 +145,24 @@ pub struct AdoptAck {
     pub generation: u64,
     /// The number of the daemon's phase.
     pub phase: u8,
-    /// The handoff that is open, or [`HandoffId::COLD`].
+    /// The handoff that is open, or else the newest that the daemon knows of, or [`HandoffId::COLD`].
     pub id: HandoffId,
-    /// Whether the decision page and the peer's pidfd come with this message.
+    /// Whether the decision page and the pidfd of N come with this message.
     pub with_handoff: bool,
-    /// The names of the listeners that come with this message.
-    pub listeners: Vec<String>,
+    /// How many listeners come after it, in messages of their own.
+    pub listeners: u16,
+}
+
+impl AdoptAck {
+    /// [`AdoptAck::phase`] of a daemon that serves. The numbers are those of `handoff_phases` in `handoff.h`.
+    pub const SERVING: u8 = 2;
+}
+
+/// Listeners of a daemon that is being adopted.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct AdoptListeners {
+    /// Their names, in the order in which the daemon got them.
+    pub names: Vec<String>,
 }
 
 /// N has loaded all it can without the data.
@@ -389,6 +401,7 @@ pub enum Message {
     Resumed(Resumed),
     Stopping(Stopping),
     Heartbeat(Heartbeat),
+    AdoptListeners(AdoptListeners),
 }
 
 /// A descriptor that travels with a message.
@@ -415,10 +428,8 @@ impl Message {
                 vec![Page, PeerPidfd, Transfer]
             }
             Self::Gate(_) => vec![Gate],
-            Self::AdoptAck(ack) => {
-                let handoff: &[Attachment] = if ack.with_handoff { &[Page, PeerPidfd] } else { &[] };
-                handoff.iter().copied().chain(ack.listeners.iter().map(|_| Listener)).collect()
-            }
+            Self::AdoptAck(ack) if ack.with_handoff => vec![Page, PeerPidfd],
+            Self::AdoptListeners(m) => vec![Listener; m.names.len()],
             _ => Vec::new(),
         }
     }
@@ -426,7 +437,7 @@ impl Message {
     /// The handoff that the message names; [`HandoffId::COLD`] if it names none.
     pub fn id(&self) -> HandoffId {
         match self {
-            Self::Hello(_) | Self::Reject(_) | Self::Adopt(_) => HandoffId::COLD,
+            Self::Hello(_) | Self::Reject(_) | Self::Adopt(_) | Self::AdoptListeners(_) => HandoffId::COLD,
             Self::HelloAck(m) => m.terms.map_or(HandoffId::COLD, |terms| terms.id),
             Self::AdoptAck(m) => m.id,
             Self::Warmed(m) => m.id,
@@ -476,6 +487,7 @@ impl Message {
             Self::Resumed(_) => "Resumed",
             Self::Stopping(_) => "Stopping",
             Self::Heartbeat(_) => "Heartbeat",
+            Self::AdoptListeners(_) => "AdoptListeners",
         }
     }
 }

@@ -1,6 +1,6 @@
 //! N: the process that will serve.
 
-use super::message::{Begin, Heartbeat, Hello, Message, Readiness, Ready, Sealed, Serving, Terms, Warmed};
+use super::message::{AdoptAck, Begin, Heartbeat, Hello, Message, Readiness, Ready, Sealed, Serving, Terms, Warmed};
 use super::{Decide, Decision, HandoffId, Violation, check_revisions};
 
 /// Where N is.
@@ -71,6 +71,9 @@ pub enum Input {
     Message(Message),
     /// The session has ended, and its queue is read to the end.
     SupervisorGone,
+    /// Another supervisor takes this daemon over, on a new session: it has won, and its control path is in its place. With
+    /// the answer, which lacks what the machine knows.
+    Adopted(AdoptAck),
     /// O's pidfd is readable.
     IncumbentDied,
     /// The answer to [`Action::Look`].
@@ -209,6 +212,10 @@ impl Successor {
             Input::SupervisorGone => {
                 self.supervisor_gone = true;
                 self.on_loss("the supervisor is gone", &mut out);
+            }
+            Input::Adopted(ack) => {
+                let ack = AdoptAck { generation: self.generation, phase: 1, id: self.id(), with_handoff: false, ..ack };
+                out.push(Action::Send(Message::AdoptAck(ack)));
             }
             Input::IncumbentDied => {
                 self.incumbent_dead = true;

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::limits::{BACKLOG_EXPECTED, LISTEN_BACKLOG};
 use crate::sys::fd::advice;
 use crate::sys::listener;
+use nix::sys::socket::{SockType, getsockopt, sockopt};
 
 /// `NAME=ADDRESS[,OPTION]…`: a socket that a supervisor binds for a daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,10 +124,31 @@ impl ListenSpec {
         };
         let failed = |error| Error::System { what: format!("listener '{}'", self.name), source: error };
         let fd = bound.map_err(|error| failed(with_advice(self.with_owner(error))))?;
-        let resolved = listener::local_address(fd.as_fd()).map_err(failed)?;
-        let address = if matches!(self.address, Address::Udp(_)) { format!("udp:{resolved}") } else { resolved };
+        let address = address_of(fd.as_fd()).map_err(failed)?;
         Ok(Listener { name: self.name.clone(), address, fd })
     }
+
+    /// The address of a socket that a daemon has under this name already, if it is the one that is wanted.
+    pub fn check_held(&self, fd: BorrowedFd<'_>) -> Result<String> {
+        let held =
+            address_of(fd).map_err(|source| Error::System { what: format!("listener '{}'", self.name), source })?;
+        let wanted = self.address.to_string();
+        let host = |address: &str| address.rsplit_once(':').map(|(host, _)| host.to_owned());
+        if held == wanted || self.address.is_any() && host(&held) == host(&wanted) {
+            return Ok(held);
+        }
+        Err(Error::Invalid(format!(
+            "the daemon that runs has listener '{}' at {held}, not at {wanted}: give it that address, or stop the daemon first",
+            self.name
+        )))
+    }
+}
+
+/// As [`Listener::address`] has it.
+fn address_of(fd: BorrowedFd<'_>) -> io::Result<String> {
+    let address = listener::local_address(fd)?;
+    let datagram = getsockopt(&fd, sockopt::SockType)? == SockType::Datagram;
+    Ok(if datagram { format!("udp:{address}") } else { address })
 }
 
 impl ListenSpec {
@@ -171,14 +193,6 @@ fn with_advice(error: io::Error) -> io::Error {
         kind => advice(kind),
     };
     io::Error::new(error.kind(), format!("{error}{advice}"))
-}
-
-/// Binds all or none.
-///
-/// `Duplicate`: two have the same name or the same address.
-pub fn bind_all(specs: &[ListenSpec]) -> Result<Vec<Listener>> {
-    check_all(specs)?;
-    specs.iter().map(ListenSpec::bind).collect()
 }
 
 /// Whether these can be had together, without binding any.
@@ -303,12 +317,29 @@ mod tests {
     #[test]
     fn binds_all_or_says_who_is_in_the_way() {
         let first: ListenSpec = "a=127.0.0.1:0".parse().unwrap();
-        let bound = bind_all(std::slice::from_ref(&first)).unwrap();
-        assert!(!bound[0].address.ends_with(":0"));
-        let error = bind_all(&[first.clone(), first.clone()]).unwrap_err();
+        let bound = first.bind().unwrap();
+        assert!(!bound.address.ends_with(":0"));
+        let error = check_all(&[first.clone(), first.clone()]).unwrap_err();
         assert!(matches!(error, Error::Duplicate(_)), "{error}");
-        let taken = format!("b={}", bound[0].address).parse().unwrap();
-        let error = bind_all(&[first, taken]).unwrap_err();
+        let taken: ListenSpec = format!("b={}", bound.address).parse().unwrap();
+        let error = taken.bind().unwrap_err();
         assert!(error.to_string().contains("choose another address"), "{error}");
+    }
+
+    #[test]
+    fn what_a_daemon_has_is_compared() {
+        let spec = |text: &str| text.parse::<ListenSpec>().unwrap();
+        let tcp = spec("a=127.0.0.1:0").bind().unwrap();
+        let port = tcp.address.rsplit_once(':').unwrap().1;
+        for fits in ["a=127.0.0.1:0", &format!("a={}", tcp.address)] {
+            assert_eq!(spec(fits).check_held(tcp.as_fd()).unwrap(), tcp.address);
+        }
+        for other in ["a=127.0.0.1:1", "a=127.0.0.2:0", &format!("a=udp:127.0.0.1:{port}"), "a=unix:/x"] {
+            let error = spec(other).check_held(tcp.as_fd()).unwrap_err().to_string();
+            assert!(error.contains(&tcp.address) && error.contains("stop the daemon"), "{error}");
+        }
+        let udp = spec("a=udp:127.0.0.1:0").bind().unwrap();
+        assert_eq!(spec("a=udp:127.0.0.1:0").check_held(udp.as_fd()).unwrap(), udp.address);
+        assert!(spec("a=127.0.0.1:0").check_held(udp.as_fd()).is_err());
     }
 }

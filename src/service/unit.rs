@@ -5,13 +5,13 @@ use std::ffi::OsString;
 use std::fs;
 use std::hash::{BuildHasher, Hasher};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::address::Listener;
+use super::address::{ListenSpec, Listener, check_all};
 use super::paths::RuntimeDir;
 use super::restart::{End, Next, Restarts};
 use super::settings::{Settings, Times, Upgrade};
@@ -29,6 +29,13 @@ use crate::sys::session::end_members;
 pub enum Event {
     /// A process was started.
     Started {
+        /// Its pid.
+        pid: i32,
+        /// Which process of the service it is.
+        generation: u64,
+    },
+    /// A process that another supervisor has started, and that is gone, was taken over.
+    Adopted {
         /// Its pid.
         pid: i32,
         /// Which process of the service it is.
@@ -122,31 +129,25 @@ pub struct Service {
 }
 
 impl Service {
-    /// A service that does not run yet. Its files are in `runtime`, which exists.
+    /// A service whose files are in `runtime`, which exists. It does not run yet, or is adopted if its daemon was left alone
+    /// by another supervisor: then that daemon's listeners are used, and only those that it does not have are bound.
     ///
     /// # Errors
-    /// [`Error::Locked`](crate::Error::Locked): its daemon runs already, left alone by another supervisor.
-    pub fn new(
-        settings: Settings,
-        runtime: RuntimeDir,
-        listeners: impl FnOnce() -> Result<Vec<Listener>>,
-    ) -> Result<Self> {
+    /// [`Error::Locked`](crate::Error::Locked): its daemon runs already, and can not be adopted.
+    /// [`Error::Duplicate`](crate::Error::Duplicate): two listeners have the same name or address. Those of a bind(2).
+    pub fn new(settings: Settings, runtime: RuntimeDir, listen: &[ListenSpec]) -> Result<Self> {
+        check_all(listen)?;
         let name = &settings.name;
         let mut supervisor = Supervisor::new()?.with_name(name)?.with_journal(runtime.journal(name));
-        // Before the addresses: a daemon that lives holds them, and is the better explanation.
-        supervisor.resume_from_journal()?;
-        let mut named = Vec::new();
-        for listener in listeners()? {
-            let Listener { name, address, fd } = listener;
-            supervisor = supervisor.with_listener(&name, fd)?;
-            named.push(ListenerStatus { name, address });
-        }
-        Ok(Self {
+        // Before the addresses: a daemon that lives holds them.
+        let outcome = supervisor.resume_from_journal(&spawn_spec(&settings, &runtime, None, Times::default()))?;
+        let (supervisor, listeners) = hold(supervisor, listen)?;
+        let mut service = Self {
             restarts: Restarts::new(settings.restart),
             settings,
             runtime,
             supervisor,
-            listeners: named,
+            listeners,
             program: None,
             state: State::New,
             why: "started by an operator".to_owned(),
@@ -161,7 +162,25 @@ impl Service {
             failed: None,
             again: true,
             events: Vec::new(),
-        })
+        };
+        service.take_over(outcome);
+        Ok(service)
+    }
+
+    /// A daemon that was adopted runs as one that was started.
+    fn take_over(&mut self, outcome: Option<HandoffOutcome>) {
+        let status = self.look();
+        let Some(pid) = status.pid else { return };
+        self.state = State::Running;
+        self.why = "adopted from a supervisor that is gone".to_owned();
+        self.program = self.supervisor.program().map(Path::to_owned);
+        (self.started_ns, self.served, self.said_hello) = (monotonic_ns(), true, true);
+        self.announced = Some(pid);
+        self.events.push(Event::Adopted { pid, generation: status.generation });
+        match outcome {
+            Some(outcome) => self.on_past_outcome(outcome),
+            None => self.expect(status.handoff_id),
+        }
     }
 
     /// Its name.
@@ -171,21 +190,14 @@ impl Service {
 
     /// What would be executed.
     pub(super) fn spec(&self, binary: Option<&PathBuf>, times: Times) -> SpawnSpec {
-        let name = &self.settings.name;
-        let mut spec = SpawnSpec::new(&self.settings.argv)
-            .control_path(self.runtime.control(name))
-            .capture_stderr(self.runtime.path());
-        if let Some(binary) = binary.or(self.program.as_ref()) {
-            spec = spec.binary(binary);
-        }
-        if let Some(dir) = &self.settings.data_dir {
-            spec = spec.data_dir(dir);
-        }
-        times.or(self.settings.times).apply(spec)
+        spawn_spec(&self.settings, &self.runtime, binary.or(self.program.as_ref()), times)
     }
 
-    /// Starts the daemon. What comes of it are events.
+    /// Starts the daemon, unless it was adopted. What comes of it are events.
     pub fn start(&mut self) {
+        if matches!(self.state, State::Running) {
+            return;
+        }
         if let Err(error) = self.start_cold(None, Times::default()) {
             self.on_end(None, None, error.to_string());
         }
@@ -393,6 +405,39 @@ impl Service {
             last_handoff: self.last.clone(),
         }
     }
+}
+
+fn spawn_spec(settings: &Settings, runtime: &RuntimeDir, binary: Option<&PathBuf>, times: Times) -> SpawnSpec {
+    let mut spec =
+        SpawnSpec::new(&settings.argv).control_path(runtime.control(&settings.name)).capture_stderr(runtime.path());
+    if let Some(binary) = binary {
+        spec = spec.binary(binary);
+    }
+    if let Some(dir) = &settings.data_dir {
+        spec = spec.data_dir(dir);
+    }
+    times.or(settings.times).apply(spec)
+}
+
+/// The listeners that are wanted: those of the daemon that was adopted, and new ones.
+fn hold(mut supervisor: Supervisor, listen: &[ListenSpec]) -> Result<(Supervisor, Vec<ListenerStatus>)> {
+    let mut named = Vec::new();
+    for spec in listen {
+        let held = supervisor.listeners().find(|(name, _)| *name == spec.name).map(|(_, fd)| spec.check_held(fd));
+        let address = match held.transpose()? {
+            Some(address) => address,
+            None => {
+                let Listener { name, address, fd } = spec.bind()?;
+                supervisor = supervisor.with_listener(&name, fd)?;
+                address
+            }
+        };
+        named.push(ListenerStatus { name: spec.name.clone(), address });
+    }
+    let unwanted = |(name, _): (&str, _)| (!listen.iter().any(|spec| spec.name == name)).then(|| name.to_owned());
+    let unwanted: Vec<String> = supervisor.listeners().filter_map(unwanted).collect();
+    unwanted.iter().for_each(|name| supervisor.remove_listener(name));
+    Ok((supervisor, named))
 }
 
 /// Whether a process has a handler for a signal (`SigCgt`, proc_pid_status(5)).

@@ -103,6 +103,18 @@ impl Service {
         })
     }
 
+    /// The outcome of a handoff that another supervisor began, and this one ended.
+    pub(super) fn on_past_outcome(&mut self, mut outcome: HandoffOutcome) {
+        outcome.pidfd = None;
+        self.expect(Some(outcome.id));
+        self.on_outcome(outcome);
+    }
+
+    /// The same, if it is still to come.
+    pub(super) fn expect(&mut self, id: Option<u64>) {
+        self.pending = id.map(|id| Pending { id: Some(id), binary: None, before: None, told: false });
+    }
+
     pub(super) fn on_outcome(&mut self, mut outcome: HandoffOutcome) {
         outcome.pidfd = None;
         let outcome = Rc::new(outcome);

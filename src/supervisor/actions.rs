@@ -6,12 +6,14 @@ use super::outcome::verdict_name;
 use super::trace;
 use crate::channel::{ChannelError, decide};
 use crate::limits::{
-    ABORT_GRACE, DEATH_AFTER_END, LIVENESS, REPAIRED_IN_PAUSE_MAX, RETIRE_GRACE, SERVING_TIMEOUT, SLACK,
+    ABORT_GRACE, ADOPTION_TIMEOUT, DEATH_AFTER_END, LIVENESS, REPAIRED_IN_PAUSE_MAX, RETIRE_GRACE, SERVING_TIMEOUT,
+    SLACK,
 };
 use crate::protocol::message::Message;
 use crate::protocol::supervisor::{Action, Input, Peer, Phase, Timer, Verdict};
 use crate::protocol::{Decide, Decision};
 use crate::sys::clock::{monotonic_ns, nanoseconds};
+use crate::sys::crash;
 use crate::sys::page::Word;
 use nix::sys::signal::Signal;
 use std::collections::VecDeque;
@@ -48,6 +50,7 @@ impl Engine {
             Action::Send(peer, message) => self.send(peer, &message),
             // Written while the successor started; closed by `Release`, with what holds then.
             Action::OpenJournal | Action::CloseJournal => {}
+            Action::Adopt => self.adopt(),
             Action::Arm(timer) => self.timers.arm(Due::Machine(timer), self.due(timer)),
             Action::Disarm(timer) => self.timers.disarm(Due::Machine(timer)),
             Action::Decide(what) => return self.decide(what).map(Input::Decided),
@@ -91,15 +94,16 @@ impl Engine {
         };
         let session = process.as_mut()?.session.as_mut()?;
         if message.attachments().is_empty() {
-            return Some(session.send(message, &[]));
+            return Some(crash::around('S', format_args!("send {}", message.name()), || session.send(message, &[])));
         }
         let rendezvous = self.rendezvous.as_mut()?;
         let transfer = rendezvous.take_transfer(peer)?;
         let other = match peer {
             Peer::Incumbent => other.as_ref()?.pidfd.as_fd(),
-            Peer::Successor => rendezvous.incumbent.as_fd(), // O itself may be dead, and gone from here
+            Peer::Successor => rendezvous.incumbent.as_ref()?.as_fd(), // O itself may be dead, and gone from here
         };
-        Some(session.send(message, &[rendezvous.page.as_fd(), other, transfer.as_fd()]))
+        let fds = [rendezvous.page.as_fd(), other, transfer.as_fd()];
+        Some(crash::around('S', format_args!("send {}", message.name()), || session.send(message, &fds)))
     }
 
     fn due(&self, timer: Timer) -> u64 {
@@ -118,12 +122,14 @@ impl Engine {
             Timer::Lost(_) => after(DEATH_AFTER_END),
             Timer::AbortGrace => after(ABORT_GRACE),
             Timer::Retire => after(RETIRE_GRACE),
+            Timer::Adoption => after(ADOPTION_TIMEOUT),
         }
     }
 
     /// The compare-and-swap. A machine that asks has a page; without one nobody could have committed.
     fn decide(&mut self, what: Decide) -> Option<Decision> {
-        let decision = self.rendezvous.as_ref().map_or(Decision::Revoked, |rendezvous| decide(&rendezvous.page, what));
+        let swap = || self.rendezvous.as_ref().map_or(Decision::Revoked, |rendezvous| decide(&rendezvous.page, what));
+        let decision = crash::around('S', format_args!("revoke"), swap);
         if !decision.is_committed() {
             let pid = self.processes.successor.as_ref().map(|successor| successor.pid);
             trace::abort(self.machine.handoff().map_or(0, |id| id.0), &self.service, pid);
@@ -133,7 +139,8 @@ impl Engine {
 
     fn signal(&mut self, peer: Peer, signal: Signal) {
         let Some(process) = self.processes.peer(peer) else { return };
-        if let Err(error) = process.signal(signal) {
+        let signalled = crash::around('S', format_args!("send {signal} to {peer:?}"), || process.signal(signal));
+        if let Err(error) = signalled {
             trace::trouble(&self.service, Some(process.pid), &error.to_string());
         }
     }
@@ -147,6 +154,7 @@ impl Engine {
 
     /// N is the incumbent. An O that is still there has said that it will never serve again.
     fn promote(&mut self) {
+        crash::point('S', format_args!("before promote"));
         let Some(mut successor) = self.processes.successor.take() else {
             return self.retire_incumbent();
         };
@@ -176,7 +184,7 @@ impl Engine {
         };
         let outcome = attempt.outcome(verdict, reason, server);
         trace::outcome(outcome.id, &self.service, outcome.pid, verdict_name(verdict), &outcome.reason);
-        self.push(Event::Outcome(outcome));
+        crash::around('S', format_args!("report {}", verdict_name(verdict)), || self.push(Event::Outcome(outcome)));
     }
 
     fn release(&mut self) {
@@ -188,7 +196,7 @@ impl Engine {
         {
             trace::trouble(&self.service, None, &error.to_string());
         }
-        rendezvous.remove();
+        crash::around('S', format_args!("unlink page"), || rendezvous.remove());
     }
 
     fn end_session(&mut self, peer: Peer, why: &str) {

@@ -10,6 +10,7 @@ use super::listeners::Listeners;
 use super::outcome::HandoffOutcome;
 use super::process::{Process, Token};
 use super::rendezvous::Rendezvous;
+use super::resume::Adoption;
 use super::spec::SpawnSpec;
 use crate::channel::Incoming;
 use crate::error::{Error, Result};
@@ -17,6 +18,7 @@ use crate::limits::{EVENTS_MAX, FRAMES_READ_MAX, OUTPUT_LAST_READS_MAX, PAGE_POL
 use crate::protocol::Message;
 use crate::protocol::supervisor::{Input, Peer, Phase, Sender, Supervisor as Machine, Timer};
 use crate::sys::clock::{monotonic_ns, time_namespace};
+use crate::sys::crash;
 use crate::sys::seqpacket::Credentials;
 use crate::sys::session::end_members;
 use crate::sys::timers::Timers;
@@ -25,6 +27,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollTimeout};
 use nix::sys::inotify::Inotify;
 use nix::sys::signal::Signal;
 use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,6 +53,9 @@ pub(super) struct Engine {
     pub(super) processes: Processes,
     pub(super) attempt: Option<Attempt>,
     pub(super) rendezvous: Option<Rendezvous>,
+    pub(super) adoption: Adoption,
+    /// Another supervisor's processes are being taken over, and their listeners are not here yet: nothing can be started.
+    pub(super) resuming: bool,
     /// The caller ends the service: no process takes the place of one that dies.
     pub(super) closing: bool,
     /// The retired incumbent got its SIGTERM.
@@ -85,6 +91,8 @@ pub(super) enum Due {
     Leaving(u64),
     /// Another look at the page.
     Page,
+    /// Another attempt to reach an incumbent.
+    Adopt,
     /// Events that nobody has fetched, or more output than one turn reads.
     More,
 }
@@ -93,6 +101,15 @@ pub(super) enum Due {
 enum Was {
     Peer(Peer),
     Leaving,
+}
+
+impl Was {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Peer(Peer::Successor) => "successor",
+            Self::Peer(Peer::Incumbent) | Self::Leaving => "incumbent",
+        }
+    }
 }
 
 impl Processes {
@@ -148,6 +165,8 @@ impl Engine {
             processes: Processes::default(),
             attempt: None,
             rendezvous: None,
+            adoption: Adoption::default(),
+            resuming: false,
             closing: false,
             evicted: false,
             serving_spec: None,
@@ -207,7 +226,7 @@ impl Engine {
             let Some(process) = self.processes.peer(peer) else { return };
             let Some(session) = &mut process.session else { return };
             match session.receive() {
-                Ok(Incoming::Message(message, _, sender)) => self.on_message(peer, message, sender),
+                Ok(Incoming::Message(message, fds, sender)) => self.on_message(peer, message, fds, sender),
                 Ok(Incoming::Nothing) => return,
                 Ok(Incoming::End) => {
                     process.close_session(&self.epoll);
@@ -236,7 +255,17 @@ impl Engine {
         keys.into_iter().flatten().for_each(|key| self.drain(key));
     }
 
-    fn on_message(&mut self, peer: Peer, message: Message, sender: Option<Credentials>) {
+    fn on_message(&mut self, peer: Peer, message: Message, fds: Vec<OwnedFd>, sender: Option<Credentials>) {
+        let taken = match &message {
+            Message::AdoptAck(ack) if peer == Peer::Incumbent && self.machine.seeks() => {
+                self.take_over(ack, fds, sender)
+            }
+            Message::AdoptListeners(m) if peer == Peer::Incumbent => self.gather(&m.names, fds),
+            _ => Ok(()),
+        };
+        if let Err(why) = taken {
+            return self.distrust(peer, &why);
+        }
         if matches!(message, Message::Serving(_)) && peer == Peer::Successor && !self.is_committed() {
             return self.distrust(peer, "it says that it serves, but never won the word");
         }
@@ -245,6 +274,9 @@ impl Engine {
             attempt.note(&message);
         }
         super::trace::message(&message, &self.service, process.pid);
+        if !matches!(message, Message::Heartbeat(_) | Message::SealProgress(_)) {
+            crash::point('S', format_args!("receive {}", message.name()));
+        }
         let progress = match &message {
             Message::SealProgress(m) => Some((m.done, m.total)),
             Message::Heartbeat(m) => m.progress,
@@ -297,7 +329,7 @@ impl Engine {
             end_members(process.pid); // while it is a zombie, the number is its own
         }
         process.clean_up();
-        let (status, text) = process.reap();
+        let (status, text) = crash::around('S', format_args!("reap {}", was.name()), || process.reap());
         self.remove_output(&mut process);
         let Was::Peer(peer) = was else { return };
         self.feed(Input::Died(peer, text.clone()));
@@ -326,6 +358,7 @@ impl Engine {
             match self.timers.next_due() {
                 Some(Due::Machine(timer)) => self.feed(Input::Timer(timer)),
                 Some(Due::Leaving(key)) => self.hasten(key),
+                Some(Due::Adopt) => self.adopt(),
                 Some(Due::Page | Due::More) => {} // the turn looks in any case
                 None => return,
             }

@@ -3,13 +3,16 @@
 //! One line for each `key=value`. Written under another name and renamed, so that it is there as a whole or not at all; never
 //! fsync'ed, because after a power loss there are no processes to find.
 
+use super::spec::SpawnSpec;
 use crate::error::{Error, Result};
+use crate::sys::crash;
 use crate::sys::fd::file_context;
 use crate::sys::pidfd::{Pidfd, start_time};
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 const FIRST_LINE: &str = "handoff-journal 1";
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -28,11 +31,11 @@ impl Identity {
         start_time(pid).ok().map(|start_time| Self { pid, start_time })
     }
 
-    /// Whether exactly this process lives.
-    pub(super) fn lives(self) -> bool {
+    /// Exactly this process, if it lives.
+    pub(super) fn open(self) -> Option<Pidfd> {
         // The order matters: the descriptor first, then the comparison.
-        Pidfd::open(self.pid)
-            .is_ok_and(|pidfd| start_time(self.pid).is_ok_and(|now| now == self.start_time) && !pidfd.is_dead())
+        let pidfd = Pidfd::open(self.pid).ok()?;
+        (start_time(self.pid).is_ok_and(|now| now == self.start_time) && !pidfd.is_dead()).then_some(pidfd)
     }
 }
 
@@ -41,15 +44,27 @@ impl Identity {
 pub(super) struct Entry {
     pub(super) generation: u64,
     pub(super) incumbent: Option<Identity>,
+    /// What it was started from, if that is not what the service's command says.
+    pub(super) program: Option<PathBuf>,
     /// The handoff that is open.
     pub(super) handoff: Option<OpenHandoff>,
 }
 
 impl Entry {
+    /// What tells it from the others of a handoff.
+    pub(super) fn kind(&self) -> &'static str {
+        if self.handoff.is_some() { "open" } else { "idle" }
+    }
+
     /// A process of the service that lives.
     pub(super) fn alive(&self) -> Option<Identity> {
         let successor = self.handoff.as_ref().map(|handoff| handoff.successor);
-        self.incumbent.into_iter().chain(successor).find(|process| process.lives())
+        self.incumbent.into_iter().chain(successor).find(|process| process.open().is_some())
+    }
+
+    /// From what the incumbent would be started again.
+    pub(super) fn program_of(&self, spec: &Arc<SpawnSpec>) -> Arc<SpawnSpec> {
+        with_program(spec, self.program.as_deref())
     }
 }
 
@@ -58,6 +73,18 @@ pub(super) struct OpenHandoff {
     pub(super) id: u64,
     pub(super) page: PathBuf,
     pub(super) successor: Identity,
+    pub(super) program: Option<PathBuf>,
+}
+
+impl OpenHandoff {
+    /// From what the successor would be started again.
+    pub(super) fn program_of(&self, spec: &Arc<SpawnSpec>) -> Arc<SpawnSpec> {
+        with_program(spec, self.program.as_deref())
+    }
+}
+
+fn with_program(spec: &Arc<SpawnSpec>, program: Option<&Path>) -> Arc<SpawnSpec> {
+    program.map_or_else(|| spec.clone(), |program| Arc::new(spec.as_ref().clone().binary(program)))
 }
 
 #[derive(Debug)]
@@ -87,7 +114,10 @@ impl Journal {
 
     pub(super) fn write(&self, service: &str, build_id: &[u8], entry: &Entry) -> Result<()> {
         let text = self.text(service, build_id, entry);
-        let written = fs::write(&self.temporary, text).and_then(|()| fs::rename(&self.temporary, &self.path));
+        let written = fs::write(&self.temporary, text).and_then(|()| {
+            crash::point('S', format_args!("before rename {} journal", entry.kind()));
+            fs::rename(&self.temporary, &self.path)
+        });
         written.map_err(|error| {
             let _ = fs::remove_file(&self.temporary);
             Error::system("no journal")(file_context(error, format_args!("cannot write {}", self.path.display())))
@@ -103,9 +133,11 @@ impl Journal {
         if let Some(Identity { pid, start_time }) = entry.incumbent {
             let _ = writeln!(text, "incumbent={pid} {start_time}");
         }
-        if let Some(OpenHandoff { id, page, successor: Identity { pid, start_time } }) = &entry.handoff {
+        write_program(&mut text, "program", entry.program.as_deref());
+        if let Some(OpenHandoff { id, page, successor: Identity { pid, start_time }, program }) = &entry.handoff {
             let page = page.file_name().unwrap_or_default().to_string_lossy();
             let _ = writeln!(text, "handoff={id}\npage={page}\nsuccessor={pid} {start_time}");
+            write_program(&mut text, "successor_program", program.as_deref());
         }
         text
     }
@@ -132,9 +164,21 @@ impl Journal {
             Some(Identity { pid: pid.parse().ok()?, start_time: start_time.parse().ok()? })
         };
         let handoff = number("handoff").zip(value("page")).zip(identity("successor"));
-        let handoff = handoff.map(|((id, page), successor)| OpenHandoff { id, page: self.dir().join(page), successor });
+        let program = |key| value(key).map(PathBuf::from);
+        let handoff = handoff.map(|((id, page), successor)| {
+            let page = self.dir().join(page);
+            OpenHandoff { id, page, successor, program: program("successor_program") }
+        });
         let generation = number("generation").unwrap_or_default();
-        Ok(Some(Entry { generation, incumbent: identity("incumbent"), handoff }))
+        Ok(Some(Entry { generation, incumbent: identity("incumbent"), program: program("program"), handoff }))
+    }
+}
+
+/// A path that is no line of text is left out: then the service's command counts.
+fn write_program(text: &mut String, key: &str, program: Option<&Path>) {
+    let path = program.and_then(Path::to_str).filter(|path| !path.contains('\n'));
+    if let Some(path) = path {
+        let _ = writeln!(text, "{key}={path}");
     }
 }
 
@@ -150,8 +194,9 @@ mod tests {
         assert_eq!(journal.service().unwrap(), "kv");
         let own = Identity::of(std::process::id() as i32).unwrap();
         let page = dir.path().join("kv.17.page");
-        for handoff in [None, Some(OpenHandoff { id: 17, page, successor: own })] {
-            let entry = Entry { generation: 3, incumbent: Some(own), handoff };
+        let open = OpenHandoff { id: 17, page, successor: own, program: Some("/new/kv".into()) };
+        for handoff in [None, Some(open)] {
+            let entry = Entry { generation: 3, incumbent: Some(own), program: Some("/old/kv".into()), handoff };
             journal.write("kv", b"\x01\xfe", &entry).unwrap();
             assert_eq!(journal.read().unwrap(), Some(entry));
         }
@@ -170,8 +215,8 @@ mod tests {
     #[test]
     fn a_pid_alone_is_no_identity() {
         let own = Identity::of(std::process::id() as i32).unwrap();
-        assert!(own.lives());
-        assert!(!Identity { start_time: own.start_time + 1, ..own }.lives());
-        assert!(!Identity { pid: i32::MAX, ..own }.lives());
+        assert!(own.open().is_some());
+        assert!(Identity { start_time: own.start_time + 1, ..own }.open().is_none());
+        assert!(Identity { pid: i32::MAX, ..own }.open().is_none());
     }
 }

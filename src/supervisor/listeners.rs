@@ -39,6 +39,10 @@ impl Listeners {
         Ok(())
     }
 
+    pub(super) fn remove(&mut self, name: &str) {
+        self.0.retain(|listener| listener.name != name);
+    }
+
     /// Undoes what a daemon may have done to them all, by `listen(fd, 0)` or `shutdown`.
     pub(super) fn repair(&self) {
         for listener in self.0.iter().filter(|listener| listener.listens) {

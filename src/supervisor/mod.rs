@@ -13,6 +13,7 @@ mod outcome;
 mod output;
 mod process;
 mod rendezvous;
+mod resume;
 mod spec;
 mod start;
 mod trace;
@@ -23,16 +24,18 @@ pub use outcome::{HandoffOutcome, verdict_name};
 pub use spec::SpawnSpec;
 
 use crate::error::{Error, Result};
-use crate::limits::EVENTS_MAX;
+use crate::limits::{EVENTS_MAX, RESUME_TIMEOUT, RESUME_UNREACHED};
 use crate::protocol::supervisor::{Input, Phase};
 use crate::sys::limits::raise_nofile;
+use crate::sys::proc;
 use engine::Engine;
-use journal::{Identity, Journal};
+use journal::Journal;
 use nix::sys::signal::Signal;
+use resume::Resumption;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What happened; see [`Supervisor::turn`].
 #[derive(Debug)]
@@ -196,20 +199,60 @@ impl Supervisor {
         }
     }
 
-    /// Looks whether the journal names a process that lives. Adopting it is not built yet, so it refuses.
+    /// Goes on where another supervisor of this service stopped, which is gone: ends the handoff that was open by its decision
+    /// word, and adopts the daemon that serves, through its control path. Its listeners become those of this supervisor
+    /// ([`Self::listeners`]; those that [`Self::with_listener`] gave before are refused). The first call of all; `spec` is
+    /// what the service is started from. Waits until the daemon has a session here; of a handoff that is still being
+    /// undone then, the outcome comes as [`Event::Outcome`].
+    ///
+    /// None: no handoff was open; [`Self::status`] tells whether a daemon was adopted, or none is left.
     ///
     /// # Errors
-    /// [`Error::Locked`]: a process of this service lives; the text names it.
-    pub fn resume_from_journal(&mut self) -> Result<Option<HandoffOutcome>> {
-        let Some(journal) = &self.engine.journal else {
-            return Err(Error::State("there is no journal to resume from".into()));
-        };
-        let Some(entry) = journal.read()? else { return Ok(None) };
-        let Some(Identity { pid, .. }) = entry.alive() else { return Ok(None) };
-        let generation = entry.generation;
-        Err(Error::Locked(format!(
-            "process {pid} of this service (generation {generation}) lives without a supervisor: stop it first (kill {pid})"
-        )))
+    /// [`Error::Locked`]: a daemon lives, and can not be adopted; the text names it. Nothing was disturbed.
+    /// [`Error::State`]: it is not the first call. [`Error::System`].
+    pub fn resume_from_journal(&mut self, spec: &SpawnSpec) -> Result<Option<HandoffOutcome>> {
+        if self.engine.listeners.len() > 0 {
+            return Err(Error::State("resuming comes before the listeners: the daemon has them".into()));
+        }
+        self.engine.begin_resume(spec)?;
+        let begun = Instant::now();
+        loop {
+            match self.engine.resumption() {
+                Resumption::Adopted | Resumption::Nobody => break,
+                Resumption::Estranged => return Err(self.not_adopted("it refuses, or has no control path")),
+                Resumption::Waiting => {}
+            }
+            let reached = self.engine.machine.phase() != Phase::Idle
+                || self.engine.processes.incumbent.as_ref().is_some_and(|process| process.session.is_some());
+            let patience = if reached && !self.engine.adoption.stranger { RESUME_TIMEOUT } else { RESUME_UNREACHED };
+            let Some(left) = patience.checked_sub(begun.elapsed()) else {
+                return Err(self.not_adopted(if reached {
+                    "it does not answer"
+                } else {
+                    &self.engine.adoption.trouble
+                }));
+            };
+            self.engine.turn(Some(left))?;
+        }
+        for (name, fd) in self.engine.end_resume() {
+            self.engine.listeners.add(&name, fd)?;
+        }
+        Ok(self.engine.take_outcome())
+    }
+
+    fn not_adopted(&self, why: &str) -> Error {
+        let processes = [&self.engine.processes.incumbent, &self.engine.processes.successor];
+        let Some(process) = processes.into_iter().flatten().next() else { return Error::Locked(why.to_owned()) };
+        let (pid, command) = (process.pid, proc::command(process.pid));
+        let path = process.spec.control_path.as_deref().unwrap_or(Path::new("")).display();
+        Error::Locked(match self.engine.adoption.stranger {
+            true => format!(
+                "process {pid} ({command}) listens on control path {path}, but is no daemon that can be adopted ({why}): stop it, or choose another path"
+            ),
+            false => format!(
+                "process {pid} ({command}) of this service lives without a supervisor, and can not be adopted ({why}): stop it first (kill {pid})"
+            ),
+        })
     }
 
     /// Begins what [`Self::perform_handoff`] does, and returns: a cold start if no process runs, a handoff otherwise. The
@@ -311,6 +354,16 @@ impl Supervisor {
             Some(process) => process.signal(signal),
             None => Err(Error::State("no process of this service runs".into())),
         }
+    }
+
+    /// What the process that serves, or served last, was started from, if that is not its `argv[0]`.
+    pub fn program(&self) -> Option<&Path> {
+        self.engine.serving_spec.as_ref().and_then(|spec| spec.binary.as_deref())
+    }
+
+    /// Does not hand this listener to further processes. The one that serves keeps it.
+    pub fn remove_listener(&mut self, name: &str) {
+        self.engine.listeners.remove(name);
     }
 
     /// The names of the listeners and their descriptors, in order.

@@ -9,6 +9,7 @@ use crate::sys::fd::file_context;
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::inotify::{AddWatchFlags, Inotify, WatchDescriptor};
 use std::fs::{self, File, OpenOptions};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -48,6 +49,19 @@ impl Output {
             failed(error)
         })?;
         Ok(Self { sink, source, path, watch, offset: 0, hole_end: 0, tail: Vec::new(), more: false })
+    }
+
+    /// The file of a process that another supervisor has started; what is in it was for that one.
+    pub(super) fn follow(path: PathBuf, inotify: &Inotify) -> io::Result<Self> {
+        let sink = OpenOptions::new().append(true).open(&path)?;
+        let source = OpenOptions::new().read(true).write(true).open(&path)?;
+        let watch = inotify.add_watch(&path, AddWatchFlags::IN_MODIFY)?;
+        let offset = source.metadata()?.len();
+        Ok(Self { sink, source, path, watch, offset, hole_end: 0, tail: Vec::new(), more: false })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// What the process gets as its stderr.

@@ -44,7 +44,7 @@ impl Token {
     }
 }
 
-/// A child, from its exec to its end.
+/// A child, from its exec to its end; or one of a supervisor before.
 #[derive(Debug)]
 pub(super) struct Process {
     /// Never used again, not zero.
@@ -66,6 +66,10 @@ impl Process {
     /// Watches its death and its session.
     pub(super) fn watch(&self, epoll: &Epoll) -> nix::Result<()> {
         epoll.add(&self.pidfd, Token::Death(self.key).event())?;
+        self.watch_session(epoll)
+    }
+
+    pub(super) fn watch_session(&self, epoll: &Epoll) -> nix::Result<()> {
         self.session.as_ref().map_or(Ok(()), |session| epoll.add(session, Token::Session(self.key).event()))
     }
 

@@ -14,8 +14,8 @@ pub(super) struct Rendezvous {
     pub(super) page: DecisionPage,
     /// Its file, if there is a journal that can name it.
     pub(super) path: Option<PathBuf>,
-    /// O's own pidfd: N gets it, also if O is dead by then.
-    pub(super) incumbent: Pidfd,
+    /// O's own pidfd: N gets it, also if O is dead by then. None if O was dead when another supervisor found this.
+    pub(super) incumbent: Option<Pidfd>,
     /// Each end until it is sent: an end that S keeps would hide that the other side closed its own.
     for_incumbent: Option<OwnedFd>,
     for_successor: Option<OwnedFd>,
@@ -30,7 +30,12 @@ impl Rendezvous {
         // Last: nothing after it can fail and leave the file.
         let page = DecisionPage::create(path.as_deref(), id).map_err(Error::system("no handoff"))?;
         let (for_incumbent, for_successor) = (Some(one.into()), Some(other.into()));
-        Ok(Self { page, path, incumbent, for_incumbent, for_successor, in_journal: false })
+        Ok(Self { page, path, incumbent: Some(incumbent), for_incumbent, for_successor, in_journal: false })
+    }
+
+    /// That of a handoff which another supervisor began: both sides have what they need.
+    pub(super) fn found(page: DecisionPage, path: Option<PathBuf>, incumbent: Option<Pidfd>) -> Self {
+        Self { page, path, incumbent, for_incumbent: None, for_successor: None, in_journal: true }
     }
 
     /// This side's end of the transfer socket; once.

@@ -13,6 +13,7 @@ use crate::protocol::message::{Mode, Terms};
 use crate::protocol::supervisor::{Input, Phase, Plan};
 use crate::protocol::{Decide, Decision, HandoffId};
 use crate::sys::clock::{monotonic_ns, nanoseconds};
+use crate::sys::crash;
 use crate::sys::page::Word;
 use crate::sys::seqpacket::Seqpacket;
 use crate::sys::spawn::{Spawn, SpawnError, spawn};
@@ -20,6 +21,7 @@ use nix::sys::inotify::{InitFlags, Inotify};
 use std::env;
 use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// The descriptor of the first listener (sd_listen_fds(3)).
@@ -83,7 +85,8 @@ impl Engine {
         self.service = self.name_for(&spec);
         let page = self.journal.as_ref().map(|journal| journal.dir().join(format!("{}.{id}.page", self.service)));
         let incumbent = &incumbent.pidfd;
-        self.rendezvous = Some(Rendezvous::new(id, page, incumbent)?);
+        let rendezvous = crash::around('S', format_args!("create page"), || Rendezvous::new(id, page, incumbent))?;
+        self.rendezvous = Some(rendezvous);
         let successor = self.launch(&spec, Role::Successor, id)?;
         let generation = self.machine.generation() + 1;
         let successor = self.processes.successor.insert(Process { generation, ..successor });
@@ -109,6 +112,9 @@ impl Engine {
 
     /// Answers `SpawnCold`, if it fails.
     pub(super) fn spawn_cold(&mut self) -> Option<Input> {
+        if self.resuming {
+            return Some(Input::ColdSpawnFailed("none of its processes is left".into()));
+        }
         if self.closing {
             return Some(Input::ColdSpawnFailed("the service is being stopped".into()));
         }
@@ -154,14 +160,17 @@ impl Engine {
     /// Which program is started when nobody is left: the incumbent's, unless the data is in the successor's format.
     fn cold_spec(&self) -> Option<Arc<SpawnSpec>> {
         let attempt = self.attempt.as_ref()?;
-        let revoke = |rendezvous: &Rendezvous| crate::channel::decide(&rendezvous.page, Decide::Revoke);
+        let revoke = |rendezvous: &Rendezvous| {
+            let swap = || crate::channel::decide(&rendezvous.page, Decide::Revoke);
+            crash::around('S', format_args!("revoke before a cold start"), swap)
+        };
         match self.rendezvous.as_ref().map(revoke) {
             None | Some(Decision::CommittedIncompatible) => Some(attempt.spec.clone()),
             Some(_) => self.serving_spec.clone(),
         }
     }
 
-    fn name_for(&self, spec: &SpawnSpec) -> String {
+    pub(super) fn name_for(&self, spec: &SpawnSpec) -> String {
         let of_journal = || self.journal.as_ref().and_then(|journal| journal.service());
         self.name.clone().or_else(of_journal).unwrap_or_else(|| spec.service())
     }
@@ -174,10 +183,11 @@ impl Engine {
         let mut fds: Vec<BorrowedFd<'_>> = self.listeners.iter().map(|(_, fd)| fd).collect();
         fds.push(theirs.as_fd());
         let sink = output.as_ref().map(Output::sink);
-        let child = spawn(&Spawn {
+        let environment = self.environment(spec, role);
+        let request = Spawn {
             program: &program,
             argv: &spec.argv,
-            env: &self.environment(spec, role),
+            env: &environment,
             dir: spec.dir.as_deref(),
             fds: &fds,
             stdin_null: true,
@@ -185,8 +195,8 @@ impl Engine {
             stderr: sink,
             listen_pid: self.listeners.len() > 0,
             new_session: true,
-        });
-        match child {
+        };
+        match crash::around('S', format_args!("spawn {role:?}"), || spawn(&request)) {
             Ok(child) => {
                 let key = self.next_key;
                 self.next_key += 1;
@@ -245,14 +255,19 @@ impl Engine {
 
     fn output_for(&mut self, spec: &SpawnSpec, id: u64) -> Result<Option<Output>> {
         let Some(capture) = &spec.capture else { return Ok(None) };
-        if self.inotify.is_none() {
-            let failed = || "cannot watch the output of processes";
-            let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)
-                .and_then(|inotify| self.epoll.add(&inotify, Token::Output.event()).map(|()| inotify));
-            self.inotify = Some(inotify.map_err(|errno| Error::system(failed())(errno.into()))?);
-        }
         let path = output::path(&capture.dir, &self.service, id);
-        self.inotify.as_ref().map(|inotify| Output::create(path, inotify)).transpose()
+        Output::create(path, self.inotify()?).map(Some)
+    }
+
+    /// Made for the first process whose output is captured.
+    pub(super) fn inotify(&mut self) -> Result<&Inotify> {
+        let inotify = match self.inotify.take() {
+            Some(inotify) => inotify,
+            None => Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)
+                .and_then(|inotify| self.epoll.add(&inotify, Token::Output.event()).map(|()| inotify))
+                .map_err(|errno| Error::system("cannot watch the output of processes")(errno.into()))?,
+        };
+        Ok(self.inotify.insert(inotify))
     }
 
     pub(super) fn remove_output(&self, process: &mut Process) {
@@ -268,11 +283,24 @@ impl Engine {
         let rendezvous = self.rendezvous.as_mut().zip(successor);
         let handoff = rendezvous.and_then(|(rendezvous, successor)| {
             rendezvous.in_journal = true;
-            Some(OpenHandoff { id: rendezvous.page.id(), page: rendezvous.path.clone()?, successor })
+            let page = rendezvous.path.clone()?;
+            Some(OpenHandoff {
+                id: rendezvous.page.id(),
+                page,
+                successor,
+                program: program_of(&self.processes.successor),
+            })
         });
-        let entry = Entry { generation: self.machine.generation(), incumbent, handoff };
-        journal.write(&self.service, &self.build_id, &entry)
+        let program = program_of(&self.processes.incumbent);
+        let entry = Entry { generation: self.machine.generation(), incumbent, program, handoff };
+        let write = || journal.write(&self.service, &self.build_id, &entry);
+        crash::around('S', format_args!("write {} journal", entry.kind()), write)
     }
+}
+
+/// For a journal: what is executed, if that is not what the service's command says.
+fn program_of(process: &Option<Process>) -> Option<PathBuf> {
+    process.as_ref().and_then(|process| process.spec.binary.as_deref()).and_then(|path| std::path::absolute(path).ok())
 }
 
 /// What a process is started as.

@@ -5,6 +5,7 @@
 pub mod build_id;
 pub mod clock;
 pub mod control;
+pub mod crash;
 pub mod env;
 pub mod fd;
 pub mod fork;

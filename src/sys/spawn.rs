@@ -212,6 +212,7 @@ impl Prepared {
 extern "C" fn child_main(shared: *mut c_void) -> c_int {
     // SAFETY: spawn passed a Prepared that only this process uses now.
     let prepared = unsafe { &mut *shared.cast::<Prepared>() };
+    super::crash::point('N', format_args!("before exec"));
     // SAFETY: this is the child of clone.
     let Err(failure) = unsafe { become_program(prepared) };
     prepared.failure = Some(failure);

@@ -25,7 +25,7 @@ pub fn every_message(id: HandoffId) -> Vec<Message> {
             phase: 9,
             id,
             with_handoff: false,
-            listeners: Vec::new(),
+            listeners: 9,
         }),
         Message::Warmed(Warmed { id }),
         Message::PrepareHandoff(prepare(id)),
@@ -45,6 +45,7 @@ pub fn every_message(id: HandoffId) -> Vec<Message> {
         Message::Resumed(Resumed { id, error: Some("a lie".into()) }),
         Message::Stopping(Stopping { id }),
         Message::Heartbeat(heartbeat(id)),
+        Message::AdoptListeners(AdoptListeners { names: Vec::new() }),
     ]
 }
 

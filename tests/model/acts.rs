@@ -189,8 +189,6 @@ impl World {
                 self.settle(i);
             }
             Some(Task::Publish) => {
-                let page = self.see(i).page.expect("a page");
-                self.pages[usize::from(page)].serving = true;
                 let daemon = self.daemon(i);
                 (daemon.serves, daemon.work) = (true, Some(Work::Serve));
             }

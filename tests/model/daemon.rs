@@ -484,6 +484,8 @@ impl World {
                 self.successor_takes(i, successor::Input::Opened(readiness));
             }
             Work::Serve => {
+                let page = self.see(i).page.expect("a page");
+                self.pages[usize::from(page)].serving = true;
                 let input = successor::Input::Served { committed_ns: 0, control: Ok(()) };
                 self.successor_takes(i, input);
             }

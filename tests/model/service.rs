@@ -113,6 +113,7 @@ fn bit(timer: Timer) -> u32 {
         Timer::Lost(Peer::Successor) => 8,
         Timer::AbortGrace => 9,
         Timer::Retire => 10,
+        Timer::Adoption => 11,
     }
 }
 
@@ -252,6 +253,7 @@ impl World {
                 let service = self.serve();
                 (service.incumbent, service.successor) = (Some(i), None);
             }
+            Action::Adopt => {}
             Action::SpawnSuccessor => {
                 let free = self.pages.iter().position(|page| page.unused).unwrap_or(self.pages.len());
                 if free == self.pages.len() {

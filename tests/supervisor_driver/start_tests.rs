@@ -235,11 +235,12 @@ fn a_journal_that_can_not_be_written_refuses_the_start() {
 fn the_journal_finds_who_lives() {
     let mut service = Service::with(|supervisor, dir| supervisor.with_journal(dir.path().join("test.journal")));
     let path = service.dir.path().join("test.journal");
-    assert!(service.s().resume_from_journal().unwrap().is_none());
+    let spec = service.peer("normal");
+    assert!(service.s().resume_from_journal(&spec).unwrap().is_none());
     let first = service.hand_off("outlive");
     drop(service.supervisor.take());
     let mut next = Supervisor::new().unwrap().with_journal(&path);
-    let refusal = next.resume_from_journal().unwrap_err();
+    let refusal = next.resume_from_journal(&spec).unwrap_err();
     assert!(matches!(refusal, handoff::Error::Locked(_)));
     assert!(refusal.to_string().contains(&format!("process {}", first.pid)), "{refusal}");
     service.wait_for_log("no supervisor");
@@ -247,6 +248,6 @@ fn the_journal_finds_who_lives() {
     let pidfd = Pidfd::from_fd(first.pidfd.unwrap()).unwrap();
     pidfd.kill(Signal::SIGKILL).unwrap();
     wait_until("the death", || pidfd.is_dead());
-    assert!(next.resume_from_journal().unwrap().is_none());
-    assert!(Supervisor::new().unwrap().resume_from_journal().is_err(), "no journal");
+    let mut next = Supervisor::new().unwrap().with_journal(&path);
+    assert!(next.resume_from_journal(&spec).unwrap().is_none());
 }

@@ -17,10 +17,19 @@ use std::time::{Duration, Instant};
 
 #[path = "../../src/bin/handoff/demo/load.rs"]
 pub mod load;
+pub mod watch;
 
 pub const MARK: &str = "TEST_OF_HANDOFF";
 /// How long a test waits for an event that must come: generous, since it is only ever reached when it does not come.
 pub const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Of the supervisor's log, after a failure.
+const LINES_SHOWN: usize = 200;
+
+fn last_lines(text: &str, count: usize) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
+}
 
 /// Waits for something that must come true.
 pub fn wait_until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
@@ -44,15 +53,23 @@ pub fn library() -> PathBuf {
 
 /// Compiles a daemon in C against the library of this build; once for each name and test program.
 pub fn compile(name: &str, source: &str, flags: &[&str]) -> PathBuf {
+    compile_with(&library(), name, source, flags)
+}
+
+/// The same, against another build's library.
+pub fn compile_with(library: &Path, name: &str, source: &str, flags: &[&str]) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     // Each test program has a directory of its own: they run side by side.
     let test = std::env::current_exe().unwrap();
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(test.file_name().unwrap());
     fs::create_dir_all(&dir).unwrap();
-    let link = dir.join("libhandoff.so.0");
+    // Put into place by a rename: the same test program may run twice at once.
+    let own = |name: &str| dir.join(format!("{name}.{}", std::process::id()));
+    let link = own("libhandoff.so.0");
     let _ = fs::remove_file(&link);
-    std::os::unix::fs::symlink(library(), &link).unwrap();
-    let program = dir.join(name);
+    std::os::unix::fs::symlink(library, &link).unwrap();
+    fs::rename(link, dir.join("libhandoff.so.0")).unwrap();
+    let program = own(name);
     let output = Command::new("cc")
         .args(["-std=c11", "-O1", "-g", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-pthread"])
         .args(flags)
@@ -67,7 +84,8 @@ pub fn compile(name: &str, source: &str, flags: &[&str]) -> PathBuf {
         .output()
         .expect("a C compiler is needed: cc");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    program
+    fs::rename(program, dir.join(name)).unwrap();
+    dir.join(name)
 }
 
 /// The daemons that the tests use.
@@ -90,12 +108,12 @@ pub fn programs() -> &'static Programs {
 }
 
 /// A script that becomes the faulty store with this fault.
-fn faulty_script(dir: &Path, fault: &str) -> PathBuf {
+pub fn faulty_script(dir: &Path, program: &Path, fault: &str) -> PathBuf {
     // A name of its own: a script that another thread has open for writing can not be executed.
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let script = dir.join(format!("faulty-{fault}-{}-{number}", std::process::id()));
-    let program = programs().faulty.display();
+    let program = program.display();
     fs::write(&script, format!("#!/bin/sh\nKV_FAULT={fault} exec {program} \"$@\"\n")).unwrap();
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
     script
@@ -155,6 +173,18 @@ pub fn thaw(pid: i32) {
     signal(pid, SIGCONT);
 }
 
+/// A signal for a process that may have ended by itself meanwhile; false if it has.
+pub fn signal_if_there(pid: i32, signal: i32) -> bool {
+    // SAFETY: as in `signal`; a pid is not given again within the moments since it was looked up.
+    unsafe { libc_kill(pid, signal) == 0 }
+}
+
+/// Children of a process, zombies included.
+pub fn children(pid: i32) -> Vec<i32> {
+    let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
 /// Whether the main thread sleeps in poll(2) or epoll_wait(2).
 pub fn waits(pid: i32) -> bool {
     let wchan = fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default();
@@ -173,6 +203,18 @@ pub fn open_descriptors(pid: i32) -> usize {
 }
 
 // ---- a service
+
+/// One request to a store on a connection of its own; none if it failed, or nobody answered for a second.
+pub fn ask(address: SocketAddr, request: &str) -> Option<String> {
+    use std::io::{BufRead, BufReader, Write};
+    let mut stream = std::net::TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    stream.write_all(format!("{request}\n").as_bytes()).ok()?;
+    let mut reply = String::new();
+    BufReader::new(stream).read_line(&mut reply).ok()?;
+    let reply = reply.trim_end().trim_end_matches(" CLOSE").to_owned();
+    (!reply.is_empty() && reply != "CLOSE").then_some(reply)
+}
 
 /// What `handoff upgrade` said.
 #[derive(Debug)]
@@ -193,6 +235,10 @@ pub struct Service {
     pub socket: Option<PathBuf>,
     /// The soft limit of descriptors under which the supervisor is started, if it is not ours.
     pub soft_descriptors: Option<u64>,
+    /// The program that is tested.
+    pub handoff: PathBuf,
+    /// What it finds in its environment, beside what the test itself has.
+    pub environment: Vec<(&'static str, PathBuf)>,
 }
 
 impl Service {
@@ -213,12 +259,16 @@ impl Service {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("data")).unwrap();
         let mark = dir.path().display().to_string();
-        Self { dir, mark, run: None, address: "127.0.0.1:1".parse().unwrap(), socket: None, soft_descriptors: None }
+        let handoff = env!("CARGO_BIN_EXE_handoff").into();
+        let address = "127.0.0.1:1".parse().unwrap();
+        let environment = Vec::new();
+        Self { dir, mark, run: None, address, socket: None, soft_descriptors: None, handoff, environment }
     }
 
     /// Runs `program` here, and waits until it serves.
     pub fn launch(&mut self, program: &Path, arguments: &[&str]) {
-        let stderr = fs::File::create(self.path("run.stderr")).unwrap();
+        // Appended: what a supervisor before this one said stays readable.
+        let stderr = fs::File::options().create(true).append(true).open(self.path("run.stderr")).unwrap();
         let mut command = self.command("run");
         if let Some(soft) = self.soft_descriptors {
             command = self.other_command("prlimit");
@@ -244,7 +294,7 @@ impl Service {
 
     /// Runs the store with this fault.
     pub fn start_faulty(fault: &str) -> Self {
-        Self::start(&faulty_script(Path::new(env!("CARGO_TARGET_TMPDIR")), fault))
+        Self::start(&faulty_script(Path::new(env!("CARGO_TARGET_TMPDIR")), &programs().faulty, fault))
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -253,7 +303,8 @@ impl Service {
 
     /// The program, told where this service is.
     pub fn command(&self, subcommand: &str) -> Command {
-        let mut command = self.other_command(env!("CARGO_BIN_EXE_handoff"));
+        let mut command = self.other_command(&self.handoff);
+        command.envs(self.environment.iter().cloned());
         command.arg(subcommand).arg("--runtime-dir").arg(self.path("run")).args(["--name", "kv"]);
         if let Some(socket) = &self.socket {
             command.arg("--socket").arg(socket);
@@ -288,7 +339,7 @@ impl Service {
 
     /// A script that becomes the faulty store with this fault.
     pub fn faulty(&self, fault: &str) -> PathBuf {
-        faulty_script(self.dir.path(), fault)
+        faulty_script(self.dir.path(), &programs().faulty, fault)
     }
 
     pub fn supervisor_pid(&self) -> i32 {
@@ -303,7 +354,7 @@ impl Service {
     /// Daemons that live, in the order of their starts.
     pub fn daemons(&self) -> Vec<i32> {
         // The program itself has the mark, too: the supervisor, and commands that are under way.
-        let program = fs::canonicalize(env!("CARGO_BIN_EXE_handoff")).unwrap();
+        let program = fs::canonicalize(&self.handoff).unwrap();
         let is_daemon =
             |pid: &i32| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe != program) && lives(*pid);
         let mut pids: Vec<i32> = marked(&self.mark).into_iter().filter(is_daemon).collect();
@@ -327,6 +378,11 @@ impl Service {
         run.wait().unwrap();
     }
 
+    /// Reaps a supervisor that was killed.
+    pub fn reap_supervisor(&mut self) {
+        self.run.take().unwrap().wait().unwrap();
+    }
+
     /// Who answers on the service's address.
     pub fn ping(&self) -> Option<(i32, String)> {
         let reply = self.ask("PING")?;
@@ -334,16 +390,9 @@ impl Service {
         Some((words.next()?.parse().ok()?, words.next()?.to_owned()))
     }
 
-    /// One request on a connection of its own; none if it failed, or nobody answered for a second.
+    /// As [`ask`].
     pub fn ask(&self, request: &str) -> Option<String> {
-        use std::io::{BufRead, BufReader, Write};
-        let mut stream = std::net::TcpStream::connect(self.address).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-        stream.write_all(format!("{request}\n").as_bytes()).ok()?;
-        let mut reply = String::new();
-        BufReader::new(stream).read_line(&mut reply).ok()?;
-        let reply = reply.trim_end().trim_end_matches(" CLOSE").to_owned();
-        (!reply.is_empty() && reply != "CLOSE").then_some(reply)
+        ask(self.address, request)
     }
 
     /// Waits until somebody serves reads and writes.
@@ -370,7 +419,7 @@ impl Service {
 impl Drop for Service {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("---- handoff run said:\n{}", self.stderr());
+            eprintln!("---- handoff run said last:\n{}", last_lines(&self.stderr(), LINES_SHOWN));
         }
         if let Some(mut run) = self.run.take() {
             let _ = run.kill();

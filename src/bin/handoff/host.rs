@@ -133,6 +133,10 @@ impl Host {
                 let text = format!("process {pid} runs (generation {generation})");
                 self.output.say("started", name, &text, json!({ "pid": pid, "generation": generation }));
             }
+            Event::Adopted { pid, generation } => {
+                let text = format!("process {pid} serves already (generation {generation}): adopted");
+                self.output.say("adopted", name, &text, json!({ "pid": pid, "generation": generation }));
+            }
             Event::Phase(phase) => self.tell(name, "phase", &json!({ "service": name, "phase": phase })),
             Event::Progress { done, total } => {
                 self.tell(name, "progress", &json!({ "service": name, "done": done, "total": total }));

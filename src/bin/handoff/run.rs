@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use handoff::Error;
-use handoff::service::address::{ListenSpec, bind_all, check_all};
+use handoff::service::address::{ListenSpec, check_all};
 use handoff::service::instance::Instance;
 use handoff::service::paths::{RuntimeDir, check_data_dir, check_name, name_of};
 use handoff::service::signals::Signals;
@@ -62,7 +62,7 @@ fn supervise(args: &RunArgs, output: &Output) -> Result<u8, Failure> {
     // Held until the end.
     let _instance = Instance::acquire(&runtime.lock(&name), &name).map_err(itself)?;
     let socket = args.place.socket.clone().unwrap_or_else(|| runtime.socket(&name));
-    let mut service = Service::new(settings, runtime, || bind_all(&args.listen)).map_err(itself)?;
+    let mut service = Service::new(settings, runtime, &args.listen).map_err(itself)?;
     let server = Server::bind(&socket).map_err(itself)?;
     for listener in service.status().listeners {
         let text = format!("{} is {}", listener.name, listener.address);

@@ -1,7 +1,7 @@
 //! The five messages whose layout never changes, packed by hand.
 
 use super::{HEADER_BYTES, Result, fail};
-use crate::limits::{BUILD_ID_BYTES_MAX, LISTENERS_MAX, TEXT_BYTES_MAX};
+use crate::limits::{BUILD_ID_BYTES_MAX, TEXT_BYTES_MAX};
 use crate::protocol::HandoffId;
 use crate::protocol::message::{Adopt, AdoptAck, Hello, HelloAck, Message, Mode, Reject, RejectCode, Side, Terms};
 
@@ -63,19 +63,14 @@ pub(super) fn adopt(m: &Adopt, out: &mut Vec<u8>) {
     out.extend_from_slice(&m.version_max.to_le_bytes());
 }
 
-/// Appends an AdoptAck. The name of a listener is not for people only: it is never cut.
-pub(super) fn adopt_ack(m: &AdoptAck, out: &mut Vec<u8>) -> Result<()> {
-    if m.listeners.len() > LISTENERS_MAX {
-        return fail(format!("AdoptAck: {} listeners, at most {LISTENERS_MAX} are allowed", m.listeners.len()));
-    }
+pub(super) fn adopt_ack(m: &AdoptAck, out: &mut Vec<u8>) {
     out.extend_from_slice(&m.version.to_le_bytes());
     out.extend_from_slice(&m.pid.to_le_bytes());
     out.extend_from_slice(&m.generation.to_le_bytes());
     out.push(m.phase);
     out.extend_from_slice(&m.id.0.to_le_bytes());
     out.push(u8::from(m.with_handoff));
-    out.extend_from_slice(&(m.listeners.len() as u16).to_le_bytes()); // at most LISTENERS_MAX
-    m.listeners.iter().try_for_each(|name| string("AdoptAck: name of a listener", name, out))
+    out.extend_from_slice(&m.listeners.to_le_bytes());
 }
 
 fn string(what: &str, text: &str, out: &mut Vec<u8>) -> Result<()> {
@@ -227,11 +222,7 @@ impl<'a> Reader<'a> {
         let (version, pid, generation) = (self.u16("version")?, self.u32("pid")?, self.u64("generation")?);
         let (phase, id) = (self.u8("phase")?, HandoffId(self.u64("id")?));
         let with_handoff = self.bool("with handoff")?;
-        let count = usize::from(self.u16("number of listeners")?);
-        if count > LISTENERS_MAX {
-            return self.error("number of listeners", format_args!("{count}, at most {LISTENERS_MAX} are allowed"));
-        }
-        let listeners = (0..count).map(|_| self.string("name of a listener")).collect::<Result<_>>()?;
+        let listeners = self.u16("number of listeners")?;
         Ok(AdoptAck { version, pid, generation, phase, id, with_handoff, listeners })
     }
 

@@ -6,7 +6,7 @@ mod fence;
 mod hooks;
 mod session;
 
-use super::message::{Fingerprint, Hello, Message, Readiness};
+use super::message::{AdoptAck, Fingerprint, Hello, Message, Readiness};
 use super::{Decide, Decision, HandoffId, Violation};
 
 /// Where O is.
@@ -68,6 +68,19 @@ impl Phase {
             Self::Lost => "unable to resume",
         }
     }
+
+    /// The same for a supervisor, as [`AdoptAck::phase`] has it.
+    fn number(self) -> u8 {
+        match self {
+            Self::Starting => 0,
+            Self::Serving => AdoptAck::SERVING,
+            Self::Draining | Self::Drained | Self::Failed => 3,
+            Self::Sealing | Self::Unlocking => 4,
+            Self::Sealed | Self::Fencing | Self::AwaitServing | Self::Looking | Self::AwaitDeath | Self::Locking => 5,
+            Self::Resuming => 6,
+            Self::Replaced | Self::Lost => 7,
+        }
+    }
 }
 
 /// The timers of O.
@@ -114,6 +127,9 @@ pub enum Input {
     Unable(HandoffId, String),
     /// The session has ended, and its queue is read to the end.
     SupervisorGone,
+    /// Another supervisor takes this daemon over, on a new session; the one before is closed, and what was unread in it is
+    /// lost. With the answer, which lacks what the machine knows.
+    Adopted(AdoptAck),
     /// N's Serving came on the transfer socket, or the page says so.
     SuccessorServing,
     /// N's pidfd is readable.
@@ -267,6 +283,7 @@ impl Incumbent {
             Input::Message(message) => self.on_message(message, &mut out),
             Input::Unable(id, text) => self.on_unable(id, text, &mut out),
             Input::SupervisorGone => self.fence(&mut out),
+            Input::Adopted(ack) => self.on_adopted(ack, &mut out),
             Input::SuccessorServing => self.on_successor(|current| current.successor_serving = true, &mut out),
             Input::SuccessorDied => self.on_successor(|current| current.successor_dead = true, &mut out),
             Input::SuccessorSeen { alive } => self.on_seen(alive, &mut out),

@@ -2,8 +2,8 @@
 
 use super::{Action, Current, Hook, Incumbent, Phase, Timer};
 use crate::protocol::message::{
-    Commit, Heartbeat, Message, Mode, PrepareHandoff, Readiness, Ready, Reject, RejectCode, ResumeAfterAbort, Resumed,
-    SealRequest, SealStep, Serving, Stopping,
+    AdoptAck, Commit, Heartbeat, Message, Mode, PrepareHandoff, Readiness, Ready, Reject, RejectCode, ResumeAfterAbort,
+    Resumed, SealRequest, SealStep, Serving, Stopping,
 };
 use crate::protocol::{HandoffId, Violation};
 
@@ -21,6 +21,19 @@ impl Incumbent {
             let serving = Serving { id: HandoffId::COLD, committed_ns: now_ns, control };
             out.push(Action::Send(Message::Serving(serving)));
         }
+    }
+
+    /// The answer comes first: the new supervisor must know of a handoff that is undone now.
+    pub(super) fn on_adopted(&mut self, ack: AdoptAck, out: &mut Vec<Action>) {
+        let ack = AdoptAck {
+            generation: self.generation,
+            phase: self.phase.number(),
+            id: self.id(),
+            with_handoff: self.current.is_some(),
+            ..ack
+        };
+        out.push(Action::Send(Message::AdoptAck(ack)));
+        self.fence(out);
     }
 
     pub(super) fn on_message(&mut self, message: Message, out: &mut Vec<Action>) {

@@ -80,6 +80,7 @@ impl Supervisor {
             out.push(Action::Send(Peer::Incumbent, Message::ResumeAfterAbort(ResumeAfterAbort { id })));
         }
         self.enter(Phase::RollingBack, out);
+        self.seek(out);
         self.try_settle(out);
         self.report_undecided(out);
     }
@@ -93,11 +94,12 @@ impl Supervisor {
         }
         out.push(Action::Disarm(Timer::Retire));
         self.enter(Phase::Reverting, out);
+        self.seek(out);
         self.try_settle(out);
     }
 
     /// Ends the transaction when nobody is left who could still change how it ended.
-    fn try_settle(&mut self, out: &mut Vec<Action>) {
+    pub(super) fn try_settle(&mut self, out: &mut Vec<Action>) {
         let (Phase::RollingBack | Phase::Reverting, Some(current)) = (self.phase, &self.current) else { return };
         if !current.successor_dead {
             return;
@@ -110,7 +112,7 @@ impl Supervisor {
             Phase::Reverting if current.resumed => Verdict::Reverted,
             Phase::RollingBack if current.rejected => Verdict::Refused,
             Phase::RollingBack if current.resumed || !current.prepared => Verdict::RolledBack,
-            _ if self.incumbent_lost => Verdict::Undecided,
+            _ if current.unreachable || self.estranged => Verdict::Undecided,
             _ => return,
         };
         let reason = current.reason.clone();
@@ -125,6 +127,10 @@ impl Supervisor {
             return out.push(Action::KillIncumbent); // it is about to exit; its death starts the rest
         }
         current.resumed = true;
+        self.adoptions = self.adoptions.min(1);
+        if let Some(incumbent) = &mut self.incumbent {
+            incumbent.serving = true;
+        }
         match self.phase {
             Phase::RollingBack | Phase::Reverting => {
                 out.push(Action::Disarm(Timer::Liveness(Peer::Incumbent)));
@@ -194,6 +200,7 @@ impl Supervisor {
             Peer::Incumbent if self.phase == Phase::ColdStarting => {
                 self.incumbent_lost = true;
                 self.settle(Verdict::Undecided, format!("the daemon's session was lost before it served: {why}"), out);
+                self.seek(out);
             }
             Peer::Incumbent => {
                 self.incumbent_lost = true;
@@ -201,6 +208,9 @@ impl Supervisor {
                     return; // the word and the page tell O all that it needs
                 }
                 self.abort(format!("the session with the incumbent is lost: {why}"), out);
+                if matches!(self.phase, Phase::Idle | Phase::RollingBack | Phase::Reverting) {
+                    self.seek(out);
+                }
                 self.try_settle(out);
             }
             Peer::Successor => self.abort(format!("the session with the successor is lost: {why}"), out),
@@ -248,7 +258,7 @@ impl Supervisor {
 
 impl Current {
     /// Whether O has to be told to go on.
-    fn disturbed(&self) -> bool {
+    pub(super) fn disturbed(&self) -> bool {
         self.prepared && !self.resumed && !self.incumbent_dead
     }
 }

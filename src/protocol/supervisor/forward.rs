@@ -12,6 +12,13 @@ impl Supervisor {
             out.push(Action::Arm(Timer::Liveness(peer)));
         }
         let id = message.id();
+        match &message {
+            Message::AdoptAck(ack) if peer == Peer::Incumbent && self.seeks() => return self.on_adopted(ack, out),
+            Message::Reject(_) if peer == Peer::Incumbent && self.seeks() => return self.estrange(out),
+            // The driver takes them; which ones they are decides nothing.
+            Message::AdoptListeners(_) if peer == Peer::Incumbent && self.adoptions > 0 => return,
+            _ => {}
+        }
         if let Some(current) = self.current.as_mut().filter(|current| current.id() == id) {
             match (peer, self.phase, message) {
                 (Peer::Successor, Phase::Warming, Message::Warmed(_)) => self.on_warmed(out),
@@ -49,7 +56,10 @@ impl Supervisor {
         match (peer, message) {
             (_, Message::Reject(m)) if self.current.is_some() => self.on_rejected(peer, m.text, out),
             (Peer::Incumbent, Message::Ready(_)) if id == HandoffId::COLD => {}
-            (Peer::Incumbent, Message::Serving(_)) if id == HandoffId::COLD && self.incumbent.is_some() => {
+            // Also of the handoff that made it the incumbent, if it was adopted before it could say so.
+            (Peer::Incumbent, Message::Serving(_))
+                if self.incumbent.is_some() && (id == HandoffId::COLD || self.adoptions > 0) =>
+            {
                 if let Some(incumbent) = &mut self.incumbent {
                     incumbent.serving = true;
                 }
@@ -154,6 +164,7 @@ impl Supervisor {
         let Some(current) = self.current.take() else { return };
         self.generation += 1;
         self.incumbent = if current.successor_dead { None } else { current.successor };
+        self.new_incumbent();
         self.incumbent_lost = current.successor_lost;
         // From here on the names mean other processes.
         let timers = [Timer::Retire, Timer::Lost(Peer::Incumbent), Timer::Lost(Peer::Successor)];
@@ -163,6 +174,7 @@ impl Supervisor {
         }
         out.extend([Action::Promote, Action::Release]);
         self.enter(Phase::Idle, out);
+        self.seek(out);
     }
 
     /// O has died before it sealed, or N's Begin is still to come.

@@ -1,10 +1,14 @@
 //! S: holds the listeners, spawns, and drives a handoff.
 //!
-//! The happy path is in `forward`, what leads away from it in `back`, and the start of processes in `start`.
+//! The happy path is in `forward`, what leads away from it in `back`, the start of processes in `start`, and a new session
+//! with one that runs in `adopt`.
 
+mod adopt;
 mod back;
 mod forward;
 mod start;
+
+pub use adopt::{Past, PastHandoff};
 
 use super::message::{Fingerprint, Hello, Message, Terms};
 use super::{Decide, Decision, HandoffId, Violation};
@@ -91,6 +95,8 @@ pub enum Timer {
     AbortGrace,
     /// A retired O is still there.
     Retire,
+    /// An O that is told to go on has no session yet.
+    Adoption,
 }
 
 /// How a handoff ended.
@@ -159,6 +165,9 @@ pub enum Input {
     Spawned,
     /// The answer to [`Action::SpawnSuccessor`]: why not.
     SpawnFailed(String),
+    /// Another supervisor is gone, and this is what it left; the first input of all. Its word can be decided, and its
+    /// processes are watched.
+    Resume(Past),
     /// A daemon said Hello.
     Hello(Peer, Hello, Sender),
     /// A daemon said anything else.
@@ -190,6 +199,9 @@ pub enum Action {
     SpawnSuccessor,
     /// Send this; nothing if the session is gone.
     Send(Peer, Message),
+    /// Connect to the control path until the incumbent, and nobody else, is there, or is dead. Answer, some time: its
+    /// Hello.
+    Adopt,
     /// Write to the journal that this handoff is open.
     OpenJournal,
     /// Write to the journal that no handoff is open.
@@ -240,6 +252,8 @@ struct Current {
     /// The deadline is past.
     late: bool,
     undecided: bool,
+    /// O has no session, and gets none.
+    unreachable: bool,
     /// The first cause of the rollback.
     reason: String,
 }
@@ -261,6 +275,10 @@ pub struct Supervisor {
     incumbent: Option<Linked>,
     /// The session with the living incumbent is lost.
     incumbent_lost: bool,
+    /// It is not looked for any more.
+    estranged: bool,
+    /// How often this incumbent was adopted since the last handoff.
+    adoptions: u8,
     newest: HandoffId,
     current: Option<Current>,
     dropped: u64,
@@ -280,6 +298,8 @@ impl Supervisor {
             generation: 0,
             incumbent: None,
             incumbent_lost: false,
+            estranged: false,
+            adoptions: 0,
             newest: HandoffId::COLD,
             current: None,
             dropped: 0,
@@ -311,6 +331,11 @@ impl Supervisor {
         self.incumbent.is_some_and(|incumbent| incumbent.serving)
     }
 
+    /// Whether the incumbent lives, but will not be talked to.
+    pub fn incumbent_is_estranged(&self) -> bool {
+        self.incumbent.is_some() && self.estranged
+    }
+
     /// Messages of finished handoffs that were dropped.
     pub fn dropped(&self) -> u64 {
         self.dropped
@@ -325,6 +350,7 @@ impl Supervisor {
             Input::StartHandoff(plan) => self.start_handoff(plan, &mut out),
             Input::Spawned => self.on_spawned(&mut out),
             Input::SpawnFailed(error) => self.on_spawn_failed(error, &mut out),
+            Input::Resume(past) => self.on_resume(past, &mut out),
             Input::Hello(peer, hello, sender) => self.on_hello(peer, &hello, sender, &mut out),
             Input::Message(peer, message) => self.on_message(peer, message, &mut out),
             Input::Garbage(peer, error) => self.on_lost(peer, &error, &mut out),
@@ -354,7 +380,7 @@ impl Supervisor {
         match self.phase {
             Phase::Warming | Phase::AwaitReady | Phase::AwaitServing => peer == Peer::Successor,
             Phase::Draining | Phase::Sealing => peer == Peer::Incumbent,
-            Phase::RollingBack | Phase::Reverting => peer == Peer::Incumbent && disturbed,
+            Phase::RollingBack | Phase::Reverting => peer == Peer::Incumbent && disturbed && !self.incumbent_lost,
             _ => false,
         }
     }
@@ -376,6 +402,7 @@ impl Supervisor {
             Timer::Deadline,
             Timer::AbortGrace,
             Timer::Retire,
+            Timer::Adoption,
         ];
         out.extend(timers.map(Action::Disarm));
         out.push(Action::Report(verdict, reason));
@@ -390,6 +417,7 @@ impl Supervisor {
             Timer::Deadline => self.on_late(out),
             Timer::Liveness(peer) => self.on_silence(peer, out),
             Timer::Lost(peer) => self.on_lost(peer, "the session ended, but its process lives", out),
+            Timer::Adoption => self.on_unreachable(out),
             Timer::AbortGrace if self.phase == Phase::RollingBack => out.push(Action::KillSuccessor),
             Timer::Retire if self.phase == Phase::Retiring => {
                 out.extend([Action::EvictIncumbent, Action::Arm(Timer::Retire)]);

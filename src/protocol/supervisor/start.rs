@@ -1,9 +1,9 @@
 //! Starting processes and greeting them.
 
-use super::{Action, Current, Linked, Peer, Phase, Plan, Sender, Supervisor, Timer, Verdict};
+use super::{Action, Current, Linked, OnIncumbentDeath, Peer, Phase, Plan, Sender, Supervisor, Timer, Verdict};
 use crate::protocol::HandoffId;
 use crate::protocol::message::{
-    Hello, HelloAck, Message, Mode, Reject, RejectCode, Side, VERSION_MAX, VERSION_MIN, capability,
+    Hello, HelloAck, Message, Mode, Reject, RejectCode, Side, Terms, VERSION_MAX, VERSION_MIN, capability,
 };
 
 impl Supervisor {
@@ -17,9 +17,14 @@ impl Supervisor {
     pub(super) fn spawn_cold(&mut self, out: &mut Vec<Action>) {
         self.generation += 1;
         self.incumbent = None;
-        self.incumbent_lost = false;
+        self.new_incumbent();
         self.enter(Phase::ColdStarting, out);
         out.extend([Action::Arm(Timer::Hello), Action::Arm(Timer::Deadline), Action::SpawnCold]);
+    }
+
+    /// Nothing that is known of the sessions of the one before holds for it.
+    pub(super) fn new_incumbent(&mut self) {
+        (self.incumbent_lost, self.estranged, self.adoptions) = (false, false, 0);
     }
 
     pub(super) fn on_cold_failed(&mut self, error: &str, out: &mut Vec<Action>) {
@@ -45,7 +50,8 @@ impl Supervisor {
             _ if self.phase != Phase::Idle => return self.refuse_busy(out),
             _ if plan.terms.id <= self.newest => "its id is not newer than the last one's",
             None => "the daemon never said Hello: it does not link libhandoff, so it can not be drained and sealed",
-            Some(_) if self.incumbent_lost => "the session with the daemon is lost",
+            Some(_) if self.estranged => "the session with the daemon is lost: stop the daemon, or end it",
+            Some(_) if self.incumbent_lost => "the session with the daemon is lost; it is being looked for: try again",
             Some(linked) if !linked.serving => "the daemon does not serve yet",
             Some(linked) if linked.capabilities & needed(plan.terms.mode) == 0 => "the daemon does not offer this mode",
             Some(_) => {
@@ -79,7 +85,7 @@ impl Supervisor {
 
     pub(super) fn on_hello(&mut self, peer: Peer, hello: &Hello, sender: Sender, out: &mut Vec<Action>) {
         let expected = match peer {
-            Peer::Incumbent => self.incumbent.is_none(),
+            Peer::Incumbent => self.incumbent.is_none() || self.seeks(),
             Peer::Successor => self.phase == Phase::AwaitHello,
         };
         if !expected {
@@ -88,12 +94,16 @@ impl Supervisor {
         if let Err((code, text)) = self.judge(peer, hello, sender) {
             out.push(Action::Send(peer, Message::Reject(Reject { code, text: text.clone() })));
             return match peer {
+                Peer::Incumbent if self.incumbent.is_some() => self.estrange(out),
                 Peer::Incumbent => self.incumbent_lost = true,
                 Peer::Successor => self.reject(text, out),
             };
         }
-        out.push(Action::Disarm(Timer::Hello));
         let linked = Linked { uid: sender.uid, capabilities: hello.capabilities, serving: false };
+        if peer == Peer::Incumbent && self.incumbent.is_some() {
+            return self.greet_again(linked, out);
+        }
+        out.push(Action::Disarm(Timer::Hello));
         let version = hello.version_max.min(VERSION_MAX);
         let mut ack = HelloAck { version, generation: self.generation, terms: None };
         match (peer, &mut self.current) {
@@ -167,8 +177,14 @@ fn needed(mode: Mode) -> u32 {
 
 impl Current {
     fn new(plan: Plan) -> Self {
+        Self { plan, ..Self::of(plan.terms.id) }
+    }
+
+    /// One of which nothing but the id is known.
+    pub(super) fn of(id: HandoffId) -> Self {
+        let terms = Terms { id, mode: Mode::Exclusive, deadline_ns: 0, park_ns: 0 };
         Self {
-            plan,
+            plan: Plan { terms, drain_grace_ns: 0, on_incumbent_death: OnIncumbentDeath::StartCold },
             journalled: false,
             prepared: false,
             begun: false,
@@ -182,6 +198,7 @@ impl Current {
             asked: false,
             late: false,
             undecided: false,
+            unreachable: false,
             reason: String::new(),
         }
     }

@@ -170,7 +170,6 @@ impl World {
                 let daemon = &mut self.daemons[i];
                 daemon.serves = true;
                 daemon.start(Kind::Serve, now);
-                self.pages[daemon.page.expect("a page")].serving = true;
             }
             Action::Abandon(reason) => self.leaves(i, Some(&reason)),
             Action::EndSession(violation) => self.end_session(i, violation.to_string()),

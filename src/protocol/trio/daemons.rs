@@ -379,6 +379,7 @@ impl World {
             Kind::Open => self.opened(i, work.outcome),
             Kind::Serve if work.outcome == Outcome::Bad => self.die(i, "exit code 1"),
             Kind::Serve => {
+                self.pages[self.daemons[i].page.expect("a page")].serving = true;
                 let input = successor::Input::Served { committed_ns: now, control: Ok(()) };
                 self.successor_takes(i, input);
             }

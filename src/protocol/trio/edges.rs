@@ -64,7 +64,10 @@ fn a_lost_successor_stays_lost_when_it_is_promoted() {
     world.handoffs = 1;
     world.run();
     let (verdict, text) = world.service.reports.last().unwrap();
-    assert_eq!((*verdict, text.as_str()), (Verdict::Refused, "the session with the daemon is lost"));
+    assert_eq!(
+        (*verdict, text.as_str()),
+        (Verdict::Refused, "the session with the daemon is lost; it is being looked for: try again")
+    );
 }
 
 #[test]

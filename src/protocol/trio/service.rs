@@ -149,6 +149,7 @@ impl World {
             }
             Action::SpawnSuccessor => self.spawn_successor(),
             Action::Send(peer, message) => self.say(peer, message),
+            Action::Adopt => {} // no control path leads to the incumbents of this world
             Action::OpenJournal => self.service.journal = true,
             Action::CloseJournal => self.service.journal = false,
             Action::Arm(timer) => {
@@ -284,6 +285,7 @@ impl World {
             Timer::Lost(_) => nanoseconds(limits::DEATH_AFTER_END),
             Timer::AbortGrace => nanoseconds(limits::ABORT_GRACE),
             Timer::Retire => nanoseconds(limits::RETIRE_GRACE),
+            Timer::Adoption => nanoseconds(limits::ADOPTION_TIMEOUT),
         }
     }
 

@@ -1,0 +1,69 @@
+//! A supervisor that has no session asks for one: it was restarted, or the session was cut.
+
+use super::core::{Core, Machine, Source, add, remove};
+use crate::channel::{Channel, ChannelError};
+use crate::limits::LISTENERS_IN_MESSAGE_MAX;
+use crate::protocol::message::{Adopt, AdoptAck, AdoptListeners, Message, Side, VERSION_MAX};
+use crate::protocol::{HandoffId, incumbent, successor};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+impl Core {
+    /// Somebody connects to the control path.
+    pub(super) fn greet(&mut self) {
+        let hello = self.hello(Side::Incumbent);
+        let (asking, accepted) = self.control.greet(&hello);
+        for asking in asking {
+            let _ = add(&self.sources, asking, Source::Asking); // not watched, it is not adopted; it asks again
+        }
+        if let Err(error) = accepted {
+            self.rest_control(&error);
+        }
+    }
+
+    /// Somebody who connected has said what for.
+    pub(super) fn admit(&mut self) {
+        while let Some((channel, adopt)) = self.control.adopted() {
+            self.adopt(channel, adopt);
+        }
+    }
+
+    /// The session before, if there is one, ends with everything unread in it: what a supervisor has said that is gone must
+    /// not mix with what this one says.
+    fn adopt(&mut self, channel: Channel, adopt: Adopt) {
+        tracing::info!(target: "handoff", "adopted by a supervisor");
+        self.close_session();
+        remove(&self.sources, channel.as_fd());
+        if let Err(error) = self.install(channel) {
+            return tracing::warn!(target: "handoff", %error, "not adopted");
+        }
+        let listeners = Arc::clone(&self.listeners);
+        let ack = AdoptAck {
+            version: adopt.version_max.min(VERSION_MAX),
+            pid: std::process::id(),
+            generation: 0,
+            phase: 0,
+            id: HandoffId::COLD,
+            with_handoff: false,
+            listeners: u16::try_from(listeners.0.len()).unwrap_or(u16::MAX),
+        };
+        match &self.machine {
+            Machine::Successor(_) => self.feed_successor(successor::Input::Adopted(ack)),
+            Machine::Incumbent(_) => self.feed_incumbent(incumbent::Input::Adopted(ack)),
+        }
+        let Some(session) = &mut self.session else { return };
+        if let Err(error) = send_listeners(session, &listeners.0) {
+            tracing::warn!(target: "handoff", %error, "the listeners can not be handed over");
+            self.lose_session("the supervisor can not take the listeners");
+        }
+    }
+}
+
+fn send_listeners(session: &mut Channel, listeners: &[(String, OwnedFd)]) -> Result<(), ChannelError> {
+    for part in listeners.chunks(LISTENERS_IN_MESSAGE_MAX) {
+        let names = part.iter().map(|(name, _)| name.clone()).collect();
+        let fds: Vec<BorrowedFd<'_>> = part.iter().map(|(_, fd)| fd.as_fd()).collect();
+        session.send(&Message::AdoptListeners(AdoptListeners { names }), &fds)?;
+    }
+    Ok(())
+}

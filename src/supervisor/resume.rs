@@ -1,0 +1,312 @@
+//! Taking over what another supervisor has left, and a daemon whose session was cut.
+
+use super::attempt::Attempt;
+use super::engine::{Due, Engine};
+use super::journal::{Entry, Identity, OpenHandoff};
+use super::output::Output;
+use super::process::Process;
+use super::rendezvous::Rendezvous;
+use super::spec::SpawnSpec;
+use super::trace;
+use crate::channel::Channel;
+use crate::error::{Error, Result};
+use crate::limits::{ADOPT_RETRY_FIRST, ADOPT_RETRY_MAX};
+use crate::protocol::HandoffId;
+use crate::protocol::message::AdoptAck;
+use crate::protocol::supervisor::{Input, Past, PastHandoff, Phase};
+use crate::sys::clock::{monotonic_ns, nanoseconds};
+use crate::sys::page::DecisionPage;
+use crate::sys::pidfd::Pidfd;
+use crate::sys::seqpacket::{Credentials, Seqpacket};
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What is known of an adoption that is under way.
+#[derive(Debug, Default)]
+pub(super) struct Adoption {
+    /// Attempts to connect that failed, one after the other.
+    failures: u32,
+    /// Why the last one did.
+    pub(super) trouble: String,
+    /// Nothing but its place at the control path says that it is a daemon of ours.
+    pub(super) stranger: bool,
+    /// The listeners of the daemon, until they are all there; None if nobody wants them.
+    gathered: Option<Gathered>,
+}
+
+#[derive(Debug, Default)]
+struct Gathered {
+    /// How many there are, once the daemon has said so.
+    count: Option<usize>,
+    listeners: Vec<(String, OwnedFd)>,
+}
+
+/// How far a supervisor is that goes on where another one stopped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Resumption {
+    /// The open handoff is being ended, or the daemon does not answer yet.
+    Waiting,
+    /// The daemon has a session, and its listeners are here.
+    Adopted,
+    /// No process of the service is left.
+    Nobody,
+    /// A daemon lives, and will not be adopted.
+    Estranged,
+}
+
+impl Gathered {
+    fn is_complete(&self) -> bool {
+        self.count.is_some_and(|count| count <= self.listeners.len())
+    }
+}
+
+impl Engine {
+    // ---- a living incumbent gets a new session
+
+    /// Carries out `Adopt`. One that fails is tried again.
+    pub(super) fn adopt(&mut self) {
+        let Err(why) = self.try_adopt() else {
+            self.adoption.failures = 0;
+            return;
+        };
+        let delay = ADOPT_RETRY_FIRST.saturating_mul(1 << self.adoption.failures.min(10)).min(ADOPT_RETRY_MAX);
+        self.adoption.failures += 1;
+        self.adoption.trouble = why;
+        self.timers.arm(Due::Adopt, monotonic_ns() + nanoseconds(delay));
+    }
+
+    fn try_adopt(&mut self) -> std::result::Result<(), String> {
+        let seeks = self.machine.seeks();
+        let Some(process) = self.processes.incumbent.as_mut().filter(|process| seeks && process.session.is_none())
+        else {
+            return Ok(()); // it is over
+        };
+        let Some(path) = process.spec.control_path.clone() else { return Ok(()) };
+        let socket = Seqpacket::connect(&path).map_err(|error| error.to_string())?;
+        let peer = socket.peer_credentials().map_err(|error| error.to_string())?;
+        if peer.pid != process.pid {
+            return Err(format!("process {} listens at {}", peer.pid, path.display()));
+        }
+        process.session = Some(Channel::new(socket));
+        process.end_is_news = false;
+        process.watch_session(&self.epoll).map_err(|errno| format!("cannot watch the session: {errno}"))
+    }
+
+    /// An incumbent that is being adopted has answered. What comes with it is for the driver.
+    pub(super) fn take_over(
+        &mut self,
+        ack: &AdoptAck,
+        fds: Vec<OwnedFd>,
+        sender: Option<Credentials>,
+    ) -> std::result::Result<(), String> {
+        let Some(process) = &self.processes.incumbent else { return Ok(()) };
+        // It said this after its pidfd was opened, so that is its own.
+        if sender.is_none_or(|sender| sender.pid != process.pid) {
+            return Err(format!("AdoptAck came from another process than {}", process.pid));
+        }
+        if let Some(gathered) = &mut self.adoption.gathered {
+            *gathered = Gathered { count: Some(usize::from(ack.listeners)), listeners: Vec::new() };
+        }
+        if !ack.with_handoff || self.rendezvous.is_some() {
+            return Ok(());
+        }
+        // No journal has told of this handoff.
+        let fds = <[OwnedFd; 2]>::try_from(fds);
+        let [page, pidfd] = fds.map_err(|_| "its descriptors did not fit: RLIMIT_NOFILE is reached".to_owned())?;
+        let page = DecisionPage::map(page).map_err(|error| error.to_string())?;
+        let pidfd = Pidfd::from_fd(pidfd).map_err(|error| error.to_string())?;
+        if page.id() != ack.id.0 {
+            return Err(format!("its page is of handoff {}, not {}", page.id(), ack.id));
+        }
+        let (incumbent, spec) = (process.pidfd.try_clone().ok(), process.spec.clone());
+        self.rendezvous = Some(Rendezvous::found(page, None, incumbent));
+        let pid = pidfd.pid().unwrap_or(0);
+        self.admit_successor(pid, pidfd, spec);
+        let spec = self.serving_spec.clone().unwrap_or_else(|| Arc::new(SpawnSpec::new(["?"])));
+        self.attempt = Some(Attempt::new(ack.id.0, spec, monotonic_ns()));
+        Ok(())
+    }
+
+    /// Listeners of an incumbent that is being adopted.
+    pub(super) fn gather(&mut self, names: &[String], fds: Vec<OwnedFd>) -> std::result::Result<(), String> {
+        if names.len() != fds.len() {
+            return Err("its listeners did not fit: RLIMIT_NOFILE is reached".into());
+        }
+        if let Some(gathered) = &mut self.adoption.gathered {
+            gathered.listeners.extend(names.iter().cloned().zip(fds));
+        }
+        Ok(())
+    }
+
+    // ---- another supervisor is gone
+
+    /// Begins to go on where it stopped.
+    pub(super) fn begin_resume(&mut self, spec: &SpawnSpec) -> Result<()> {
+        if self.machine.generation() != 0 || self.processes.incumbent.is_some() {
+            return Err(Error::State("resuming is the first thing that a supervisor does".into()));
+        }
+        self.service = self.name_for(spec);
+        let entry = self.last_entry();
+        let successor = entry.handoff.as_ref().and_then(|open| open.successor.open());
+        let page = entry.handoff.as_ref().map(map_page).transpose()?.flatten();
+        let incumbent = match entry.incumbent.and_then(Identity::open) {
+            Some(pidfd) => entry.incumbent.map(|identity| (identity.pid, pidfd)),
+            None if successor.is_some() => None,
+            // Without a journal, whoever listens at the control path tells what there is.
+            None => {
+                self.adoption.stranger = true;
+                living_owner(spec)
+            }
+        };
+        self.adoption.gathered = Some(Gathered::default());
+        self.resuming = true;
+        let spec = Arc::new(spec.clone());
+        let id = entry.handoff.as_ref().filter(|_| page.is_some()).map_or(0, |open| open.id);
+        self.attempt = Some(Attempt::new(id, spec.clone(), monotonic_ns()));
+        let incumbent_lives = incumbent.is_some();
+        if let Some((pid, pidfd)) = incumbent {
+            self.admit_incumbent(pid, pidfd, entry.program_of(&spec), entry.generation)?;
+        }
+        let handoff = match (entry.handoff, page) {
+            (Some(open), Some(page)) => {
+                let incumbent = self.processes.incumbent.as_ref().and_then(|process| process.pidfd.try_clone().ok());
+                self.rendezvous = Some(Rendezvous::found(page, Some(open.page.clone()), incumbent));
+                let successor_lives = successor.is_some();
+                if let Some(pidfd) = successor {
+                    self.admit_successor(open.successor.pid, pidfd, open.program_of(&spec));
+                }
+                Some(PastHandoff { id: HandoffId(open.id), successor_lives })
+            }
+            _ => None,
+        };
+        self.last_id = id;
+        self.feed(Input::Resume(Past { generation: entry.generation, incumbent_lives, handoff }));
+        Ok(())
+    }
+
+    /// A journal that can not be read is as good as none: the control path is still there.
+    fn last_entry(&self) -> Entry {
+        let read = self.journal.as_ref().map_or(Ok(None), |journal| journal.read());
+        read.unwrap_or_else(|error| {
+            trace::trouble(&self.service, None, &format!("{error}; going on without it"));
+            None
+        })
+        .unwrap_or_default()
+    }
+
+    fn admit_incumbent(&mut self, pid: i32, pidfd: Pidfd, spec: Arc<SpawnSpec>, generation: u64) -> Result<()> {
+        let output = self.output_of(pid, &spec);
+        let process = self.found(pid, pidfd, spec.clone(), generation, output);
+        let process = self.processes.incumbent.insert(process);
+        process.watch(&self.epoll).map_err(|errno| Error::system("cannot watch the daemon")(errno.into()))?;
+        self.serving_spec = Some(spec);
+        Ok(())
+    }
+
+    fn admit_successor(&mut self, pid: i32, pidfd: Pidfd, spec: Arc<SpawnSpec>) {
+        let output = self.output_of(pid, &spec);
+        let generation = self.machine.generation() + 1;
+        let process = self.found(pid, pidfd, spec, generation, output);
+        let process = self.processes.successor.insert(process);
+        if let Err(errno) = process.watch(&self.epoll) {
+            trace::trouble(&self.service, Some(pid), &format!("cannot watch the successor: {errno}"));
+        }
+    }
+
+    fn found(
+        &mut self,
+        pid: i32,
+        pidfd: Pidfd,
+        spec: Arc<SpawnSpec>,
+        generation: u64,
+        output: Option<Output>,
+    ) -> Process {
+        let key = self.next_key;
+        self.next_key += 1;
+        let identity = Identity::of(pid);
+        Process { key, pid, generation, pidfd, identity, session: None, end_is_news: false, spec, output }
+    }
+
+    /// The file that a daemon of another supervisor writes to. What is in it already was for that one.
+    fn output_of(&mut self, pid: i32, spec: &SpawnSpec) -> Option<Output> {
+        let capture = spec.capture.as_ref()?;
+        let path = fs::read_link(format!("/proc/{pid}/fd/2")).ok()?;
+        let ours = path.parent() == Some(&capture.dir) && self.leftover(&path, ".stderr");
+        let inotify = self.inotify().ok()?;
+        ours.then(|| Output::follow(path, inotify).ok()).flatten()
+    }
+
+    /// Whether a file has the name of one of this service's own: the service, an id, the suffix.
+    fn leftover(&self, path: &Path, suffix: &str) -> bool {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let id = name.strip_prefix(&self.service).and_then(|rest| rest.strip_prefix('.'));
+        let id = id.and_then(|rest| rest.strip_suffix(suffix));
+        id.is_some_and(|id| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit()))
+    }
+
+    /// Removes what the one before has left, and nobody needs.
+    fn sweep(&self) {
+        let page = self.rendezvous.as_ref().and_then(|rendezvous| rendezvous.path.clone());
+        let processes = [&self.processes.incumbent, &self.processes.successor];
+        let outputs = processes.into_iter().flatten().filter_map(|process| process.output.as_ref());
+        let kept: Vec<PathBuf> = outputs.map(|output| output.path().to_owned()).chain(page).collect();
+        let capture = self.attempt.as_ref().and_then(|attempt| attempt.spec.capture.as_ref());
+        let dirs = [self.journal.as_ref().map(|journal| journal.dir()), capture.map(|capture| capture.dir.as_path())];
+        for (dir, suffix) in dirs.into_iter().zip([".page", ".stderr"]) {
+            for entry in dir.and_then(|dir| fs::read_dir(dir).ok()).into_iter().flatten().flatten() {
+                let path = entry.path();
+                if self.leftover(&path, suffix) && !kept.contains(&path) {
+                    let _ = fs::remove_file(path);
+                }
+            }
+        }
+    }
+
+    pub(super) fn resumption(&self) -> Resumption {
+        let Some(gathered) = self.adoption.gathered.as_ref().filter(|_| self.resuming) else {
+            return Resumption::Nobody;
+        };
+        let incumbent = self.processes.incumbent.as_ref();
+        let unreachable = incumbent.is_some_and(|process| process.spec.control_path.is_none());
+        let nobody = self.processes.incumbent.is_none() && self.processes.successor.is_none();
+        match self.machine.phase() {
+            Phase::Idle if nobody => Resumption::Nobody,
+            _ if self.machine.incumbent_is_estranged() || unreachable => Resumption::Estranged,
+            _ if self.machine.incumbent_is_linked() && gathered.is_complete() => Resumption::Adopted,
+            _ => Resumption::Waiting,
+        }
+    }
+
+    /// From here on this supervisor is as any other. The listeners of the daemon that it adopted.
+    pub(super) fn end_resume(&mut self) -> Vec<(String, OwnedFd)> {
+        self.resuming = false;
+        self.sweep();
+        if self.rendezvous.is_none()
+            && self.processes.incumbent.is_some()
+            && let Err(error) = self.write_journal(None)
+        {
+            trace::trouble(&self.service, None, &error.to_string());
+        }
+        self.adoption.gathered.take().map(|gathered| gathered.listeners).unwrap_or_default()
+    }
+}
+
+/// None if the page is gone: whoever still had it decides alone.
+fn map_page(open: &OpenHandoff) -> Result<Option<DecisionPage>> {
+    let file = match OpenOptions::new().read(true).write(true).open(&open.page) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::system(format!("cannot open {}", open.page.display()))(error)),
+    };
+    let page = DecisionPage::map(file.into()).map_err(Error::system(format!("{}", open.page.display())))?;
+    Ok(Some(page).filter(|page| page.id() == open.id))
+}
+
+/// Who listens at the control path. That it is the process of its number shows when it answers, see `take_over`.
+fn living_owner(spec: &SpawnSpec) -> Option<(i32, Pidfd)> {
+    let owner = Seqpacket::connect(spec.control_path.as_ref()?).ok()?.peer_credentials().ok()?;
+    Some((owner.pid, Pidfd::open(owner.pid).ok()?))
+}
