@@ -108,7 +108,8 @@ static bool replay(char *line, size_t size) {
 
 /* Reads what we do not know yet: at a start all, after a resume what a successor wrote before it died. */
 static bool catch_up(int log) {
-    FILE *in = fdopen(dup(log), "r");
+    int copy = dup(log);
+    FILE *in = copy < 0 ? NULL : fdopen(copy, "r");
     char *line = NULL;
     size_t capacity = 0;
     ssize_t size;

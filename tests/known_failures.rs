@@ -90,6 +90,31 @@ fn incumbent_killed_before_the_seal() {
     }
 }
 
+/// A restarted supervisor could not bind its listeners, because the daemon still held them. (Under load, and again and
+/// again: `tests/adoption.rs`.)
+#[test]
+fn a_restarted_supervisor_can_not_bind_the_ports_that_the_daemon_still_holds() {
+    let (mut service, incumbent) = store(None);
+    let fixed = addresses(&service);
+    service.kill_supervisor();
+    assert_eq!(service.wait_until_served(), incumbent, "without a supervisor");
+    let mut again = service.command("run");
+    again.arg(format!("--listen=kv={}", fixed[0])).arg(format!("--listen=echo={}", fixed[1]));
+    again.arg("--data-dir").arg(service.path("data")).arg("--").arg(&programs().kv_a);
+    let said = fs::File::options().append(true).open(service.path("run.stderr")).unwrap();
+    let mut run = again.stderr(said).spawn().unwrap();
+    let status = wait_until("it is adopted", || {
+        assert_eq!(run.try_wait().unwrap(), None, "{}", service.stderr());
+        service.status().filter(|status| status["state"] == "running" && status["linked"] == true)
+    });
+    assert_eq!(status["pid"].as_i64(), Some(incumbent.into()));
+    assert_eq!(addresses(&service), fixed);
+    assert_eq!(service.ping().map(|(pid, _)| pid), Some(incumbent));
+    goes_on(&service, incumbent);
+    run.kill().unwrap();
+    run.wait().unwrap();
+}
+
 // ---- the mode of a listener
 
 fn many(build: &str) -> PathBuf {

@@ -190,7 +190,8 @@ fn a_supervisor_whose_output_nobody_reads_any_more() {
     command.args(["--listen", "kv=127.0.0.1:0", "--data-dir"]).arg(service.path("data")).arg("--");
     let mut run = command.arg(&programs().kv_a).stderr(Stdio::from(writer)).spawn().unwrap();
     drop(reader);
-    let status = wait_until("it serves", || service.status().filter(|status| status["linked"] == true));
+    let serves = |status: &serde_json::Value| status["linked"] == true && status["phase"] == "idle";
+    let status = wait_until("it serves", || service.status().filter(serves));
     service.address = status["listeners"][0]["address"].as_str().unwrap().parse().unwrap();
     for (program, result) in [(service.faulty("unhealthy"), "rolled_back"), (programs().kv_b.clone(), "committed")] {
         let upgrade = service.upgrade(&program, &[]);

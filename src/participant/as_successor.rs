@@ -123,7 +123,7 @@ impl Core {
         self.read_transfer();
         let Some(lock) = &mut self.lock else { return Ok(()) };
         if let Some(gate) = self.gate.take() {
-            lock.receive_gate(gate)?;
+            lock.receive_gate(gate?)?;
         }
         let Sealed::Complete { fingerprint, .. } = sealed else { return Ok(()) };
         if lock.gate().is_none() {

@@ -105,8 +105,8 @@ pub(super) struct Core {
     pub(super) events: EventSlot,
     pub(super) tasks: VecDeque<Task>,
     pub(super) end: Option<End>,
-    /// The gate, which O sent and N has not used yet.
-    pub(super) gate: Option<OwnedFd>,
+    /// The gate, which O sent and N has not used yet; or why it got lost.
+    pub(super) gate: Option<Result<OwnedFd>>,
     /// Until when a cold start insists on the lock, however often it asks.
     pub(super) patience: Option<Instant>,
     /// Why O could not take its lock again, as it was last told.
@@ -321,7 +321,8 @@ impl Core {
                 (Ok(Incoming::Message(Message::Gate(gate), mut fds, _)), Machine::Successor(_))
                     if self.is_current(gate.id) =>
                 {
-                    self.gate = fds.pop();
+                    let lost = "the incumbent's gate did not fit into this process: RLIMIT_NOFILE is reached";
+                    self.gate = Some(fds.pop().ok_or_else(|| Error::Limit(lost.into())));
                 }
                 (Ok(Incoming::Message(Message::Serving(serving), ..)), Machine::Incumbent(_))
                     if self.is_current(serving.id) =>

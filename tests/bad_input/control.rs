@@ -1,7 +1,9 @@
 //! The places where supervisors, daemons and commands meet: control paths, and the runtime directory.
 
 use crate::harness::{Running, Said, Scene, files, names, run, run_store};
+use crate::support::load::{Load, LoadOptions, verify};
 use crate::support::{Service, programs};
+use handoff::sys::control::living_owner;
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
 use nix::unistd::geteuid;
 use std::fs;
@@ -9,6 +11,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::lchown;
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const NOBODY: u32 = 65534;
 
@@ -202,4 +205,78 @@ fn a_runtime_directory_that_was_removed_refuses_the_upgrade() {
     fs::rename(scene.path("moved"), &runtime).unwrap();
     assert_eq!(names(&runtime), files);
     scene.next_commits();
+}
+
+/// What somebody does to a path, one after the other, without end.
+fn fight_for(path: &Path, stop: &AtomicBool) -> usize {
+    let beside = path.with_extension("stranger");
+    let mut rounds = 0;
+    while !stop.load(Ordering::Relaxed) {
+        rounds += 1;
+        let _ = fs::remove_file(&beside);
+        let alive = match rounds % 6 {
+            0 | 1 => Some(foreign_socket(&beside, SockType::SeqPacket)),
+            2 => Some(foreign_socket(&beside, SockType::Stream)),
+            3 => fs::write(&beside, "precious").map(|()| None).unwrap(),
+            4 => std::os::unix::fs::symlink("/nonexistent", &beside).map(|()| None).unwrap(),
+            _ => None, // the path is only taken away
+        };
+        let _ = if beside.symlink_metadata().is_ok() { fs::rename(&beside, path) } else { fs::remove_file(path) };
+        std::thread::sleep(std::time::Duration::from_micros(rounds as u64 % 7 * 300));
+        let _ = fs::remove_file(path);
+        drop(alive);
+    }
+    rounds
+}
+
+#[test]
+fn a_stranger_that_fights_for_the_control_path_during_upgrades() {
+    let scene = Scene::new();
+    let service = &scene.service;
+    let path = scene.path("run/kv.control");
+    let load = Load::start(LoadOptions { clients: 4, ..LoadOptions::new(service.address) });
+    let stop = AtomicBool::new(false);
+    let mut results = std::collections::BTreeMap::<String, usize>::new();
+    let mut server = scene.pid;
+    let rounds = std::thread::scope(|scope| {
+        let stranger = scope.spawn(|| fight_for(&path, &stop));
+        let ends = StopWhenDropped(&stop);
+        for round in 0..40 {
+            let upgrade = service.upgrade(&programs().kv_b, &[]);
+            *results.entry(upgrade.result.clone()).or_default() += 1;
+            match upgrade.result.as_str() {
+                "committed" => server = upgrade.outcome["pid"].as_i64().unwrap() as i32,
+                "rolled_back" | "refused" => assert!(upgrade.reason.contains("control path"), "{upgrade:?}"),
+                _ => panic!("round {round}: {upgrade:?}"),
+            }
+            assert_eq!(service.ping().map(|(pid, _)| pid), Some(server), "round {round}: {upgrade:?}");
+        }
+        drop(ends);
+        stranger.join().unwrap()
+    });
+    assert!(rounds > 100, "{rounds}");
+    let report = load.stop();
+    assert_eq!((report.failed_requests, &report.failures), (0, &Vec::new()), "{results:?}");
+    assert_eq!(verify(service.address, &report.acknowledged).unwrap(), Vec::<String>::new(), "lost writes");
+    // In peace the path belongs to the next one, and the one before is gone.
+    let next = service.upgrade(&programs().kv_b, &[]);
+    assert_eq!(next.result, "committed", "{next:?}");
+    let owner = living_owner(&path).unwrap().unwrap();
+    assert_eq!(i64::from(owner.pid), next.outcome["pid"].as_i64().unwrap());
+    crate::support::wait_for_death(server);
+    assert_eq!(service.daemons().len(), 1);
+    let log = service.stderr();
+    assert!(!log.contains("panicked"), "{log}");
+    let left: Vec<String> = names(&scene.path("run")).into_iter().filter(|name| name.contains(".control.")).collect();
+    assert_eq!(left, Vec::<String>::new(), "temporary names");
+    println!("{rounds} rounds of the stranger: {results:?}");
+}
+
+/// Ends the stranger also when an assertion fails.
+struct StopWhenDropped<'a>(&'a AtomicBool);
+
+impl Drop for StopWhenDropped<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }

@@ -1,10 +1,9 @@
 //! File systems without room: that of the data, and that of the runtime directory.
 
 use crate::harness::{Scene, names, run_store};
-use crate::mounts::{Mounted, fill, own_mounts};
+use crate::mounts::{Mounted, fill, own_mounts, take_inodes};
 use crate::support::{Service, programs};
 use std::fs;
-use std::path::Path;
 
 const KIB: usize = 1024;
 
@@ -72,12 +71,6 @@ fn an_incumbent_without_room_at_its_seal() {
     scene.upgrade_fails(&programs().kv_b, 10, "rolled back", &words);
     fs::remove_file(filler).unwrap();
     scene.next_commits();
-}
-
-/// Leaves no inode, so that no file can be made.
-fn take_inodes(dir: &Path) -> Vec<std::path::PathBuf> {
-    let paths = (0..).map(|number| dir.join(format!("inode-{number}")));
-    paths.take_while(|path| fs::write(path, "").is_ok()).collect()
 }
 
 #[test]

@@ -12,3 +12,4 @@ mod environment;
 mod full;
 mod harness;
 mod mounts;
+mod runtime;

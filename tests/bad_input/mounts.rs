@@ -69,3 +69,9 @@ pub fn fill(dir: &Path, leave: usize) -> PathBuf {
     file.set_len(size.checked_sub(leave).unwrap() as u64).unwrap();
     path
 }
+
+/// Leaves no inode, so that no file can be made.
+pub fn take_inodes(dir: &Path) -> Vec<PathBuf> {
+    let paths = (0..).map(|number| dir.join(format!("inode-{number}")));
+    paths.take_while(|path| fs::write(path, "").is_ok()).collect()
+}

@@ -129,6 +129,10 @@ impl Liar {
                 let bytes = frame("heartbeat", id);
                 (0..what.parse().unwrap()).all(|_| send_raw(&self.session, &bytes));
             }
+            "bytes" => frame("heartbeat", id).chunks(1).for_each(|byte| {
+                std::thread::sleep(std::time::Duration::from_secs(1));
+                send_raw(&self.session, byte);
+            }),
             "page" => {
                 self.shared.as_ref().unwrap().page.set_serving();
                 shutdown(self.session.as_fd().as_raw_fd(), Shutdown::Both).unwrap();
@@ -357,5 +361,15 @@ fn a_successor_that_says_it_serves_but_never_won() {
 fn a_successor_whose_page_says_it_serves_but_never_won() {
     let mut scene = Scene::new();
     scene.survives("committed", "page", "");
+    scene.ends_well();
+}
+
+/// One byte a second is no message, and no sign of life either: it is a bad frame at once, not a slow good one.
+#[test]
+fn a_successor_that_sends_a_heartbeat_byte_by_byte() {
+    let mut scene = Scene::new();
+    for stage in ["hello", "warming", "draining", "begun", "committed"] {
+        scene.survives(stage, "bytes", "a frame of 1 bytes");
+    }
     scene.ends_well();
 }
