@@ -379,9 +379,17 @@ impl Engine {
     fn listens_to_page(&self) -> bool {
         match self.machine.phase() {
             Phase::Retiring => true,
-            Phase::AwaitServing => self.processes.successor.as_ref().is_some_and(|process| process.session.is_none()),
+            Phase::AwaitServing => self.has_lost_successor(),
             _ => false,
         }
+    }
+
+    /// Its session is over, but it is not: a process that dies ends its session a moment before its death shows, and if N
+    /// dies in its commit, O must go on, and not retire.
+    fn has_lost_successor(&self) -> bool {
+        let cut = |process: &Process| process.session.is_none() && !process.end_is_news;
+        let dying = self.timers.is_armed(Due::Machine(Timer::Lost(Peer::Successor)));
+        self.processes.successor.as_ref().is_some_and(cut) && !dying
     }
 
     pub(super) fn look_at_page(&mut self) {

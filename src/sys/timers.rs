@@ -36,6 +36,11 @@ impl<T: Copy + PartialEq> Timers<T> {
         self.due.retain(|(armed, _)| *armed != timer);
     }
 
+    /// Whether this timer is armed.
+    pub fn is_armed(&self, timer: T) -> bool {
+        self.due.iter().any(|(armed, _)| *armed == timer)
+    }
+
     /// When the next timer is due, if any is armed.
     pub fn earliest(&self) -> Option<u64> {
         self.due.iter().map(|(_, due)| *due).min()

@@ -14,6 +14,17 @@ mod scenario;
 use matrix::Matrix;
 use run::Blow;
 
+#[cfg(not(feature = "crash-points"))]
+#[test]
+fn an_ordinary_build_knows_of_no_point() {
+    for file in [env!("CARGO_BIN_EXE_handoff").into(), support::library()] {
+        let bytes = std::fs::read(file).unwrap();
+        assert!(!bytes.windows(12).any(|bytes| bytes == b"CRASH_POINTS"));
+    }
+    let with_points = std::fs::read(&build::build().handoff).unwrap();
+    assert!(with_points.windows(12).any(|bytes| bytes == b"CRASH_POINTS"));
+}
+
 #[test]
 fn killed_at_any_step() {
     Matrix::of(Blow::Kill).run();

@@ -31,6 +31,13 @@ pub struct Case {
     pub end: Option<&'static str>,
 }
 
+impl Case {
+    /// As it begins its line in the table.
+    pub fn name(&self) -> String {
+        format!("{:12} {}", self.scenario.name, self.step)
+    }
+}
+
 /// What came of it.
 pub struct Row {
     /// None: this run did not come to the step.
@@ -79,9 +86,9 @@ impl Scene {
         self.upgrade()
     }
 
-    /// Who was struck by the last of the orders.
-    fn struck(&self) -> Option<i32> {
-        fs::read_to_string(self.service.path("points/fired.1")).ok()?.parse().ok()
+    /// Who was struck by the order that was the last but this many.
+    fn struck(&self, others: usize) -> Option<i32> {
+        fs::read_to_string(self.service.path(&format!("points/fired.{}", others + 1))).ok()?.parse().ok()
     }
 
     fn supervisor_lives(&self) -> bool {
@@ -176,6 +183,10 @@ fn strike(scene: &Scene, case: &Case) -> (Option<i32>, Upgrade) {
         }
         (struck, told.join().unwrap())
     });
+    // The death that belongs to the scenario may take longer to show than what follows from it.
+    if let Some(dead) = scene.struck(1) {
+        wait_for_death(dead);
+    }
     // It must not go off in what follows.
     let _ = fs::remove_file(scene.service.path("points/armed"));
     (struck, upgrade)
@@ -184,9 +195,9 @@ fn strike(scene: &Scene, case: &Case) -> (Option<i32>, Upgrade) {
 /// A step after the outcome comes within moments; one that does not come at all is given that time.
 fn wait_for_strike(scene: &Scene, told: impl Fn() -> bool) -> Option<i32> {
     let pause = Duration::from_millis(5);
-    let mut patience = Duration::from_secs(2);
+    let mut patience = Duration::from_secs(1);
     while !patience.is_zero() {
-        if let Some(pid) = scene.struck() {
+        if let Some(pid) = scene.struck(0) {
             return Some(pid);
         }
         if told() {

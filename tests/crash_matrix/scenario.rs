@@ -167,11 +167,16 @@ impl Scenario {
                 steps.push(step.to_owned());
             }
         }
-        let missing: Vec<_> = self.must_have.iter().filter(|step| !steps.iter().any(|known| known == *step)).collect();
+        let missing: Vec<_> = self.must_have.iter().filter(|step| !steps.iter().any(|known| known == **step)).collect();
         assert!(missing.is_empty(), "{}: a handoff without these steps: {missing:?}\n{trace}", self.name);
         let spared = |step: &String| blow == Blow::Kill && self.spared.iter().any(|role| step.starts_with(role));
         steps.retain(|step| !spared(step));
         steps
+    }
+
+    /// Whether each handoff of this kind comes to the step, whoever is faster.
+    pub fn must_have(&self, step: &str) -> bool {
+        self.must_have.contains(&step)
     }
 
     /// How it ends if a process is killed at `step`, one of these; none if that is not sure.
