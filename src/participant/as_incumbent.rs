@@ -9,6 +9,7 @@ use crate::protocol::incumbent::{Action, Hook, Incumbent, Input, Phase, Timer as
 use crate::protocol::message::{Fingerprint, Gate, Message, PrepareHandoff};
 use crate::sys::clock::{monotonic_ns, nanoseconds};
 use crate::sys::crash;
+use crate::sys::session::end_some_members;
 use nix::sys::signal::Signal;
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
@@ -139,11 +140,18 @@ impl Core {
         };
         // Once: it is tried many times a second.
         if self.refusal.as_ref() != Some(&refusal) {
+            self.end_children_of_successor();
             let handoff_id = self.handoff_id().0;
             tracing::error!(target: "handoff", handoff_id, refusal, "nobody serves until the lock is free; trying again");
             self.refusal = Some(refusal.clone());
         }
         self.feed_incumbent(Input::LockRefused(refusal));
+    }
+
+    /// N is dead, but a child that it has forked may have the lock; S ends those, if there is one.
+    fn end_children_of_successor(&self) {
+        let (Some(lock), Some(pid)) = (&self.lock, self.link.as_ref().and_then(|link| link.peer_pid)) else { return };
+        end_some_members(pid, lock.holders().map(|holder| holder.pid));
     }
 
     fn kill_successor(&self) {

@@ -72,6 +72,8 @@ pub(super) struct Link {
     pub(super) id: HandoffId,
     pub(super) page: DecisionPage,
     pub(super) peer: Pidfd,
+    /// Its number, which is also that of its session if S started it; known while it lives.
+    pub(super) peer_pid: Option<i32>,
     pub(super) transfer: Option<Channel>,
     pub(super) deadline_ns: u64,
     pub(super) drain_grace_ns: u64,
@@ -391,7 +393,8 @@ impl Core {
         add(&self.sources, transfer.as_fd(), Source::Transfer)?;
         fork::withhold(transfer.as_fd());
         let transfer = Some(Channel::new(transfer));
-        self.link = Some(Link { id, page, peer, transfer, deadline_ns, drain_grace_ns: 0, peer_dead: false });
+        let peer_pid = peer.pid();
+        self.link = Some(Link { id, page, peer, peer_pid, transfer, deadline_ns, drain_grace_ns: 0, peer_dead: false });
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::protocol::message::Fingerprint;
-use crate::sys::lock::{LockFile, LockPaths, LockRecord, holders, is_network_fs};
+use crate::sys::lock::{Holder, LockFile, LockPaths, LockRecord, holders, is_network_fs};
 use crate::sys::pidfd::start_time;
 use std::fs;
 use std::io;
@@ -124,15 +124,22 @@ impl DataDirLock {
         }
     }
 
-    /// Who is in the way, for people.
-    pub(super) fn blame(&self) -> String {
-        let path = if self.gate.is_some() { &self.paths.lock } else { &self.paths.gate };
+    /// The file that this process could not lock.
+    fn refused(&self) -> &Path {
+        if self.gate.is_some() { &self.paths.lock } else { &self.paths.gate }
+    }
+
+    /// Who is in the way.
+    pub(super) fn holders(&self) -> impl Iterator<Item = Holder> {
         let own = std::process::id() as i32;
-        let mut named: Vec<String> = holders(path)
-            .into_iter()
-            .filter(|holder| holder.pid != own)
-            .map(|holder| format!("process {} ({})", holder.pid, holder.command))
-            .collect();
+        holders(self.refused()).into_iter().filter(move |holder| holder.pid != own)
+    }
+
+    /// The same for people.
+    pub(super) fn blame(&self) -> String {
+        let path = self.refused();
+        let name = |holder: Holder| format!("process {} ({})", holder.pid, holder.command);
+        let mut named: Vec<String> = self.holders().map(name).collect();
         named.dedup();
         let who = if named.is_empty() { "a process that can not be seen from here".into() } else { named.join(", ") };
         format!(

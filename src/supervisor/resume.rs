@@ -15,10 +15,12 @@ use crate::protocol::HandoffId;
 use crate::protocol::message::AdoptAck;
 use crate::protocol::supervisor::{Input, Past, PastHandoff, Peer, Phase};
 use crate::sys::clock::{monotonic_ns, nanoseconds};
+use crate::sys::control::remove_temporaries;
 use crate::sys::lock::{LockPaths, holders, read_record};
 use crate::sys::page::DecisionPage;
 use crate::sys::pidfd::Pidfd;
 use crate::sys::seqpacket::{Credentials, Seqpacket};
+use crate::sys::session::end_some_members;
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -165,6 +167,7 @@ impl Engine {
         self.service = self.name_for(spec);
         let entry = self.last_entry();
         let successor = entry.handoff.as_ref().and_then(|open| open.successor.open());
+        let open = entry.handoff.as_ref().map(|open| open.successor);
         let page = entry.handoff.as_ref().map(map_page).transpose()?.flatten();
         let incumbent = match entry.incumbent.and_then(Identity::open) {
             Some(pidfd) => entry.incumbent.map(|identity| (identity.pid, pidfd)),
@@ -173,6 +176,8 @@ impl Engine {
         };
         self.adoption.gathered = Some(Gathered::default());
         self.resuming = true;
+        let dead = [entry.incumbent.filter(|_| incumbent.is_none()), open.filter(|_| successor.is_none())];
+        dead.into_iter().flatten().for_each(|dead| self.clean_up_after(dead, spec));
         let spec = Arc::new(spec.clone());
         let id = entry.handoff.as_ref().filter(|_| page.is_some()).map_or(0, |open| open.id);
         self.attempt = Some(Attempt::new(id, spec.clone(), monotonic_ns()));
@@ -286,6 +291,19 @@ impl Engine {
         let id = name.strip_prefix(&self.service).and_then(|rest| rest.strip_prefix('.'));
         let id = id.and_then(|rest| rest.strip_suffix(suffix));
         id.is_some_and(|id| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit()))
+    }
+
+    /// What processes have left that died while no supervisor could see it: helpers that keep the lock from everybody, and
+    /// names beside the control path.
+    fn clean_up_after(&self, dead: Identity, spec: &SpawnSpec) {
+        if let Some(path) = &spec.control_path {
+            remove_temporaries(path, dead.pid);
+        }
+        if let Some(paths) = LockPaths::locate(spec.data_dir.as_deref(), spec.control_path.as_deref()) {
+            let holders = [&paths.lock, &paths.gate].into_iter().flat_map(|path| holders(path));
+            // The number of the session may be a stranger's by now, but not together with our lock.
+            end_some_members(dead.pid, holders.map(|holder| holder.pid));
+        }
     }
 
     /// Removes what the one before has left, and nobody needs.

@@ -25,6 +25,16 @@ pub fn signal_members(session: i32, signal: Signal) -> usize {
     proc::pids().filter(is_member).filter(|pid| signalled(*pid)).count()
 }
 
+/// Ends those of these processes that are members of this session.
+pub fn end_some_members(session: i32, pids: impl Iterator<Item = i32>) {
+    for pid in pids.filter(|pid| *pid != session && session > 1) {
+        let Ok(process) = Pidfd::open(pid) else { continue };
+        if living_session_of(pid) == Some(session) && process.kill(Signal::SIGKILL).is_ok() {
+            tracing::info!(pid, session, "ended what a process left behind");
+        }
+    }
+}
+
 /// Ends what the leader of a session has left behind.
 pub fn end_members(session: i32) {
     /// Against a helper that forks faster than we look.

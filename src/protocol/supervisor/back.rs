@@ -68,7 +68,8 @@ impl Supervisor {
     fn roll_back(&mut self, out: &mut Vec<Action>) {
         let Some(current) = &self.current else { return };
         let (id, reason) = (current.id(), current.reason.clone());
-        if current.begun {
+        // Whoever has begun may hold the lock; and while nobody serves, nobody waits for manners.
+        if current.begun || current.incumbent_dead {
             out.push(Action::KillSuccessor);
         } else {
             out.push(Action::Send(Peer::Successor, Message::Abort(Abort { id, reason })));
@@ -154,7 +155,12 @@ impl Supervisor {
                 current.incumbent_dead = true;
                 match self.phase {
                     Phase::AwaitReady | Phase::AwaitServing | Phase::Revoking => {}
-                    Phase::RollingBack | Phase::Reverting => self.try_settle(out),
+                    Phase::RollingBack | Phase::Reverting => {
+                        if !current.successor_dead && self.phase == Phase::RollingBack {
+                            out.push(Action::KillSuccessor);
+                        }
+                        self.try_settle(out);
+                    }
                     Phase::Retiring => self.on_retired(out),
                     _ => self.on_incumbent_death(status, out),
                 }

@@ -82,6 +82,13 @@ impl Connection {
         self.broken |= self.outbox.len() > REPLY_BYTES_MAX;
     }
 
+    /// Sends a line that a client can do without, unless it has not read much of what it got.
+    pub fn send_if_read(&mut self, line: &str) {
+        if self.outbox.len() < REPLY_BYTES_MAX / 2 {
+            self.send(line);
+        }
+    }
+
     pub fn flush(&mut self) {
         while !self.outbox.is_empty() {
             match self.stream.write(&self.outbox) {

@@ -169,7 +169,7 @@ impl Server {
     /// Tells a client of something on the way.
     pub fn notify(&mut self, client: Client, method: &str, params: Value) {
         if let Some(connection) = self.clients.get_mut(&client) {
-            connection.send(&notification_line(method, params));
+            connection.send_if_read(&notification_line(method, params));
         }
     }
 
