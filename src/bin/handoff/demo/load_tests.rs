@@ -148,7 +148,9 @@ fn a_request_without_a_reply_is_a_failure() {
 fn a_refused_connection_is_a_failure() {
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let load = Load::start(LoadOptions { clients: 1, ..LoadOptions::new(address) });
-    thread::sleep(Duration::from_millis(50));
+    while load.snapshot().failed_requests == 0 {
+        thread::sleep(Duration::from_millis(1));
+    }
     let report = load.stop();
     assert!(report.failures_by_kind["refused"] > 0);
     assert_eq!(report.failed_requests, report.requests);
