@@ -129,6 +129,17 @@ fn the_program_that_ran_is_the_one_that_is_started_again() {
 }
 
 #[test]
+fn how_an_adopted_daemon_ends_is_known() {
+    let mut service = Service::start(&programs().kv_a);
+    let pid = service.daemon_pid();
+    service.kill_supervisor();
+    service.launch(&programs().kv_a, &["--restart", "never"]);
+    assert_eq!(service.daemon_pid(), pid);
+    signal(pid, SIGKILL);
+    assert_eq!(service.wait_for_end(), Some(128 + SIGKILL));
+}
+
+#[test]
 fn a_daemon_that_dies_while_nobody_supervises_is_started_again() {
     let mut service = Service::start(&programs().kv_a);
     let load = load(&service);

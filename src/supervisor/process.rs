@@ -95,7 +95,11 @@ impl Process {
 
     /// Reaps it; its status, and the same for people.
     pub(super) fn reap(&mut self) -> (Option<ExitStatus>, String) {
-        let status = self.pidfd.wait().ok().flatten();
+        let status = match self.pidfd.wait() {
+            Ok(status) => status,
+            // Not our child.
+            Err(_) => self.identity.and_then(|own| self.pidfd.status_of_stranger(own.pid, own.start_time)),
+        };
         let mut text = status.map_or_else(|| "unknown exit status".to_owned(), |status| status.to_string());
         if let Some(lines) = self.output.as_ref().and_then(Output::last_lines) {
             text = format!("{text}; its last output: {lines}");

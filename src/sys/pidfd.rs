@@ -104,6 +104,17 @@ impl Pidfd {
         Ok((pid != 0).then(|| ExitStatus::new(info.si_code, status)))
     }
 
+    /// How this process ended, which is dead and not our child: what its zombie says (proc_pid_stat(5)), and what the kernel
+    /// remembers of it once its parent has reaped it (`PIDFD_GET_INFO`, Linux 6.15). None if neither can be had.
+    pub fn status_of_stranger(&self, pid: i32, start_time: u64) -> Option<ExitStatus> {
+        zombie_status(pid, start_time).or_else(|| {
+            let mut info = PidfdInfo { mask: PIDFD_INFO_EXIT, ..PidfdInfo::default() };
+            // SAFETY: the number carries the size of `info`, which is live; the kernel writes no more than that.
+            Errno::result(unsafe { libc::ioctl(self.0.as_raw_fd(), PIDFD_GET_INFO, &raw mut info) }).ok()?;
+            (info.mask & PIDFD_INFO_EXIT != 0).then(|| ExitStatus::of_wait(info.exit_code))
+        })
+    }
+
     /// A second descriptor of the same process.
     pub fn try_clone(&self) -> io::Result<Self> {
         self.0.try_clone().map(Self)
@@ -142,7 +153,31 @@ pub struct ExitStatus {
     pub core: bool,
 }
 
+/// `struct pidfd_info` in its first version (linux/pidfd.h).
+#[derive(Default)]
+#[repr(C)]
+struct PidfdInfo {
+    mask: u64,
+    cgroup: u64,
+    ids: [u32; 11],
+    exit_code: i32,
+}
+
+const PIDFD_INFO_EXIT: u64 = 1 << 3;
+/// `_IOWR(0xFF, 11, struct pidfd_info)`.
+const PIDFD_GET_INFO: libc::Ioctl = 0xC000_FF0B_u32 as libc::Ioctl | (size_of::<PidfdInfo>() as libc::Ioctl) << 16;
+
 impl ExitStatus {
+    /// A status as wait(2) gives it.
+    fn of_wait(status: i32) -> Self {
+        let signalled = libc::WIFSIGNALED(status);
+        Self {
+            code: (!signalled).then(|| libc::WEXITSTATUS(status)),
+            signal: signalled.then(|| libc::WTERMSIG(status)),
+            core: signalled && libc::WCOREDUMP(status),
+        }
+    }
+
     fn new(si_code: libc::c_int, status: libc::c_int) -> Self {
         let exited = si_code == libc::CLD_EXITED;
         Self { code: exited.then_some(status), signal: (!exited).then_some(status), core: si_code == libc::CLD_DUMPED }
@@ -179,11 +214,24 @@ pub fn start_time(pid: i32) -> io::Result<u64> {
 }
 
 fn parse_start_time(stat: &[u8]) -> Option<u64> {
+    field(stat, 22)?.parse().ok()
+}
+
+/// A field of /proc/PID/stat behind the name, counted from 1 as in proc_pid_stat(5).
+fn field(stat: &[u8], number: usize) -> Option<&str> {
     // The second field is the name in parentheses, and may itself hold spaces and parentheses.
     let name_end = stat.iter().rposition(|byte| *byte == b')')?;
     let rest = std::str::from_utf8(&stat[name_end + 1..]).ok()?;
     const FIRST_AFTER_NAME: usize = 3;
-    rest.split_ascii_whitespace().nth(22 - FIRST_AFTER_NAME)?.parse().ok()
+    rest.split_ascii_whitespace().nth(number - FIRST_AFTER_NAME)
+}
+
+fn zombie_status(pid: i32, start_time: u64) -> Option<ExitStatus> {
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    if field(&stat, 3)? != "Z" || parse_start_time(&stat)? != start_time {
+        return None;
+    }
+    field(&stat, 52)?.parse().ok().map(ExitStatus::of_wait)
 }
 
 #[cfg(test)]

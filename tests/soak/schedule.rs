@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 /// Whether the supervisor is killed, too. It is started again with the same arguments.
-pub const SUPERVISOR_RESTARTS: bool = false;
+pub const SUPERVISOR_RESTARTS: bool = true;
 
 /// The processes of a handoff.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -410,8 +410,13 @@ impl Service {
 
     /// Stops the service as an operator does; the exit code of `handoff run`.
     pub fn stop(&mut self) -> Option<i32> {
+        signal(self.supervisor_pid(), SIGTERM);
+        self.wait_for_end()
+    }
+
+    /// The exit code of `handoff run`, which ends by itself.
+    pub fn wait_for_end(&mut self) -> Option<i32> {
         let mut run = self.run.take().unwrap();
-        signal(run.id() as i32, SIGTERM);
         wait_until("the end of handoff run", || run.try_wait().unwrap()).code()
     }
 }
