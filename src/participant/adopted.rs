@@ -24,6 +24,9 @@ impl Core {
 
     /// While there is no supervisor, the next one must find this daemon, also if its runtime directory was wiped.
     pub(super) fn tend_control(&mut self) {
+        if self.successor().is_some() && !self.has_won() {
+            return; // the path is the incumbent's until the commit
+        }
         self.publish_control();
         if self.session.is_some() || self.end.is_some() || self.control.listener().is_none() {
             return;

@@ -31,6 +31,11 @@ fn killed_at_any_step() {
 }
 
 #[test]
+fn supervisor_killed_at_any_step_and_started_again_at_once() {
+    Matrix::of(Blow::KillAndStart).run();
+}
+
+#[test]
 fn stopped_at_any_step() {
     Matrix::of(Blow::Stop).run();
 }

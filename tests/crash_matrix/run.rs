@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blow {
     Kill,
+    /// Only for the supervisor: another one is started at once.
+    KillAndStart,
     /// For longer than everybody waits, then it goes on.
     Stop,
 }
@@ -55,6 +57,8 @@ struct Scene {
     service: Service,
     incumbent: i32,
     successor: PathBuf,
+    /// The supervisor is not the one that began the upgrade.
+    started_again: bool,
 }
 
 impl Scene {
@@ -67,7 +71,7 @@ impl Scene {
         let (incumbent, successor) = scenario.programs(service.dir.path());
         service.launch(&incumbent, &[]);
         let incumbent = service.daemon_pid();
-        Self { service, incumbent, successor }
+        Self { service, incumbent, successor, started_again: false }
     }
 
     fn upgrade(&self) -> Upgrading {
@@ -78,7 +82,7 @@ impl Scene {
     /// The upgrade in which somebody is struck, after the death that belongs to the scenario.
     fn begin(&self, scenario: &Scenario, blow: Option<(Blow, &str)>) -> Upgrading {
         let deaths = scenario.killed_at.map(|step| (Blow::Kill, step));
-        let order = |(blow, step)| format!("{} {step}\n", if blow == Blow::Kill { "kill" } else { "stop" });
+        let order = |(blow, step)| format!("{} {step}\n", if blow == Blow::Stop { "stop" } else { "kill" });
         let orders: String = deaths.into_iter().chain(blow).map(order).collect();
         if !orders.is_empty() {
             fs::write(self.service.path("points/armed"), orders).unwrap();
@@ -89,6 +93,13 @@ impl Scene {
     /// Who was struck by the order that was the last but this many.
     fn struck(&self, others: usize) -> Option<i32> {
         fs::read_to_string(self.service.path(&format!("points/fired.{}", others + 1))).ok()?.parse().ok()
+    }
+
+    /// Another supervisor, in the place of the one that was killed.
+    fn start_supervisor(&mut self) {
+        self.service.kill_supervisor(); // reaps it
+        self.service.launch(&build().kv_a, &[]);
+        self.started_again = true;
     }
 
     fn supervisor_lives(&self) -> bool {
@@ -113,12 +124,12 @@ pub fn trace(scenario: &Scenario) -> String {
 
 /// Runs a case; panics if something is not as it must be.
 pub fn run(case: &Case) -> Row {
-    let scene = Scene::new(case.scenario);
+    let mut scene = Scene::new(case.scenario);
     let load = Load::start(LoadOptions {
         clients: 2,
         keep_alive: false,
         // Whoever stands still for seconds is asked less often: the machine has other cases to run.
-        think: Duration::from_millis(if case.blow == Blow::Kill { 2 } else { 25 }),
+        think: Duration::from_millis(if case.blow == Blow::Stop { 25 } else { 2 }),
         ..LoadOptions::new(scene.service.address)
     });
     wait_until("some writes", || (load.snapshot().acknowledged > 20).then_some(()));
@@ -127,7 +138,7 @@ pub fn run(case: &Case) -> Row {
         let gap = threads.spawn(|| longest_gap(&load, &over));
         // Also if something below panics: the scope waits for the thread.
         let ends = SetWhenDropped(&over);
-        let (struck, upgrade) = strike(&scene, case);
+        let (struck, upgrade) = strike(&mut scene, case);
         let server = one_serves(&scene);
         drop(ends);
         (struck, upgrade, server, gap.join().unwrap())
@@ -139,7 +150,7 @@ pub fn run(case: &Case) -> Row {
     if let (Some(end), true) = (case.end, struck.is_some()) {
         assert_eq!((outcome.as_str(), serves == "incumbent"), (end, ["rolled_back", "reverted"].contains(&end)));
     }
-    service_goes_on(&scene, &report);
+    service_goes_on(&mut scene, server, &report);
     Row {
         struck: struck.is_some(),
         outcome,
@@ -173,13 +184,16 @@ fn longest_gap(load: &Load, over: &AtomicBool) -> Duration {
 }
 
 /// The upgrade, in which a process is struck; its pid, if the step came.
-fn strike(scene: &Scene, case: &Case) -> (Option<i32>, Upgrade) {
+fn strike(scene: &mut Scene, case: &Case) -> (Option<i32>, Upgrade) {
     let upgrading = scene.begin(case.scenario, Some((case.blow, &case.step)));
     let (struck, upgrade) = std::thread::scope(|threads| {
         let told = threads.spawn(|| upgrading.wait());
         let struck = wait_for_strike(scene, || told.is_finished());
         if let Some(pid) = struck {
             endure(pid, case.blow);
+        }
+        if struck.is_some() && case.blow == Blow::KillAndStart {
+            scene.start_supervisor();
         }
         (struck, told.join().unwrap())
     });
@@ -209,7 +223,7 @@ fn wait_for_strike(scene: &Scene, told: impl Fn() -> bool) -> Option<i32> {
 }
 
 fn endure(pid: i32, blow: Blow) {
-    if blow == Blow::Kill {
+    if blow != Blow::Stop {
         return wait_for_death(pid);
     }
     wait_until("it stands, or is dead", || (!lives(pid) || process_state(pid) == Some('T')).then_some(()));
@@ -239,10 +253,14 @@ fn holds_lock(service: &Service, pid: i32) -> bool {
 
 /// No client was refused; and none failed at all, unless a process that served it was killed.
 fn check_requests(scene: &Scene, case: &Case, struck: Option<i32>, upgrade: &Upgrade, report: &Report) {
-    assert_eq!(report.failures_by_kind.get("refused"), None, "{:?}", report.failures);
+    // The listeners end with the last process that has them.
+    let all_died = case.blow == Blow::KillAndStart && case.scenario.spares("S");
+    if !all_died {
+        assert_eq!(report.failures_by_kind.get("refused"), None, "{:?}", report.failures);
+    }
     let back = ["rolled_back", "refused"].contains(&upgrade.result.as_str());
     let never_served = case.step.starts_with("S:") || back && struck != Some(scene.incumbent);
-    if case.blow == Blow::Kill && case.scenario.killed_at.is_none() && never_served {
+    if case.blow != Blow::Stop && case.scenario.killed_at.is_none() && never_served {
         assert_eq!(report.failures, Vec::<String>::new());
     }
 }
@@ -254,7 +272,7 @@ fn nothing_is_lost(service: &Service, report: &Report) {
 /// What the supervisor says in the end is what is; the final outcome, and who serves.
 fn check_outcome(scene: &Scene, upgrade: &Upgrade, server: i32) -> (String, &'static str) {
     let incumbent = server == scene.incumbent;
-    if !scene.supervisor_lives() {
+    if scene.started_again || !scene.supervisor_lives() {
         return ("-".to_owned(), if incumbent { "incumbent" } else { "successor" });
     }
     let status = wait_until("the supervisor agrees", || {
@@ -283,11 +301,13 @@ fn check_outcome(scene: &Scene, upgrade: &Upgrade, server: i32) -> (String, &'st
     (result.to_owned(), serves)
 }
 
-/// The service can be upgraded again, and still has everything.
-fn service_goes_on(scene: &Scene, report: &Report) {
+/// A supervisor that was killed, and is started again, adopts the daemon. The service can be upgraded again, and still has
+/// everything.
+fn service_goes_on(scene: &mut Scene, server: i32, report: &Report) {
     if !scene.supervisor_lives() {
-        return;
+        scene.start_supervisor();
     }
+    assert_eq!(scene.service.daemon_pid(), server);
     let upgrade = scene.service.upgrade(&build().kv_a, &[]);
     assert_eq!(upgrade.result, "committed", "the next upgrade: {upgrade:?}");
     assert_eq!(upgrade.outcome["pid"], one_serves(scene));

@@ -19,7 +19,7 @@ pub struct Scenario {
     /// Steps from here on are its own; those before it are another scenario's, too. What two processes do at the same time
     /// comes in any order: this is what the others follow from.
     own_from: &'static str,
-    /// Roles that must not be killed as well, or nobody would be left: a supervisor that was killed is not started again.
+    /// Roles that must not be killed as well, or nobody would be left until a supervisor is started again.
     spared: &'static [&'static str],
     /// The outcome if a process is killed at this step, or at an earlier one of the same role; the first that fits counts.
     /// After the last of a role it depends on who has heard what.
@@ -167,11 +167,25 @@ impl Scenario {
                 steps.push(step.to_owned());
             }
         }
+        // The end of a step that began before this scenario was another one.
+        let begun = |step: &str| step.split_once(":after ").map(|(role, step)| format!("{role}:before {step}"));
+        let all = steps.clone();
+        steps.retain(|step| {
+            begun(step).is_none_or(|begin| all.contains(&begin) || self.killed_at == Some(begin.as_str()))
+        });
         let missing: Vec<_> = self.must_have.iter().filter(|step| !steps.iter().any(|known| known == **step)).collect();
         assert!(missing.is_empty(), "{}: a handoff without these steps: {missing:?}\n{trace}", self.name);
-        let spared = |step: &String| blow == Blow::Kill && self.spared.iter().any(|role| step.starts_with(role));
-        steps.retain(|step| !spared(step));
+        steps.retain(|step| match blow {
+            Blow::Kill => !self.spares(&step[..1]),
+            Blow::KillAndStart => step.starts_with('S'),
+            Blow::Stop => true,
+        });
         steps
+    }
+
+    /// Whether somebody else is dead already, without whom this role must not be killed, too, for good.
+    pub fn spares(&self, role: &str) -> bool {
+        self.spared.contains(&role)
     }
 
     /// Whether each handoff of this kind comes to the step, whoever is faster.
