@@ -32,7 +32,7 @@ impl Core {
             return;
         }
         let serving = self.incumbent_phase() == Some(incumbent::Phase::Serving);
-        if serving && self.control.is_removed() {
+        if serving && self.control.is_dead() {
             self.rebind_control();
         }
         self.timers.arm(Timer::Control, monotonic_ns() + nanoseconds(CONTROL_WATCH));
