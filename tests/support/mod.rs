@@ -7,7 +7,7 @@
 
 use serde_json::Value;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -20,6 +20,8 @@ pub mod load;
 pub mod watch;
 
 pub const MARK: &str = "TEST_OF_HANDOFF";
+/// Of a service that was never started.
+const NO_PORT: u16 = 1;
 /// How long a test waits for an event that must come: generous, since it is only ever reached when it does not come.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -260,7 +262,7 @@ impl Service {
         fs::create_dir(dir.path().join("data")).unwrap();
         let mark = dir.path().display().to_string();
         let handoff = env!("CARGO_BIN_EXE_handoff").into();
-        let address = "127.0.0.1:1".parse().unwrap();
+        let address = (Ipv4Addr::LOCALHOST, NO_PORT).into();
         let environment = Vec::new();
         Self { dir, mark, run: None, address, socket: None, soft_descriptors: None, handoff, environment }
     }
@@ -275,8 +277,10 @@ impl Service {
             command.arg(format!("--nofile={soft}:")).args([self.command("run").get_program()]);
             command.args(self.command("run").get_args());
         }
+        // Started again, it has the same port, also if nobody is left who could hand it over.
+        let port = if self.address.port() == NO_PORT { 0 } else { self.address.port() };
         let child = command
-            .args(["--listen", "kv=127.0.0.1:0", "--listen", "echo=127.0.0.1:0", "--data-dir"])
+            .args(["--listen", &format!("kv=127.0.0.1:{port}"), "--listen", "echo=127.0.0.1:0", "--data-dir"])
             .arg(self.path("data"))
             .args(arguments)
             .arg("--")
