@@ -61,7 +61,6 @@ impl Core {
             generation: 0,
             phase: 0,
             id: HandoffId::COLD,
-            with_handoff: false,
             listeners: u16::try_from(listeners.0.len()).unwrap_or(u16::MAX),
         };
         match &self.machine {

@@ -416,13 +416,6 @@ impl Core {
                 session.send_if_read(message)
             }
             Message::Heartbeat(_) => session.send_if_read(message),
-            Message::AdoptAck(ack) if ack.with_handoff => match &self.link {
-                Some(link) => {
-                    let fds = [link.page.as_fd(), link.peer.as_fd()];
-                    crash::around(role, format_args!("send AdoptAck"), || session.send(message, &fds))
-                }
-                None => return,
-            },
             _ => crash::around(role, format_args!("send {}", message.name()), || session.send(message, &[])),
         };
         // A peer that is gone shows as the end of the session, when its last messages are read.

@@ -35,6 +35,8 @@ pub(super) struct Adoption {
     failures: u32,
     /// Why the last one did.
     pub(super) trouble: String,
+    /// It was found in the midst of a handoff that no journal tells of.
+    may_leave: bool,
     /// How the daemon was found.
     pub(super) found: Found,
     /// The listeners of the daemon, until they are all there; None if nobody wants them.
@@ -112,12 +114,7 @@ impl Engine {
     }
 
     /// An incumbent that is being adopted has answered. What comes with it is for the driver.
-    pub(super) fn take_over(
-        &mut self,
-        ack: &AdoptAck,
-        fds: Vec<OwnedFd>,
-        sender: Option<Credentials>,
-    ) -> std::result::Result<(), String> {
+    pub(super) fn take_over(&mut self, ack: &AdoptAck, sender: Option<Credentials>) -> std::result::Result<(), String> {
         let Some(process) = &self.processes.incumbent else { return Ok(()) };
         // It said this after its pidfd was opened, so that is its own.
         if sender.is_none_or(|sender| sender.pid != process.pid) {
@@ -126,24 +123,21 @@ impl Engine {
         if let Some(gathered) = &mut self.adoption.gathered {
             *gathered = Gathered { count: Some(usize::from(ack.listeners)), listeners: Vec::new() };
         }
-        if !ack.with_handoff || self.rendezvous.is_some() {
-            return Ok(());
-        }
-        // No journal has told of this handoff.
-        let fds = <[OwnedFd; 2]>::try_from(fds);
-        let [page, pidfd] = fds.map_err(|_| "its descriptors did not fit: RLIMIT_NOFILE is reached".to_owned())?;
-        let page = DecisionPage::map(page).map_err(|error| error.to_string())?;
-        let pidfd = Pidfd::from_fd(pidfd).map_err(|error| error.to_string())?;
-        if page.id() != ack.id.0 {
-            return Err(format!("its page is of handoff {}, not {}", page.id(), ack.id));
-        }
-        let (incumbent, spec) = (process.pidfd.try_clone().ok(), process.spec.clone());
-        self.rendezvous = Some(Rendezvous::found(page, None, incumbent));
-        let pid = pidfd.pid().unwrap_or(0);
-        self.admit_successor(pid, pidfd, spec);
-        let spec = self.serving_spec.clone().unwrap_or_else(|| Arc::new(SpawnSpec::new(["?"])));
-        self.attempt = Some(Attempt::new(ack.id.0, spec, monotonic_ns()));
+        // No journal tells of its handoff, which it ends alone: by serving again, or by leaving the service to another.
+        self.adoption.may_leave = ack.phase != AdoptAck::SERVING && self.rendezvous.is_none();
         Ok(())
+    }
+
+    /// An incumbent that was adopted in the midst of a handoff has died: its successor serves, if it committed.
+    pub(super) fn search_again(&mut self) {
+        let (true, Some(spec)) = (std::mem::take(&mut self.adoption.may_leave), self.serving_spec.clone()) else {
+            return;
+        };
+        let Some((pid, pidfd)) = self.search(&spec) else { return };
+        match self.admit_incumbent(pid, pidfd, spec, 0) {
+            Ok(()) => self.feed(Input::Resume(Past { generation: 0, incumbent_lives: true, handoff: None })),
+            Err(error) => trace::trouble(&self.service, Some(pid), &error.to_string()),
+        }
     }
 
     /// Listeners of an incumbent that is being adopted.
@@ -168,7 +162,12 @@ impl Engine {
         let entry = self.last_entry();
         let successor = entry.handoff.as_ref().and_then(|open| open.successor.open());
         let open = entry.handoff.as_ref().map(|open| open.successor);
-        let page = entry.handoff.as_ref().map(map_page).transpose()?.flatten();
+        let page = entry.handoff.as_ref().and_then(|open| {
+            map_page(open).unwrap_or_else(|error| {
+                trace::trouble(&self.service, None, &format!("{}: {error}; going on without it", open.page.display()));
+                None
+            })
+        });
         let incumbent = match entry.incumbent.and_then(Identity::open) {
             Some(pidfd) => entry.incumbent.map(|identity| (identity.pid, pidfd)),
             None if successor.is_some() => None,
@@ -353,14 +352,14 @@ impl Engine {
     }
 }
 
-/// None if the page is gone: whoever still had it decides alone.
-fn map_page(open: &OpenHandoff) -> Result<Option<DecisionPage>> {
+/// None if the page is gone, or no page any more: whoever still has it mapped decides alone.
+fn map_page(open: &OpenHandoff) -> io::Result<Option<DecisionPage>> {
     let file = match OpenOptions::new().read(true).write(true).open(&open.page) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Error::system(format!("cannot open {}", open.page.display()))(error)),
+        Err(error) => return Err(error),
     };
-    let page = DecisionPage::map(file.into()).map_err(Error::system(format!("{}", open.page.display())))?;
+    let page = DecisionPage::map(file.into())?;
     Ok(Some(page).filter(|page| page.id() == open.id))
 }
 

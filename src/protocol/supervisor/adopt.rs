@@ -35,6 +35,7 @@ impl Supervisor {
         }
         self.generation = past.generation;
         self.incumbent = past.incumbent_lives.then(Linked::unknown);
+        self.new_incumbent();
         self.incumbent_lost = true;
         match past.handoff {
             None => self.seek(out),
@@ -106,10 +107,6 @@ impl Supervisor {
         }
         out.extend([Action::Disarm(Timer::Lost(Peer::Incumbent)), Action::Disarm(Timer::Adoption)]);
         match &self.current {
-            // There was no journal to tell of it.
-            None if ack.with_handoff => {
-                self.decide_past(PastHandoff { id: ack.id, successor_lives: true }, false, out);
-            }
             Some(current) if current.disturbed() && matches!(self.phase, Phase::RollingBack | Phase::Reverting) => {
                 let id = current.id();
                 out.push(Action::Send(Peer::Incumbent, Message::ResumeAfterAbort(ResumeAfterAbort { id })));
