@@ -95,6 +95,7 @@ impl World {
                 self.pages[usize::from(page)].retired = true;
             }
             Action::Release => {
+                self.control = Some(i); // bound again, if it was not its own
                 let daemon = self.daemon(i);
                 (daemon.page, daemon.peer, daemon.peer_death_told, daemon.transfer) = (None, None, false, false);
             }
@@ -191,6 +192,7 @@ impl World {
             Some(Task::Publish) => {
                 let page = self.see(i).page.expect("a page");
                 self.pages[usize::from(page)].serving = true;
+                self.control = Some(i);
                 let daemon = self.daemon(i);
                 (daemon.serves, daemon.work) = (true, Some(Work::Serve));
             }

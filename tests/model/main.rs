@@ -1,6 +1,7 @@
 //! The machines of `handoff::protocol` themselves, in a model that explores every order of their steps with every fault.
 
 mod acts;
+mod adopt;
 mod config;
 mod daemon;
 mod events;
@@ -9,6 +10,7 @@ mod fingerprint;
 mod mutants;
 mod rules;
 mod service;
+mod work;
 mod world;
 
 use config::{BASE, Config};
@@ -76,6 +78,19 @@ const WHOLE: &[Config] = &[
     Config { name: "R12 two crashes, one stops for ever", crashes: 2, freezes: 1, ..BASE },
     Config { name: "R14 two handoffs, one crash, one write", handoffs: 2, crashes: 1, writes: 1, ..BASE },
     Config { name: "R17 two handoffs, one crash, one cut", handoffs: 2, crashes: 1, cuts: 1, ..BASE },
+    // The names are those of the same bounds without a restart.
+    Config { name: "C1 a cut session", cuts: 1, ..BASE },
+    Config { name: "C2 a cut session, one crash", cuts: 1, crashes: 1, ..BASE },
+    Config { name: "S1 a restart, one crash", restarts: 1, crashes: 1, ..BASE },
+    Config { name: "S2 restarts, two crashes", restarts: 2, crashes: 2, ..BASE },
+    Config { name: "S3 restarts, three crashes", restarts: 3, crashes: 3, ..BASE },
+    Config { name: "S7 a restart, two handoffs, one crash", restarts: 1, handoffs: 2, crashes: 1, ..BASE },
+    Config { name: "S8 restarts, two handoffs, two crashes", restarts: 2, handoffs: 2, crashes: 2, ..BASE },
+    Config { name: "S9 a stranger, a restart, one crash", stranger: true, restarts: 1, crashes: 1, ..BASE },
+    Config { name: "S15 a restart, one crash, two cuts", restarts: 1, crashes: 1, cuts: 2, ..BASE },
+    Config { name: "S16 restarts, two crashes, one cut, two writes", restarts: 2, crashes: 2, cuts: 1, writes: 2, ..BASE },
+    Config { name: "J1 a restart, the journal lost", restarts: 1, crashes: 1, wipes: true, ..BASE },
+    Config { name: "J2 restarts, two crashes, the journal lost", restarts: 2, crashes: 2, wipes: true, ..BASE },
 ];
 
 /// `cargo test --release --test model -- --ignored --nocapture whole`
