@@ -35,6 +35,9 @@ impl World {
         if daemon.connected {
             let from = if daemon.is_incumbent() { "O" } else { "N" };
             self.sent.push(format!("{from}>S {}", message.name()));
+            if matches!(&message, Message::AdoptAck(ack) if ack.with_handoff) {
+                daemon.carried = daemon.page.zip(daemon.peer);
+            }
             daemon.outbox.push_back(message);
         }
     }
@@ -108,6 +111,7 @@ impl World {
                 self.pages[page].retired = true;
             }
             Action::Release => {
+                self.control = Some(i); // bound again, if it was not its own
                 let daemon = &mut self.daemons[i];
                 (daemon.page, daemon.peer) = (None, None);
                 (daemon.told_peer_death, daemon.told_serving) = (false, false);
@@ -171,6 +175,7 @@ impl World {
                 daemon.serves = true;
                 daemon.start(Kind::Serve, now);
                 self.pages[daemon.page.expect("a page")].serving = true;
+                self.control = Some(i);
             }
             Action::Abandon(reason) => self.leaves(i, Some(&reason)),
             Action::EndSession(violation) => self.end_session(i, violation.to_string()),
