@@ -1,9 +1,11 @@
 //! S is started again, or its session with a living O was cut: it adopts what runs.
 
+use super::daemons::Kind;
 use super::deaths::{at_every_step, base};
-use super::world::{SECOND, World};
-use crate::protocol::incumbent;
-use crate::protocol::supervisor::{OnIncumbentDeath, Phase, Verdict};
+use super::service::plan;
+use super::world::{Outcome, SECOND, World};
+use crate::protocol::supervisor::{Input, OnIncumbentDeath, Phase, Verdict};
+use crate::protocol::{incumbent, successor};
 
 /// One more handoff is asked for, when all is quiet.
 fn hand_off_again(world: &mut World) {
@@ -146,4 +148,25 @@ fn a_sealed_incumbent_that_can_not_be_reached_is_killed() {
     world.check_end();
     assert_eq!((world.broken.clone(), world.verdicts()), (None, vec![Verdict::StartedCold]));
     assert!(!world.daemons[0].alive);
+}
+
+/// The page says that N serves before its application does: until N says so itself, it can not be replaced.
+#[test]
+fn a_successor_that_is_not_there_yet_is_adopted_but_not_replaced() {
+    let mut world = base(OnIncumbentDeath::Promote);
+    world.scripts[0].push((Kind::Serve, Outcome::Good(60 * SECOND)));
+    world.run_until(|world| world.pages.first().is_some_and(|page| page.serving));
+    world.crash_service();
+    world.restart_service(false);
+    world.run_until(|world| world.service.incumbent == Some(1) && world.service.machine.incumbent_is_linked());
+    assert_eq!(world.daemons[1].successor_phase(), Some(successor::Phase::Won));
+    assert!(!world.service.machine.incumbent_serves());
+    world.forget();
+    let plan = plan(world.now, OnIncumbentDeath::Promote);
+    world.supervise(Input::StartHandoff(plan));
+    world.run_until(|world| world.service.is_quiet());
+    assert_eq!(world.verdicts().last(), Some(&Verdict::Refused));
+    hand_off_again(&mut world);
+    world.run();
+    assert_eq!((world.broken.clone(), world.verdicts().last()), (None, Some(&Verdict::Committed)));
 }
