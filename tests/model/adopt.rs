@@ -105,10 +105,9 @@ impl World {
         let past = Past {
             generation: journal.generation,
             incumbent_lives: service.incumbent.is_some(),
-            handoff: journal.handoff.map(|open| PastHandoff {
-                id: HandoffId(open.id),
-                successor_lives: open.successor.is_some(),
-            }),
+            handoff: journal
+                .handoff
+                .map(|open| PastHandoff { id: HandoffId(open.id), successor_lives: open.successor.is_some() }),
         };
         let found = [service.incumbent, service.successor];
         self.service = Arc::new(service);
@@ -196,10 +195,10 @@ impl World {
             with_handoff: false,
             listeners: 0,
         };
-        if self.config.is(Mutant::SilentAdoption) {
-            return self.daemon(i).send(Message::AdoptAck(ack));
-        }
-        match self.see(i).machine {
+        match &self.see(i).machine {
+            Machine::Incumbent(machine) if machine.handoff().is_some() && self.config.is(Mutant::SilentAdoption) => {
+                self.daemon(i).send(Message::AdoptAck(ack));
+            }
             Machine::Incumbent(_) => self.incumbent_takes(i, incumbent::Input::Adopted(ack)),
             Machine::Successor(_) => self.successor_takes(i, successor::Input::Adopted(ack)),
         }

@@ -1,8 +1,8 @@
 //! The drivers and applications of O and N.
 
 use crate::acts::{is_local_n, is_local_o};
-use crate::config::Mutant;
 use crate::adopt::Asking;
+use crate::config::Mutant;
 use crate::fingerprint::Fingerprint;
 use crate::world::{Pid, World};
 use handoff::protocol::incumbent::{self, Hook, Incumbent};
@@ -420,7 +420,7 @@ impl World {
         let Some(message) = daemon.inbox.pop_front() else { return };
         let rendezvous = match &message {
             Message::HelloAck(ack) => ack.terms.is_some(),
-            Message::PrepareHandoff(_) => true,
+            Message::PrepareHandoff(_) => daemon.is_incumbent(),
             _ => false,
         };
         if rendezvous {

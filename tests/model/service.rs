@@ -136,7 +136,14 @@ fn is_local(action: &Action) -> bool {
     use Action as A;
     matches!(
         action,
-        A::Arm(_) | A::Disarm(_) | A::OpenJournal | A::CloseJournal | A::Adopt | A::Promote | A::Release | A::Report(..)
+        A::Arm(_)
+            | A::Disarm(_)
+            | A::OpenJournal
+            | A::CloseJournal
+            | A::Adopt
+            | A::Promote
+            | A::Release
+            | A::Report(..)
     )
 }
 
@@ -210,12 +217,15 @@ impl World {
     pub fn supervise(&mut self, input: Input) {
         let late = self.service.machine.dropped();
         let said = matches!(input, Input::Message(..));
+        let other =
+            matches!((&input, self.service.machine.handoff()), (Input::Message(_, m), Some(id)) if m.id() != id);
         let input = self.mutate_service(input);
         let service = self.serve();
         let actions = service.machine.step(input);
         service.todo.extend(actions.into_iter().map(Step::Act));
         let dropped = service.machine.dropped() > late;
-        if self.config.is(Mutant::LateEndsSession) && said && dropped {
+        let strict = self.config.is(Mutant::LateEndsSession) && said;
+        if dropped && (strict || self.config.is(Mutant::OtherIdEndsSession) && other) {
             self.fail("a session between honest processes is ended");
         }
         if self.config.is(Mutant::NoRetireRule) && self.service.machine.phase() == Phase::Retiring {
@@ -389,8 +399,11 @@ impl World {
             }
             Some(read) => read,
             None if self.config.is(Mutant::KillUnasked) => Decision::Revoked,
+            None if self.config.is(Mutant::PastUnasked) && self.service.resuming => Decision::Revoked,
             None => self.swap(page, Decision::Revoked, None),
         };
+        let trusts_itself = self.config.is(Mutant::PastRolledBack) && self.service.resuming;
+        let value = if trusts_itself { Decision::Revoked } else { value };
         if self.config.is(Mutant::EarlyRollback) && value == Decision::Revoked {
             self.check_report(Verdict::RolledBack);
         }

@@ -10,6 +10,9 @@ use handoff::protocol::successor;
 impl World {
     pub fn work_done(&mut self, i: Pid, event: Event) {
         let disk = self.disk;
+        if self.see(i).work == Some(Work::Cold) {
+            self.take_lock(i);
+        }
         let Some(work) = self.daemon(i).work.take() else { return };
         let bad = matches!(event, Event::DoneBadly(_));
         match work {
@@ -32,7 +35,7 @@ impl World {
                 self.incumbent_takes(i, incumbent::Input::Resumed);
             }
             Work::Cold => {
-                self.take_lock(i);
+                self.check_grab();
                 self.control = Some(i);
                 let daemon = self.daemon(i);
                 (daemon.has_data, daemon.serves, daemon.view) = (true, true, disk);
