@@ -105,6 +105,9 @@ impl Supervisor {
         if self.generation == 0 {
             self.generation = ack.generation;
         }
+        if let Some(current) = &mut self.current {
+            current.unreachable = false;
+        }
         out.extend([Action::Disarm(Timer::Lost(Peer::Incumbent)), Action::Disarm(Timer::Adoption)]);
         match &self.current {
             // There was no journal to tell of it.

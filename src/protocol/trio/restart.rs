@@ -4,7 +4,7 @@ use super::daemons::Kind;
 use super::deaths::{at_every_step, base};
 use super::service::plan;
 use super::world::{Outcome, SECOND, World};
-use crate::protocol::supervisor::{Input, OnIncumbentDeath, Phase, Verdict};
+use crate::protocol::supervisor::{Input, OnIncumbentDeath, Phase, Timer, Verdict};
 use crate::protocol::{incumbent, successor};
 
 /// One more handoff is asked for, when all is quiet.
@@ -134,6 +134,22 @@ fn an_incumbent_that_can_not_be_reached_leaves_it_undecided() {
     assert_eq!(world.broken, None);
     assert_eq!(world.verdicts(), [Verdict::Undecided, Verdict::RolledBack]);
     hand_off_again(&mut world);
+    world.run();
+    assert_eq!(world.verdicts().last(), Some(&Verdict::Committed));
+}
+
+/// It comes back late, but before N is gone: S waits for it again, and hears that it serves.
+#[test]
+fn an_incumbent_that_is_reached_late_still_rolls_back() {
+    let mut world = unreachable(incumbent::Phase::Draining);
+    world.stop(1);
+    world.cut(0);
+    world.run_until(|world| world.service.machine.phase() == Phase::RollingBack && world.service.is_quiet());
+    world.supervise(Input::Timer(Timer::Adoption));
+    world.run_until(|world| world.service.machine.incumbent_is_linked());
+    world.go_on();
+    hand_off_again(&mut world);
+    assert_eq!((world.broken.clone(), world.verdicts()), (None, vec![Verdict::RolledBack]));
     world.run();
     assert_eq!(world.verdicts().last(), Some(&Verdict::Committed));
 }
