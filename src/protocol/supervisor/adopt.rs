@@ -99,11 +99,15 @@ impl Supervisor {
 
     pub(super) fn on_adopted(&mut self, ack: &AdoptAck, out: &mut Vec<Action>) {
         let Some(incumbent) = &mut self.incumbent else { return };
-        incumbent.serving |= ack.phase == AdoptAck::SERVING;
+        // An N whose page says that it serves may still be on its way there: it will say so.
+        incumbent.serving = ack.phase == AdoptAck::SERVING;
         self.incumbent_lost = false;
         self.adoptions += 1;
         if self.generation == 0 {
             self.generation = ack.generation;
+        }
+        if let Some(current) = &mut self.current {
+            current.unreachable = false;
         }
         out.extend([Action::Disarm(Timer::Lost(Peer::Incumbent)), Action::Disarm(Timer::Adoption)]);
         match &self.current {
