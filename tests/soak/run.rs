@@ -266,7 +266,6 @@ fn outcome(code: i32) -> &'static str {
         12 => "started cold",
         13 => "refused",
         14 => "undecided",
-        1 => "failed",
         _ => "no outcome",
     }
 }
