@@ -7,8 +7,10 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
+use support::load::{Load, LoadOptions, verify};
 use support::{
-    SIGCONT, SIGKILL, SIGTERM, Service, freeze, lives, process_state, programs, signal, wait_for_death, wait_until,
+    SIGCONT, SIGKILL, SIGTERM, Service, freeze, lives, open_descriptors, process_state, programs, signal, wait_for_death,
+    wait_until,
 };
 
 fn fifo(path: &Path) {
@@ -165,5 +167,115 @@ fn an_incumbent_that_lingers_after_the_commit() {
     service.launch(&programs().kv_a, &[]);
     assert_eq!(service.daemon_pid(), second);
     wait_for_death(first);
+    upgrade_commits(&service);
+}
+
+/// Half of the restarts meet a daemon that has just been replaced.
+#[test]
+fn supervisors_that_are_killed_again_and_again_leave_nothing_behind() {
+    const ROUNDS: usize = 40;
+    let mut service = Service::start(&programs().kv_a);
+    let load = Load::start(LoadOptions { clients: 4, keep_alive: false, ..LoadOptions::new(service.address) });
+    let mut descriptors = Vec::new();
+    for round in 0..ROUNDS {
+        if round % 2 == 0 {
+            upgrade_commits(&service);
+        }
+        service.kill_supervisor();
+        service.launch(&programs().kv_a, &[]);
+        assert_eq!(service.status().unwrap()["generation"], 2 + round / 2);
+        let (supervisor, daemon) = (service.supervisor_pid(), service.daemon_pid());
+        wait_until("one daemon", || (service.daemons() == [daemon]).then_some(()));
+        if round % 2 == 0 {
+            descriptors.push(open_descriptors(supervisor));
+        }
+    }
+    let report = load.stop();
+    assert_eq!(report.failures, Vec::<String>::new());
+    assert_eq!(verify(service.address, &report.acknowledged).unwrap(), Vec::<String>::new());
+    let pid = service.daemon_pid();
+    service.kill_supervisor();
+    let before = wait_until("settled", || support::waits(pid).then(|| open_descriptors(pid)));
+    for _ in 0..ROUNDS {
+        service.launch(&programs().kv_a, &[]);
+        service.kill_supervisor();
+    }
+    wait_until("as many descriptors", || (open_descriptors(pid) == before).then_some(()));
+    descriptors.dedup();
+    assert_eq!(descriptors.len(), 1, "{descriptors:?}");
+    assert_eq!(files(&service, "page").len(), 0);
+    assert_eq!(files(&service, "stderr").len(), 1);
+}
+
+#[test]
+fn the_generation_when_the_journal_is_lost() {
+    let mut service = Service::start(&programs().kv_a);
+    upgrade_commits(&service);
+    wait_until("idle", || (service.status()?["phase"] == "idle").then_some(()));
+    service.kill_supervisor();
+    fs::remove_file(service.path("run/kv.journal")).unwrap();
+    service.launch(&programs().kv_b, &[]);
+    assert_eq!(service.status().unwrap()["generation"], 2);
+}
+
+#[test]
+fn six_hundred_listeners_and_other_kinds() {
+    let mut service = Service::place();
+    let socket = format!("sock=unix:{}", service.path("s").display());
+    let mut arguments = vec!["--listen".to_owned(), "u=udp:127.0.0.1:0".into(), "--listen".into(), socket];
+    for number in 0..600 {
+        arguments.extend(["--listen".to_owned(), format!("extra{number}=127.0.0.1:0")]);
+    }
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    service.launch(&programs().kv_a, &arguments);
+    let listeners = service.status().unwrap()["listeners"].clone();
+    let pid = service.daemon_pid();
+    service.kill_supervisor();
+    service.launch(&programs().kv_a, &arguments);
+    assert_eq!(service.daemon_pid(), pid);
+    assert_eq!(service.status().unwrap()["listeners"], listeners);
+    upgrade_commits(&service);
+}
+
+/// Each of these is one process's own end, which the next supervisor must understand.
+#[test]
+fn how_an_adopted_daemon_ends_decides_what_follows() {
+    for (policy, with, code) in [
+        ("never", SIGTERM, Some(0)),
+        ("on-failure", SIGTERM, Some(0)),
+        ("never", SIGKILL, Some(128 + SIGKILL)),
+        ("always", SIGTERM, None),
+        ("on-failure", SIGKILL, None),
+    ] {
+        let mut service = Service::start(&programs().kv_a);
+        let pid = service.daemon_pid();
+        service.kill_supervisor();
+        service.launch(&programs().kv_a, &["--restart", policy]);
+        signal(pid, with);
+        match code {
+            Some(_) => assert_eq!(service.wait_for_end(), code, "{policy} {with}"),
+            None => {
+                wait_for_death(pid);
+                assert_ne!(service.wait_until_served(), pid, "{policy} {with}");
+            }
+        }
+    }
+}
+
+#[test]
+fn silent_connections_to_the_control_path() {
+    let mut service = Service::start(&programs().kv_a);
+    let pid = service.daemon_pid();
+    service.kill_supervisor();
+    let path = service.path("run/kv.control");
+    let before = open_descriptors(pid);
+    let mut silent = Vec::new();
+    wait_until("a thousand connections", || {
+        silent.extend(handoff::sys::seqpacket::Seqpacket::connect(&path));
+        (silent.len() >= 1000).then_some(())
+    });
+    service.launch(&programs().kv_a, &[]);
+    assert_eq!(service.daemon_pid(), pid);
+    assert!(open_descriptors(pid) < before + 20);
     upgrade_commits(&service);
 }
