@@ -1,0 +1,76 @@
+//! Somebody at the control path who is no daemon, and says that he is one.
+
+use crate::lies::hello;
+use crate::strangers::{as_nobody, can_be_another, set_mode};
+use crate::support::{Service, lives, programs, wait_until};
+use handoff::channel::{Channel, Incoming};
+use handoff::protocol::message::{AdoptAck, Side};
+use handoff::protocol::{HandoffId, Message};
+use handoff::sys::control::ControlListener;
+use handoff::sys::page::DecisionPage;
+use handoff::sys::pidfd::Pidfd;
+use std::fs;
+use std::os::fd::AsFd;
+use std::process::{Command, Stdio};
+
+const ID: u64 = 17;
+
+/// What a supervisor says next on this session; none at its end.
+fn next(channel: &mut Channel) -> Option<Message> {
+    wait_until("a message", || match channel.receive() {
+        Ok(Incoming::Message(message, ..)) => Some(Some(message)),
+        Ok(Incoming::Nothing) => None,
+        Ok(Incoming::End) | Err(_) => Some(None),
+    })
+}
+
+/// Hello, and an AdoptAck with a handoff whose successor this is.
+fn claim(listener: &ControlListener, page: &DecisionPage, successor: &Pidfd) {
+    loop {
+        let (socket, _) = wait_until("a supervisor", || listener.accept().unwrap());
+        let mut channel = Channel::new(socket);
+        let greeted = channel.send(&Message::Hello(hello(Side::Incumbent, std::process::id())), &[]);
+        // The first one only looks who listens.
+        if greeted.is_err() || !matches!(next(&mut channel), Some(Message::Adopt(_))) {
+            continue;
+        }
+        let ack = AdoptAck {
+            version: 1,
+            pid: std::process::id(),
+            generation: 1,
+            phase: 5,
+            id: HandoffId(ID),
+            with_handoff: true,
+            listeners: 0,
+        };
+        channel.send(&Message::AdoptAck(ack), &[page.as_fd(), successor.as_fd()]).unwrap();
+        assert_eq!(next(&mut channel), None, "the session ends");
+        return;
+    }
+}
+
+#[test]
+fn a_liar_of_another_user_gets_nobody_killed() {
+    if !can_be_another() {
+        return;
+    }
+    let service = Service::place();
+    fs::create_dir(service.path("run")).unwrap();
+    set_mode(&service.path("run"), 0o700);
+    let listener = ControlListener::prepare(&service.path("run/kv.control")).unwrap().publish().unwrap();
+    let mut innocent = service.other_command("sleep").arg("1000").spawn().unwrap();
+    let pid = innocent.id() as i32;
+    let (page, pidfd) = (DecisionPage::create(None, ID).unwrap(), Pidfd::open(pid).unwrap());
+    let mut run: Command = service.command("run");
+    run.args(["--data-dir"]).arg(service.path("data")).arg("--").arg(&programs().kv_a);
+    let run = run.stderr(Stdio::piped()).spawn().unwrap();
+    as_nobody(|| claim(&listener, &page, &pidfd));
+    drop(listener);
+    let output = run.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(125), "{text}");
+    assert!(text.contains(&format!("its successor, process {pid}, runs as another user")), "{text}");
+    assert!(lives(pid), "{text}");
+    innocent.kill().unwrap();
+    innocent.wait().unwrap();
+}
