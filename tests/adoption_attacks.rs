@@ -9,8 +9,8 @@ use std::path::Path;
 use std::process::Command;
 use support::load::{Load, LoadOptions, verify};
 use support::{
-    SIGCONT, SIGKILL, SIGTERM, Service, freeze, lives, open_descriptors, process_state, programs, signal, wait_for_death,
-    wait_until,
+    SIGCONT, SIGKILL, SIGTERM, Service, freeze, lives, open_descriptors, process_state, programs, signal,
+    wait_for_death, wait_until,
 };
 
 fn fifo(path: &Path) {

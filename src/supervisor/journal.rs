@@ -213,7 +213,8 @@ mod tests {
         let open = OpenHandoff { id: 17, page, successor: own, program: Some("/new/kv".into()) };
         for handoff in [None, Some(open)] {
             let leaving = vec![Identity { pid: 7, ..own }, own];
-            let entry = Entry { generation: 3, incumbent: Some(own), program: Some("/old/kv".into()), handoff, leaving };
+            let entry =
+                Entry { generation: 3, incumbent: Some(own), program: Some("/old/kv".into()), handoff, leaving };
             journal.write("kv", b"\x01\xfe", &entry).unwrap();
             assert_eq!(journal.read().unwrap(), Some(entry));
         }

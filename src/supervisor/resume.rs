@@ -10,7 +10,9 @@ use super::spec::SpawnSpec;
 use super::trace;
 use crate::channel::Channel;
 use crate::error::{Error, Result};
-use crate::limits::{ADOPT_RETRY_FIRST, ADOPT_RETRY_MAX, DEATH_AFTER_END, RESUME_TIMEOUT, RESUME_UNREACHED, RESUME_WITHOUT_PATH};
+use crate::limits::{
+    ADOPT_RETRY_FIRST, ADOPT_RETRY_MAX, DEATH_AFTER_END, RESUME_TIMEOUT, RESUME_UNREACHED, RESUME_WITHOUT_PATH,
+};
 use crate::protocol::HandoffId;
 use crate::protocol::message::AdoptAck;
 use crate::protocol::supervisor::{Input, Past, PastHandoff, Peer, Phase};
