@@ -92,6 +92,8 @@ pub const RESUME_WITHOUT_PATH: Duration = Duration::from_secs(4);
 pub const CONTROL_WATCH: Duration = Duration::from_secs(1);
 /// How long it waits for one that is, or holds the lock, or for a handoff that is being ended: longer than a slow resume.
 pub const RESUME_TIMEOUT: Duration = Duration::from_secs(60);
+/// After what time, and how often, it looks meanwhile whether it is still wanted: an operator's patience.
+pub const RESUME_LOOK: Duration = Duration::from_secs(1);
 /// Connections to a control path that have not said what for, at most: one is expected.
 pub const ASKING_MAX: usize = 8;
 /// Between two attempts at a lock that a living process holds against the rules.

@@ -21,6 +21,7 @@
  *   seal-progress=N     reports its progress N times before it answers the seal
  *   fork-open           leaves a child that never ends, with the lock held, and never comes back from begin
  *   fork-serving        leaves a child that never ends once it serves
+ *   lingers             does not exit when it is replaced, nor for a SIGTERM
  *   seal-writes=KIB     writes a file of this size at the seal, and fails if it can not
  *   open-writes=KIB     the same after begin, and exits if it can not
  *   open-waits          makes a file "opening" in the data directory after begin, and waits until somebody removes it
@@ -196,6 +197,12 @@ static int faulty_sealed(handoff *h, uint64_t id, const uint64_t *revisions, siz
     return handoff_sealed(h, id, revisions, count);
 }
 
+static int faulty_serve(handoff *h) {
+    int end = handoff_serve(h);
+    if (end == HANDOFF_REPLACED && is_fault("lingers")) hang();
+    return end;
+}
+
 static handoff_hook_fn store_drain;
 
 static int faulty_done(handoff *h, uint64_t id) {
@@ -232,6 +239,7 @@ static int faulty_on_drain(handoff *h, handoff_hook_fn fn, void *user, handoff_d
 #define handoff_wait_for_begin faulty_wait_for_begin
 #define handoff_announce_ready faulty_announce_ready
 #define handoff_sealed faulty_sealed
+#define handoff_serve faulty_serve
 #define handoff_done faulty_done
 #define handoff_on_drain faulty_on_drain
 #include "../../examples-c/kv.c"

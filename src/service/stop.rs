@@ -1,7 +1,6 @@
 //! Stopping a daemon: undo the handoff, ask, insist.
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
 use super::unit::{Ended, Service, State};
 use crate::limits::{CANCEL_GRACE, STOP_GRACE};
@@ -78,10 +77,7 @@ impl Service {
     /// To the process that serves, and to a successor that is still there.
     fn signal_all(&self, signal: Signal) {
         let _ = self.supervisor.signal(signal as i32);
-        // Our own child, which only the supervisor reaps, and not before its next turn: the number is still its own.
-        if let Some(pid) = self.supervisor.status().successor_pid.filter(|pid| *pid > 1) {
-            let _ = kill(Pid::from_raw(pid), signal);
-        }
+        self.supervisor.signal_successor(signal);
     }
 }
 

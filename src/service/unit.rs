@@ -132,15 +132,23 @@ impl Service {
     /// A service whose files are in `runtime`, which exists. It does not run yet, or is adopted if its daemon was left alone
     /// by another supervisor: then that daemon's listeners are used, and only those that it does not have are bound.
     ///
+    /// While it has to wait for that daemon, `unwanted` is asked again and again whether, and why, to give up.
+    ///
     /// # Errors
     /// [`Error::Locked`](crate::Error::Locked): its daemon runs already, and can not be adopted.
     /// [`Error::Duplicate`](crate::Error::Duplicate): two listeners have the same name or address. Those of a bind(2).
-    pub fn new(settings: Settings, runtime: RuntimeDir, listen: &[ListenSpec]) -> Result<Self> {
+    pub fn new(
+        settings: Settings,
+        runtime: RuntimeDir,
+        listen: &[ListenSpec],
+        unwanted: &mut dyn FnMut() -> Option<String>,
+    ) -> Result<Self> {
         check_all(listen)?;
         let name = &settings.name;
         let mut supervisor = Supervisor::new()?.with_name(name)?.with_journal(runtime.journal(name));
         // Before the addresses: a daemon that lives holds them.
-        let outcome = supervisor.resume_from_journal(&spawn_spec(&settings, &runtime, None, Times::default()))?;
+        let spec = spawn_spec(&settings, &runtime, None, Times::default());
+        let outcome = supervisor.resume_unless(&spec, unwanted)?;
         let (supervisor, listeners) = hold(supervisor, listen)?;
         let mut service = Self {
             restarts: Restarts::new(settings.restart),

@@ -3,6 +3,7 @@
 use super::Event;
 use super::engine::{Due, Engine, Leaving, Processes};
 use super::outcome::verdict_name;
+use super::process::Process;
 use super::trace;
 use crate::channel::{ChannelError, decide};
 use crate::limits::{
@@ -168,6 +169,11 @@ impl Engine {
     fn retire_incumbent(&mut self) {
         let Some(mut process) = self.processes.incumbent.take() else { return };
         process.close_session(&self.epoll);
+        self.await_exit(process);
+    }
+
+    /// Of a process that has retired; if it takes too long, it is ended.
+    pub(super) fn await_exit(&mut self, process: Process) {
         self.timers.arm(Due::Leaving(process.key), monotonic_ns() + nanoseconds(RETIRE_GRACE));
         self.processes.leaving.push(Leaving { process, signal: Signal::SIGTERM });
     }

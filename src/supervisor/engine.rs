@@ -137,6 +137,12 @@ impl Processes {
     }
 
     /// All of them.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Process> {
+        let leaving = self.leaving.iter().map(|leaving| &leaving.process);
+        self.incumbent.iter().chain(&self.successor).chain(leaving)
+    }
+
+    /// The same.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Process> {
         let leaving = self.leaving.iter_mut().map(|leaving| &mut leaving.process);
         self.incumbent.iter_mut().chain(&mut self.successor).chain(leaving)
@@ -406,9 +412,7 @@ impl Engine {
 
     fn output_waits(&self) -> bool {
         let waits = |process: &Process| process.output.as_ref().is_some_and(|output| output.more);
-        let processes = &self.processes;
-        let leaving = processes.leaving.iter().map(|leaving| &leaving.process);
-        processes.incumbent.iter().chain(&processes.successor).chain(leaving).any(waits)
+        self.processes.iter().any(waits)
     }
 
     fn read_output(&mut self) {

@@ -8,9 +8,11 @@ use crate::error::{Error, Result};
 use crate::sys::crash;
 use crate::sys::fd::file_context;
 use crate::sys::pidfd::{Pidfd, start_time};
+use nix::fcntl::OFlag;
 use std::fmt::Write as _;
-use std::fs;
-use std::io;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -31,6 +33,11 @@ impl Identity {
         start_time(pid).ok().map(|start_time| Self { pid, start_time })
     }
 
+    fn parse(text: &str) -> Option<Self> {
+        let (pid, start_time) = text.split_once(' ')?;
+        Some(Self { pid: pid.parse().ok()?, start_time: start_time.parse().ok()? })
+    }
+
     /// Exactly this process, if it lives.
     pub(super) fn open(self) -> Option<Pidfd> {
         // The order matters: the descriptor first, then the comparison.
@@ -48,6 +55,8 @@ pub(super) struct Entry {
     pub(super) program: Option<PathBuf>,
     /// The handoff that is open.
     pub(super) handoff: Option<OpenHandoff>,
+    /// Those that have retired, but had not exited.
+    pub(super) leaving: Vec<Identity>,
 }
 
 impl Entry {
@@ -133,6 +142,9 @@ impl Journal {
         if let Some(Identity { pid, start_time }) = entry.incumbent {
             let _ = writeln!(text, "incumbent={pid} {start_time}");
         }
+        for Identity { pid, start_time } in &entry.leaving {
+            let _ = writeln!(text, "leaving={pid} {start_time}");
+        }
         write_program(&mut text, "program", entry.program.as_deref());
         if let Some(OpenHandoff { id, page, successor: Identity { pid, start_time }, program }) = &entry.handoff {
             let page = page.file_name().unwrap_or_default().to_string_lossy();
@@ -144,8 +156,11 @@ impl Journal {
 
     /// What was written in this boot; None if nothing was.
     pub(super) fn read(&self) -> Result<Option<Entry>> {
-        let text = match fs::read_to_string(&self.path) {
-            Ok(text) => text,
+        let mut text = String::new();
+        // What is there may be no file: then nobody waits for it.
+        let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(&self.path);
+        match file.and_then(|mut file| file.read_to_string(&mut text)) {
+            Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Error::system(format!("cannot read {}", self.path.display()))(error)),
         };
@@ -153,16 +168,13 @@ impl Journal {
         if lines.next() != Some(FIRST_LINE) {
             return Err(Error::Invalid(format!("{} is no journal of this version", self.path.display())));
         }
-        let value =
-            |key: &str| text.lines().find_map(|line| line.strip_prefix(key).and_then(|rest| rest.strip_prefix('=')));
+        let value = |key: &str| text.lines().find_map(|line| value_of(line, key));
         if value("boot_id") != Some(&self.boot_id) {
             return Ok(None);
         }
         let number = |key| value(key).and_then(|text| text.parse().ok());
-        let identity = |key| {
-            let (pid, start_time) = value(key)?.split_once(' ')?;
-            Some(Identity { pid: pid.parse().ok()?, start_time: start_time.parse().ok()? })
-        };
+        let identity = |key| value(key).and_then(Identity::parse);
+        let leaving = text.lines().filter_map(|line| Identity::parse(value_of(line, "leaving")?)).collect();
         let handoff = number("handoff").zip(value("page")).zip(identity("successor"));
         let program = |key| value(key).map(PathBuf::from);
         let handoff = handoff.map(|((id, page), successor)| {
@@ -170,8 +182,12 @@ impl Journal {
             OpenHandoff { id, page, successor, program: program("successor_program") }
         });
         let generation = number("generation").unwrap_or_default();
-        Ok(Some(Entry { generation, incumbent: identity("incumbent"), program: program("program"), handoff }))
+        Ok(Some(Entry { generation, incumbent: identity("incumbent"), program: program("program"), handoff, leaving }))
     }
+}
+
+fn value_of<'a>(line: &'a str, key: &str) -> Option<&'a str> {
+    line.strip_prefix(key)?.strip_prefix('=')
 }
 
 /// A path that is no line of text is left out: then the service's command counts.
@@ -196,7 +212,9 @@ mod tests {
         let page = dir.path().join("kv.17.page");
         let open = OpenHandoff { id: 17, page, successor: own, program: Some("/new/kv".into()) };
         for handoff in [None, Some(open)] {
-            let entry = Entry { generation: 3, incumbent: Some(own), program: Some("/old/kv".into()), handoff };
+            let leaving = vec![Identity { pid: 7, ..own }, own];
+            let entry =
+                Entry { generation: 3, incumbent: Some(own), program: Some("/old/kv".into()), handoff, leaving };
             journal.write("kv", b"\x01\xfe", &entry).unwrap();
             assert_eq!(journal.read().unwrap(), Some(entry));
         }

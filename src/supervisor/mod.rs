@@ -24,7 +24,7 @@ pub use outcome::{HandoffOutcome, verdict_name};
 pub use spec::SpawnSpec;
 
 use crate::error::{Error, Result};
-use crate::limits::EVENTS_MAX;
+use crate::limits::{EVENTS_MAX, RESUME_LOOK};
 use crate::protocol::supervisor::{Input, Phase};
 use crate::sys::limits::raise_nofile;
 use crate::sys::proc;
@@ -211,6 +211,16 @@ impl Supervisor {
     /// [`Error::Locked`]: a daemon lives, and can not be adopted; the text names it. Nothing was disturbed.
     /// [`Error::State`]: it is not the first call. [`Error::System`].
     pub fn resume_from_journal(&mut self, spec: &SpawnSpec) -> Result<Option<HandoffOutcome>> {
+        self.resume_unless(spec, &mut || None)
+    }
+
+    /// The same; gives up when it has to wait for long, and is told why it should not. Sooner than that the daemon is rather
+    /// adopted: whoever wants it stopped needs a supervisor.
+    pub(crate) fn resume_unless(
+        &mut self,
+        spec: &SpawnSpec,
+        unwanted: &mut dyn FnMut() -> Option<String>,
+    ) -> Result<Option<HandoffOutcome>> {
         if self.engine.listeners.len() > 0 {
             return Err(Error::State("resuming comes before the listeners: the daemon has them".into()));
         }
@@ -222,8 +232,13 @@ impl Supervisor {
                 Resumption::Estranged => return Err(self.not_adopted("it refuses, or has no control path")),
                 Resumption::Waiting => {}
             }
+            if begun.elapsed() >= RESUME_LOOK
+                && let Some(why) = unwanted()
+            {
+                return Err(self.given_up(&why));
+            }
             match (self.engine.patience().checked_sub(begun.elapsed()), self.engine.adoption.found) {
-                (Some(left), _) => self.engine.turn(Some(left))?,
+                (Some(left), _) => self.engine.turn(Some(left.min(RESUME_LOOK)))?,
                 (None, Found::Gate) => self.engine.forget_incumbent(),
                 (None, _) => return Err(self.not_adopted("")),
             }
@@ -232,6 +247,11 @@ impl Supervisor {
             self.engine.listeners.add(&name, fd)?;
         }
         Ok(self.engine.take_outcome())
+    }
+
+    fn given_up(&self, why: &str) -> Error {
+        let pids = self.engine.processes.iter().map(|process| process.pid.to_string()).collect::<Vec<_>>().join(", ");
+        Error::Locked(format!("given up: {why}; process {pids} lives on without a supervisor"))
     }
 
     fn not_adopted(&self, why: &str) -> Error {
@@ -353,6 +373,13 @@ impl Supervisor {
         match self.server() {
             Some(process) => process.signal(signal),
             None => Err(Error::State("no process of this service runs".into())),
+        }
+    }
+
+    /// The same to the successor, if there is one.
+    pub(crate) fn signal_successor(&self, signal: Signal) {
+        if let Some(successor) = &self.engine.processes.successor {
+            let _ = successor.signal(signal);
         }
     }
 

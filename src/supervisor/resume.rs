@@ -10,7 +10,9 @@ use super::spec::SpawnSpec;
 use super::trace;
 use crate::channel::Channel;
 use crate::error::{Error, Result};
-use crate::limits::{ADOPT_RETRY_FIRST, ADOPT_RETRY_MAX, RESUME_TIMEOUT, RESUME_UNREACHED, RESUME_WITHOUT_PATH};
+use crate::limits::{
+    ADOPT_RETRY_FIRST, ADOPT_RETRY_MAX, DEATH_AFTER_END, RESUME_TIMEOUT, RESUME_UNREACHED, RESUME_WITHOUT_PATH,
+};
 use crate::protocol::HandoffId;
 use crate::protocol::message::AdoptAck;
 use crate::protocol::supervisor::{Input, Past, PastHandoff, Peer, Phase};
@@ -21,9 +23,11 @@ use crate::sys::page::DecisionPage;
 use crate::sys::pidfd::Pidfd;
 use crate::sys::seqpacket::{Credentials, Seqpacket};
 use crate::sys::session::end_some_members;
-use std::fs::{self, OpenOptions};
+use nix::fcntl::OFlag;
+use std::fs::{self, Metadata, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -115,10 +119,13 @@ impl Engine {
 
     /// An incumbent that is being adopted has answered. What comes with it is for the driver.
     pub(super) fn take_over(&mut self, ack: &AdoptAck, sender: Option<Credentials>) -> std::result::Result<(), String> {
-        let Some(process) = &self.processes.incumbent else { return Ok(()) };
+        let Some(process) = &mut self.processes.incumbent else { return Ok(()) };
         // It said this after its pidfd was opened, so that is its own.
         if sender.is_none_or(|sender| sender.pid != process.pid) {
             return Err(format!("AdoptAck came from another process than {}", process.pid));
+        }
+        if process.generation == 0 {
+            process.generation = ack.generation;
         }
         if let Some(gathered) = &mut self.adoption.gathered {
             *gathered = Gathered { count: Some(usize::from(ack.listeners)), listeners: Vec::new() };
@@ -160,29 +167,34 @@ impl Engine {
         }
         self.service = self.name_for(spec);
         let entry = self.last_entry();
-        let successor = entry.handoff.as_ref().and_then(|open| open.successor.open());
-        let open = entry.handoff.as_ref().map(|open| open.successor);
-        let page = entry.handoff.as_ref().and_then(|open| {
-            map_page(open).unwrap_or_else(|error| {
-                trace::trouble(&self.service, None, &format!("{}: {error}; going on without it", open.page.display()));
-                None
-            })
-        });
-        let incumbent = match entry.incumbent.and_then(Identity::open) {
+        let page = entry.handoff.as_ref().and_then(|open| self.find_page(open));
+        let named = entry.handoff.as_ref().map(|open| open.successor);
+        let successor = named.and_then(Identity::open);
+        let incumbent = entry.incumbent.and_then(Identity::open);
+        let dead = [entry.incumbent.filter(|_| incumbent.is_none()), named.filter(|_| successor.is_none())];
+        // Before the search: what they have left would be found in their place.
+        dead.into_iter().flatten().for_each(|dead| self.clean_up_after(dead, spec));
+        let incumbent = match incumbent {
             Some(pidfd) => entry.incumbent.map(|identity| (identity.pid, pidfd)),
-            None if successor.is_some() => None,
+            // Without the page nobody can tell whether it has committed: if so, it is found where an incumbent is.
+            None if successor.is_some() && page.is_some() => None,
             None => self.search(spec),
         };
+        let is_incumbent = |open: &&OpenHandoff| incumbent.as_ref().is_some_and(|(pid, _)| *pid == open.successor.pid);
+        let heir = entry.handoff.as_ref().filter(is_incumbent);
+        let generation = entry.generation + u64::from(heir.is_some());
         self.adoption.gathered = Some(Gathered::default());
         self.resuming = true;
-        let dead = [entry.incumbent.filter(|_| incumbent.is_none()), open.filter(|_| successor.is_none())];
-        dead.into_iter().flatten().for_each(|dead| self.clean_up_after(dead, spec));
         let spec = Arc::new(spec.clone());
         let id = entry.handoff.as_ref().filter(|_| page.is_some()).map_or(0, |open| open.id);
         self.attempt = Some(Attempt::new(id, spec.clone(), monotonic_ns()));
         let incumbent_lives = incumbent.is_some();
         if let Some((pid, pidfd)) = incumbent {
-            self.admit_incumbent(pid, pidfd, entry.program_of(&spec), entry.generation)?;
+            let program = heir.map_or_else(|| entry.program_of(&spec), |open| open.program_of(&spec));
+            self.admit_incumbent(pid, pidfd, program, generation)?;
+        }
+        for retired in &entry.leaving {
+            self.admit_leaving(*retired, &spec, entry.generation);
         }
         let handoff = match (entry.handoff, page) {
             (Some(open), Some(page)) => {
@@ -190,14 +202,14 @@ impl Engine {
                 self.rendezvous = Some(Rendezvous::found(page, Some(open.page.clone()), incumbent));
                 let successor_lives = successor.is_some();
                 if let Some(pidfd) = successor {
-                    self.admit_successor(open.successor.pid, pidfd, open.program_of(&spec));
+                    self.admit_successor(open.successor.pid, pidfd, open.program_of(&spec), entry.generation + 1);
                 }
                 Some(PastHandoff { id: HandoffId(open.id), successor_lives })
             }
             _ => None,
         };
         self.last_id = id;
-        self.feed(Input::Resume(Past { generation: entry.generation, incumbent_lives, handoff }));
+        self.feed(Input::Resume(Past { generation, incumbent_lives, handoff }));
         Ok(())
     }
 
@@ -242,6 +254,20 @@ impl Engine {
         .unwrap_or_default()
     }
 
+    /// None if the page is gone, or another file is in its place: whoever still has it decides alone.
+    fn find_page(&self, open: &OpenHandoff) -> Option<DecisionPage> {
+        match map_page(&open.page) {
+            Ok(page) => Some(page).filter(|page| page.id() == open.id),
+            Err(error) => {
+                if error.kind() != io::ErrorKind::NotFound {
+                    let text = format!("{}: {error}; going on without it", open.page.display());
+                    trace::trouble(&self.service, None, &text);
+                }
+                None
+            }
+        }
+    }
+
     fn admit_incumbent(&mut self, pid: i32, pidfd: Pidfd, spec: Arc<SpawnSpec>, generation: u64) -> Result<()> {
         let output = self.output_of(pid, &spec);
         let process = self.found(pid, pidfd, spec.clone(), generation, output);
@@ -251,9 +277,19 @@ impl Engine {
         Ok(())
     }
 
-    fn admit_successor(&mut self, pid: i32, pidfd: Pidfd, spec: Arc<SpawnSpec>) {
+    /// It has retired, but has not exited.
+    fn admit_leaving(&mut self, retired: Identity, spec: &Arc<SpawnSpec>, generation: u64) {
+        let Some(pidfd) = retired.open() else { return };
+        let output = self.output_of(retired.pid, spec);
+        let process = self.found(retired.pid, pidfd, spec.clone(), generation, output);
+        match process.watch(&self.epoll) {
+            Ok(()) => self.await_exit(process),
+            Err(errno) => trace::trouble(&self.service, Some(retired.pid), &format!("cannot watch it: {errno}")),
+        }
+    }
+
+    fn admit_successor(&mut self, pid: i32, pidfd: Pidfd, spec: Arc<SpawnSpec>, generation: u64) {
         let output = self.output_of(pid, &spec);
-        let generation = self.machine.generation() + 1;
         let process = self.found(pid, pidfd, spec, generation, output);
         let process = self.processes.successor.insert(process);
         if let Err(errno) = process.watch(&self.epoll) {
@@ -278,8 +314,11 @@ impl Engine {
     /// The file that a daemon of another supervisor writes to. What is in it already was for that one.
     fn output_of(&mut self, pid: i32, spec: &SpawnSpec) -> Option<Output> {
         let capture = spec.capture.as_ref()?;
-        let path = fs::read_link(format!("/proc/{pid}/fd/2")).ok()?;
-        let ours = path.parent() == Some(&capture.dir) && self.leftover(&path, ".stderr");
+        let stderr = format!("/proc/{pid}/fd/2");
+        // The kernel's name of the file has no symbolic links; ours may.
+        let path = capture.dir.join(fs::read_link(&stderr).ok()?.file_name()?);
+        let same = |one: Metadata, other: Metadata| (one.dev(), one.ino()) == (other.dev(), other.ino());
+        let ours = same(fs::metadata(&stderr).ok()?, fs::metadata(&path).ok()?) && self.leftover(&path, ".stderr");
         let inotify = self.inotify().ok()?;
         ours.then(|| Output::follow(path, inotify).ok()).flatten()
     }
@@ -301,15 +340,15 @@ impl Engine {
         if let Some(paths) = LockPaths::locate(spec.data_dir.as_deref(), spec.control_path.as_deref()) {
             let holders = [&paths.lock, &paths.gate].into_iter().flat_map(|path| holders(path));
             // The number of the session may be a stranger's by now, but not together with our lock.
-            end_some_members(dead.pid, holders.map(|holder| holder.pid));
+            let ended = end_some_members(dead.pid, holders.map(|holder| holder.pid));
+            ended.iter().for_each(|process| process.await_death(DEATH_AFTER_END));
         }
     }
 
     /// Removes what the one before has left, and nobody needs.
     fn sweep(&self) {
         let page = self.rendezvous.as_ref().and_then(|rendezvous| rendezvous.path.clone());
-        let processes = [&self.processes.incumbent, &self.processes.successor];
-        let outputs = processes.into_iter().flatten().filter_map(|process| process.output.as_ref());
+        let outputs = self.processes.iter().filter_map(|process| process.output.as_ref());
         let kept: Vec<PathBuf> = outputs.map(|output| output.path().to_owned()).chain(page).collect();
         let capture = self.attempt.as_ref().and_then(|attempt| attempt.spec.capture.as_ref());
         let dirs = [self.journal.as_ref().map(|journal| journal.dir()), capture.map(|capture| capture.dir.as_path())];
@@ -352,15 +391,9 @@ impl Engine {
     }
 }
 
-/// None if the page is gone, or no page any more: whoever still has it mapped decides alone.
-fn map_page(open: &OpenHandoff) -> io::Result<Option<DecisionPage>> {
-    let file = match OpenOptions::new().read(true).write(true).open(&open.page) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let page = DecisionPage::map(file.into())?;
-    Ok(Some(page).filter(|page| page.id() == open.id))
+fn map_page(path: &Path) -> io::Result<DecisionPage> {
+    let file = OpenOptions::new().read(true).write(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
+    DecisionPage::map(file.into())
 }
 
 /// Who listens at the control path. That it is the process of its number shows when it answers, see `take_over`.

@@ -292,7 +292,8 @@ impl Engine {
             })
         });
         let program = program_of(&self.processes.incumbent);
-        let entry = Entry { generation: self.machine.generation(), incumbent, program, handoff };
+        let leaving = self.processes.leaving.iter().filter_map(|leaving| leaving.process.identity).collect();
+        let entry = Entry { generation: self.machine.generation(), incumbent, program, handoff, leaving };
         let write = || journal.write(&self.service, &self.build_id, &entry);
         crash::around('S', format_args!("write {} journal", entry.kind()), write)
     }

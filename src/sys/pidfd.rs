@@ -1,10 +1,11 @@
 //! Processes by descriptor: a pid may be reused, a pidfd never reaches a stranger.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::{Duration, Instant};
 use std::{fmt, fs, io};
 
 use nix::errno::Errno;
-use nix::poll::PollFlags;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
 use super::fd::{context, poll_now, set_cloexec};
@@ -59,6 +60,15 @@ impl Pidfd {
     /// as no.
     pub fn is_dead(&self) -> bool {
         poll_now(self.0.as_fd(), PollFlags::POLLIN).is_ok_and(|events| !events.is_empty())
+    }
+
+    /// Waits until it is dead, so long at most.
+    pub fn await_death(&self, timeout: Duration) {
+        let end = Instant::now() + timeout;
+        while let Some(left) = end.checked_duration_since(Instant::now()).filter(|_| !self.is_dead()) {
+            let left = PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
+            let _ = poll(&mut [PollFd::new(self.as_fd(), PollFlags::POLLIN)], left);
+        }
     }
 
     /// Sends a signal (pidfd_send_signal(2)). A process that is gone is fine; success does not

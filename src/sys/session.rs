@@ -7,13 +7,13 @@ use nix::sys::signal::Signal;
 use super::pidfd::Pidfd;
 use super::proc;
 
-/// Sends a signal to every process of this session (setsid(2)) except its leader, and says to how many. The number of a
-/// session is not given to another process while it has members.
+/// Sends a signal to every process of this session (setsid(2)), whose leader is dead, and says to how many. The number of a
+/// session is not given to another process while it has members; a leader that lives is one who got the number later.
 ///
 /// A process that forks at the same time may be missed: call it again until it says none. A zombie counts as none.
 pub fn signal_members(session: i32, signal: Signal) -> usize {
     // Session 0 and 1 are the kernel's and init's.
-    if session <= 1 {
+    if session <= 1 || living_session_of(session).is_some() {
         return 0;
     }
     let is_member = |pid: &i32| *pid != session && living_session_of(*pid) == Some(session);
@@ -25,14 +25,17 @@ pub fn signal_members(session: i32, signal: Signal) -> usize {
     proc::pids().filter(is_member).filter(|pid| signalled(*pid)).count()
 }
 
-/// Ends those of these processes that are members of this session.
-pub fn end_some_members(session: i32, pids: impl Iterator<Item = i32>) {
+/// Ends those of these processes that are members of this session. They may still be dying then.
+pub fn end_some_members(session: i32, pids: impl Iterator<Item = i32>) -> Vec<Pidfd> {
+    let mut ended = Vec::new();
     for pid in pids.filter(|pid| *pid != session && session > 1) {
         let Ok(process) = Pidfd::open(pid) else { continue };
         if living_session_of(pid) == Some(session) && process.kill(Signal::SIGKILL).is_ok() {
             tracing::info!(pid, session, "ended what a process left behind");
+            ended.push(process);
         }
     }
+    ended
 }
 
 /// Ends what the leader of a session has left behind.
@@ -79,5 +82,19 @@ mod tests {
         assert_eq!(output.read_to_end(&mut Vec::new()).unwrap(), 0, "it is gone");
         assert_eq!(signal_members(session, Signal::SIGKILL), 0);
         assert_eq!(signal_members(1, Signal::SIGKILL), 0);
+    }
+
+    #[test]
+    fn a_leader_that_lives_is_another_one() {
+        let script = "sleep 1000 & echo $$; wait";
+        let mut child = Command::new("setsid").args(["sh", "-c", script]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        output.read_line(&mut line).unwrap();
+        let session: i32 = line.trim().parse().unwrap();
+        assert_eq!(signal_members(session, Signal::SIGKILL), 0, "its number was given again");
+        Pidfd::open(session).unwrap().kill(Signal::SIGKILL).unwrap();
+        child.wait().unwrap();
+        assert_eq!(signal_members(session, Signal::SIGKILL), 1);
     }
 }

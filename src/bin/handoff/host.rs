@@ -236,29 +236,19 @@ impl Host {
 
     fn read_signals(&mut self) {
         while let Ok(Some(arrived)) = self.signals.next() {
-            let Ok(signal) = Signal::try_from(arrived.signal) else { continue };
-            self.on_signal(signal, arrived);
+            self.on_arrival(arrived);
         }
     }
 
-    fn on_signal(&mut self, signal: Signal, arrived: Arrived) {
-        match signal {
-            Signal::SIGTERM | Signal::SIGINT | Signal::SIGQUIT => {
-                let why = if arrived.from_kernel {
-                    format!("{signal} from the terminal")
-                } else {
-                    format!("{signal} from process {}", arrived.pid)
-                };
-                self.stop_all(&why, signal != Signal::SIGTERM);
-            }
-            Signal::SIGHUP if arrived.from_kernel => self.stop_all("the terminal is gone", false),
-            other => {
-                for (name, service) in &self.services {
-                    if !service.forward(other) && other != Signal::SIGWINCH {
-                        let text = format!("{other} ignored: the daemon has no handler for it");
-                        self.output.say("signal", name, &text, json!({ "signal": other.as_str() }));
-                    }
-                }
+    pub fn on_arrival(&mut self, arrived: Arrived) {
+        let Ok(signal) = Signal::try_from(arrived.signal) else { return };
+        if let Some(why) = reason_to_stop(&arrived) {
+            return self.stop_all(&why, matches!(signal, Signal::SIGINT | Signal::SIGQUIT));
+        }
+        for (name, service) in &self.services {
+            if !service.forward(signal) && signal != Signal::SIGWINCH {
+                let text = format!("{signal} ignored: the daemon has no handler for it");
+                self.output.say("signal", name, &text, json!({ "signal": signal.as_str() }));
             }
         }
     }
@@ -275,5 +265,17 @@ impl Host {
             self.output.say("stopping", name, &format!("stops: {why}"), json!({}));
             service.stop(why);
         }
+    }
+}
+
+/// Whether a signal ends the service, and how to say that.
+pub fn reason_to_stop(arrived: &Arrived) -> Option<String> {
+    match Signal::try_from(arrived.signal).ok()? {
+        Signal::SIGHUP if arrived.from_kernel => Some("the terminal is gone".to_owned()),
+        signal @ (Signal::SIGTERM | Signal::SIGINT | Signal::SIGQUIT) => Some(match arrived.from_kernel {
+            true => format!("{signal} from the terminal"),
+            false => format!("{signal} from process {}", arrived.pid),
+        }),
+        _ => None,
     }
 }

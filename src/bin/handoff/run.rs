@@ -9,7 +9,7 @@ use handoff::Error;
 use handoff::service::address::{ListenSpec, check_all};
 use handoff::service::instance::Instance;
 use handoff::service::paths::{RuntimeDir, check_data_dir, check_name, name_of};
-use handoff::service::signals::Signals;
+use handoff::service::signals::{Arrived, Signals};
 use handoff::service::{Service, Settings};
 use serde_json::json;
 use tracing::{Level, Metadata};
@@ -21,7 +21,7 @@ use tracing_subscriber::{EnvFilter, Layer, Registry};
 use crate::args::{Restart, RunArgs};
 use crate::control::server::Server;
 use crate::exit::{CANNOT_EXECUTE, Failure, ITSELF_FAILED, NOT_FOUND, USAGE, of_daemon};
-use crate::host::{Host, SIGNALS};
+use crate::host::{Host, SIGNALS, reason_to_stop};
 use crate::output::Output;
 
 /// How long the last words wait for a reader.
@@ -62,7 +62,10 @@ fn supervise(args: &RunArgs, output: &Output) -> Result<u8, Failure> {
     // Held until the end.
     let _instance = Instance::acquire(&runtime.lock(&name), &name).map_err(itself)?;
     let socket = args.place.socket.clone().unwrap_or_else(|| runtime.socket(&name));
-    let mut service = Service::new(settings, runtime, &args.listen).map_err(itself)?;
+    // What comes while a daemon is adopted is for later, unless it ends the wait.
+    let mut early = Vec::new();
+    let mut unwanted = || early_end(&signals, &mut early);
+    let mut service = Service::new(settings, runtime, &args.listen, &mut unwanted).map_err(itself)?;
     let server = Server::bind(&socket).map_err(itself)?;
     for listener in service.status().listeners {
         let text = format!("{} is {}", listener.name, listener.address);
@@ -80,11 +83,23 @@ fn supervise(args: &RunArgs, output: &Output) -> Result<u8, Failure> {
         output: output.clone(),
         waiters: Vec::new(),
     };
+    early.into_iter().for_each(|arrived| host.on_arrival(arrived));
     let outcome = host.run();
     host.server.close();
     outcome.map_err(itself)?;
     let ended = host.services.get(&name).and_then(Service::ended);
     Ok(ended.map_or(ITSELF_FAILED, of_daemon))
+}
+
+/// Why not to go on, if a signal says so; the others are kept.
+fn early_end(signals: &Signals, kept: &mut Vec<Arrived>) -> Option<String> {
+    while let Ok(Some(arrived)) = signals.next() {
+        if let Some(why) = reason_to_stop(&arrived) {
+            return Some(why);
+        }
+        kept.push(arrived);
+    }
+    None
 }
 
 fn service_name(args: &RunArgs) -> handoff::Result<String> {
