@@ -69,17 +69,14 @@ fn reject() -> impl Strategy<Value = Reject> {
 
 fn adopt_ack() -> impl Strategy<Value = AdoptAck> {
     let numbers = (any::<u16>(), any::<u32>(), any::<u64>(), any::<u8>());
-    (numbers, id(), any::<bool>(), any::<u16>()).prop_map(
-        |((version, pid, generation, phase), id, with_handoff, listeners)| AdoptAck {
-            version,
-            pid,
-            generation,
-            phase,
-            id,
-            with_handoff,
-            listeners,
-        },
-    )
+    (numbers, id(), any::<u16>()).prop_map(|((version, pid, generation, phase), id, listeners)| AdoptAck {
+        version,
+        pid,
+        generation,
+        phase,
+        id,
+        listeners,
+    })
 }
 
 fn prepare() -> impl Strategy<Value = PrepareHandoff> {

@@ -222,3 +222,22 @@ fn successor_dies_when_it_has_committed() {
 fn successor_dies_when_it_has_committed_and_its_session_is_cut() {
     successor_dies_before_it_serves("cut-committed");
 }
+
+// ---- the incumbent and the supervisor die at once
+
+/// The successor sees the end of its session sooner than the death of the incumbent, which has much memory to give back.
+#[test]
+fn incumbent_and_supervisor_die_together() {
+    for phase in ["warming", "draining", "opening"] {
+        let fault = if phase == "draining" { "slow-drain=600000,heavy" } else { "heavy" };
+        let slow = if phase == "warming" { "slow-warm=1500" } else { "slow-open=1500" };
+        let mut scene = Scene::new(Some(fault), Some(slow));
+        let successor = scene.service.successor_of(scene.incumbent);
+        scene.service.wait_for_phase(phase);
+        signal(scene.incumbent, SIGKILL);
+        scene.kill_supervisor();
+        let pid = scene.service.wait_until_served();
+        assert_eq!(pid, successor, "{phase}");
+        scene.nothing_is_lost(pid);
+    }
+}

@@ -72,20 +72,23 @@ fn supervisor_killed_while_the_successor_opens_for_longer_than_two_seconds() {
 /// O killed in mid-handoff, before it has sealed: nobody served, and every later trigger failed.
 #[test]
 fn incumbent_killed_before_the_seal() {
-    for (fault, successor, phase) in [
+    let cases = [
         (None, "slow-warm=1500", "warming"),
         (Some("slow-drain=3000"), "slow-warm=0", "draining"),
         (Some("seal-progress=300000"), "slow-warm=0", "sealing"),
-    ] {
+    ];
+    for ((fault, successor, phase), promote) in cases.into_iter().flat_map(|case| [(case, false), (case, true)]) {
         let (service, incumbent) = store(fault);
-        let upgrading = service.begin_upgrade(&service.faulty(successor), &[]);
+        let arguments: &[&str] = if promote { &["--promote"] } else { &[] };
+        let upgrading = service.begin_upgrade(&service.faulty(successor), arguments);
         service.wait_for_phase(phase);
         signal(incumbent, SIGKILL);
         wait_for_death(incumbent);
         let server = service.wait_until_served();
         assert_ne!(server, incumbent, "{phase}");
         let upgrade = upgrading.wait();
-        assert!(["committed", "started_cold"].contains(&upgrade.result.as_str()), "{phase}: {upgrade:?}");
+        let expected = if promote { "committed" } else { "started_cold" };
+        assert_eq!(upgrade.result, expected, "{phase}: {upgrade:?}");
         goes_on(&service, server);
     }
 }

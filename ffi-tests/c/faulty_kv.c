@@ -30,6 +30,7 @@
  * Also behind another one, as in slow-drain=2000,logs:
  *
  *   logs                writes the library's log to standard error
+ *   heavy               has 512 MiB of memory, which the kernel takes back before its death can be seen
  *   storm               a signal interrupts the main thread every 200 us; its handler does not restart system calls
  */
 #define _GNU_SOURCE
@@ -105,6 +106,9 @@ int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*
     return result;
 }
 
+#define HEAVY_BYTES ((size_t)512 << 20)
+void *memory;
+
 static volatile sig_atomic_t interruptions;
 
 static void on_alarm(int signal) { (void)signal; interruptions++; }
@@ -142,6 +146,7 @@ static int faulty_detect_role(const handoff_config *c, handoff **h, char *err, s
     if (is_fault("hang-before-hello")) hang();
     if (is_fault("segv")) crash();
     if (strstr(fault(), "storm")) start_storm();
+    if (strstr(fault(), "heavy")) memset(memory = malloc(HEAVY_BYTES), 1, HEAVY_BYTES);
     if (strstr(fault(), "logs")) handoff_set_log((handoff_config *)c, print, NULL, NULL);
     return handoff_detect_role(c, h, err, size);
 }

@@ -110,7 +110,6 @@ impl<'a> Bytes<'a> {
             generation: self.number(),
             phase: self.byte() % 8,
             id,
-            with_handoff: self.yes(),
             listeners: 0,
         })
     }

@@ -213,11 +213,6 @@ impl World<'_> {
                 return self.garbage(peer); // as the driver does
             }
             (Message::Serving(_), Peer::Successor) => self.serving |= named,
-            (Message::AdoptAck(ack), Peer::Incumbent)
-                if self.machine.seeks() && ack.with_handoff && self.page.is_none() =>
-            {
-                self.find_handoff(true); // as the driver does
-            }
             (Message::Resumed(m), Peer::Incumbent) if named => {
                 self.resumed |= m.error.is_none();
                 self.unable_to_resume |= m.error.is_some();

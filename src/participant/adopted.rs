@@ -32,7 +32,7 @@ impl Core {
             return;
         }
         let serving = self.incumbent_phase() == Some(incumbent::Phase::Serving);
-        if serving && self.control.is_removed() {
+        if serving && self.control.is_dead() {
             self.rebind_control();
         }
         self.timers.arm(Timer::Control, monotonic_ns() + nanoseconds(CONTROL_WATCH));
@@ -61,7 +61,6 @@ impl Core {
             generation: 0,
             phase: 0,
             id: HandoffId::COLD,
-            with_handoff: false,
             listeners: u16::try_from(listeners.0.len()).unwrap_or(u16::MAX),
         };
         match &self.machine {

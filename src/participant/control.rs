@@ -9,7 +9,7 @@ use crate::sys::control::{self, ControlListener, PreparedControl};
 use crate::sys::seqpacket::{Credentials, Seqpacket};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// The control socket, and where it is on its way to its path.
@@ -70,9 +70,10 @@ impl Control {
         self.listener.as_ref().is_some_and(|listener| !listener.is_ours())
     }
 
-    /// Whether somebody has removed the path since, and another could be made.
-    pub(super) fn is_removed(&self) -> bool {
-        self.is_lost() && self.path.as_deref().is_some_and(|path| !path.exists() && control::check(path).is_ok())
+    /// Whether the path leads to nobody any more, and another could be made.
+    pub(super) fn is_dead(&self) -> bool {
+        let nobody = |path: &Path| matches!(control::living_owner(path), Ok(None)) && control::check(path).is_ok();
+        self.is_lost() && self.path.as_deref().is_some_and(nobody)
     }
 
     pub(super) fn listener(&self) -> Option<BorrowedFd<'_>> {

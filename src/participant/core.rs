@@ -7,7 +7,7 @@ use super::fence::WriteFence;
 use super::listeners::InheritedListeners;
 use crate::channel::{Channel, Incoming};
 use crate::error::{Error, Result};
-use crate::limits::{FRAMES_READ_MAX, PROGRESS_INTERVAL};
+use crate::limits::{DEATH_AFTER_END, FRAMES_READ_MAX, PROGRESS_INTERVAL};
 use crate::protocol::incumbent::{self, Incumbent};
 use crate::protocol::message::{Hello, Message, Sealed, Side, VERSION_MAX, VERSION_MIN, capability};
 use crate::protocol::successor::{self, Successor};
@@ -38,6 +38,8 @@ pub(super) enum Machine {
 pub(super) enum Timer {
     Successor(successor::Timer),
     Incumbent(incumbent::Timer),
+    /// N: the session has ended, but O may be dying, too.
+    SupervisorGone,
     Control,
     Accept,
 }
@@ -298,6 +300,11 @@ impl Core {
         self.close_session();
         self.tend_control();
         match &self.machine {
+            // O may have died before S, and its death not be seen yet: its memory is taken back first. Nobody waits for this;
+            // an O that lives revokes by itself.
+            Machine::Successor(_) if self.link.as_ref().is_some_and(|link| !link.peer_dead) => {
+                self.timers.arm(Timer::SupervisorGone, monotonic_ns() + nanoseconds(DEATH_AFTER_END));
+            }
             Machine::Successor(_) => self.feed_successor(successor::Input::SupervisorGone),
             Machine::Incumbent(_) => self.feed_incumbent(incumbent::Input::SupervisorGone),
         }
@@ -359,12 +366,17 @@ impl Core {
             Machine::Successor(_) => self.feed_successor(successor::Input::IncumbentDied),
             Machine::Incumbent(_) => self.feed_incumbent(incumbent::Input::SuccessorDied),
         }
+        if self.timers.is_armed(Timer::SupervisorGone) {
+            self.timers.disarm(Timer::SupervisorGone);
+            self.feed_successor(successor::Input::SupervisorGone);
+        }
     }
 
     fn on_timer(&mut self, timer: Timer) {
         match (timer, &self.machine) {
             (Timer::Successor(timer), Machine::Successor(_)) => self.feed_successor(successor::Input::Timer(timer)),
             (Timer::Incumbent(timer), Machine::Incumbent(_)) => self.feed_incumbent(incumbent::Input::Timer(timer)),
+            (Timer::SupervisorGone, _) => self.feed_successor(successor::Input::SupervisorGone),
             (Timer::Control, _) => self.tend_control(),
             (Timer::Accept, _) => self.watch_control(),
             _ => {} // of the machine that this process had before
@@ -416,13 +428,6 @@ impl Core {
                 session.send_if_read(message)
             }
             Message::Heartbeat(_) => session.send_if_read(message),
-            Message::AdoptAck(ack) if ack.with_handoff => match &self.link {
-                Some(link) => {
-                    let fds = [link.page.as_fd(), link.peer.as_fd()];
-                    crash::around(role, format_args!("send AdoptAck"), || session.send(message, &fds))
-                }
-                None => return,
-            },
             _ => crash::around(role, format_args!("send {}", message.name()), || session.send(message, &[])),
         };
         // A peer that is gone shows as the end of the session, when its last messages are read.

@@ -147,8 +147,6 @@ pub struct AdoptAck {
     pub phase: u8,
     /// The handoff that is open, or else the newest that the daemon knows of, or [`HandoffId::COLD`].
     pub id: HandoffId,
-    /// Whether the decision page and the pidfd of N come with this message.
-    pub with_handoff: bool,
     /// How many listeners come after it, in messages of their own.
     pub listeners: u16,
 }
@@ -428,7 +426,6 @@ impl Message {
                 vec![Page, PeerPidfd, Transfer]
             }
             Self::Gate(_) => vec![Gate],
-            Self::AdoptAck(ack) if ack.with_handoff => vec![Page, PeerPidfd],
             Self::AdoptListeners(m) => vec![Listener; m.names.len()],
             _ => Vec::new(),
         }

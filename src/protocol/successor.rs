@@ -214,7 +214,7 @@ impl Successor {
                 self.on_loss("the supervisor is gone", &mut out);
             }
             Input::Adopted(ack) => {
-                let ack = AdoptAck { generation: self.generation, phase: 1, id: self.id(), with_handoff: false, ..ack };
+                let ack = AdoptAck { generation: self.generation, phase: 1, id: self.id(), ..ack };
                 out.push(Action::Send(Message::AdoptAck(ack)));
             }
             Input::IncumbentDied => {

@@ -79,6 +79,9 @@ impl Times {
 pub struct Upgrade {
     /// The program to execute, with the arguments of before; none: the same again, its path resolved anew.
     pub binary: Option<PathBuf>,
+    /// If the incumbent dies before it has sealed, the successor recovers the data; else the incumbent's program is started
+    /// again.
+    pub promote: bool,
     /// Where they differ from the service's own.
     pub times: Times,
 }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::settings::Upgrade;
 use super::unit::{Event, IDLE, RETIRING, Service, State};
 use crate::limits::START_PROBE;
-use crate::supervisor::{HandoffOutcome, Verdict};
+use crate::supervisor::{HandoffOutcome, OnIncumbentDeath, Verdict};
 use crate::sys::clock::monotonic_ns;
 
 const NEVER_SAID_HELLO: &str =
@@ -52,7 +52,11 @@ impl Service {
             State::New | State::Starting => return Err(self.refused(STILL_STARTING.to_owned())),
             State::Stopping(_) => return Err(self.refused("busy: the service is stopping".to_owned())),
             State::Ended(_) => return Err(self.refused("the service has ended".to_owned())),
-            State::Running => self.supervisor.start(&self.spec(binary, upgrade.times)),
+            State::Running => {
+                let spec = self.spec(binary, upgrade.times);
+                let trusted = if upgrade.promote { OnIncumbentDeath::Promote } else { OnIncumbentDeath::StartCold };
+                self.supervisor.start(&spec.on_incumbent_death(trusted))
+            }
             State::Waiting(_) => self.start_cold(binary, upgrade.times),
         };
         begun.map_err(|error| self.refused(error.to_string()))?;

@@ -263,9 +263,7 @@ impl Engine {
 
     fn on_message(&mut self, peer: Peer, message: Message, fds: Vec<OwnedFd>, sender: Option<Credentials>) {
         let taken = match &message {
-            Message::AdoptAck(ack) if peer == Peer::Incumbent && self.machine.seeks() => {
-                self.take_over(ack, fds, sender)
-            }
+            Message::AdoptAck(ack) if peer == Peer::Incumbent && self.machine.seeks() => self.take_over(ack, sender),
             Message::AdoptListeners(m) if peer == Peer::Incumbent => self.gather(&m.names, fds),
             _ => Ok(()),
         };
@@ -339,6 +337,9 @@ impl Engine {
         self.remove_output(&mut process);
         let Was::Peer(peer) = was else { return };
         self.feed(Input::Died(peer, text.clone()));
+        if peer == Peer::Incumbent && self.machine.phase() == Phase::Idle && self.processes.incumbent.is_none() {
+            self.search_again();
+        }
         // A start that failed is an outcome; how the process ended is told beside it.
         if peer == Peer::Incumbent && self.machine.phase() == Phase::Idle && self.processes.incumbent.is_none() {
             let (pid, generation) = (process.pid, process.generation);

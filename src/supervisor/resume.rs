@@ -21,14 +21,12 @@ use crate::sys::control::remove_temporaries;
 use crate::sys::lock::{LockPaths, holders, read_record};
 use crate::sys::page::DecisionPage;
 use crate::sys::pidfd::Pidfd;
-use crate::sys::proc;
 use crate::sys::seqpacket::{Credentials, Seqpacket};
 use crate::sys::session::end_some_members;
-use nix::fcntl::OFlag;
 use std::fs::{self, Metadata, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,6 +38,8 @@ pub(super) struct Adoption {
     failures: u32,
     /// Why the last one did.
     pub(super) trouble: String,
+    /// It was found in the midst of a handoff that no journal tells of.
+    may_leave: bool,
     /// How the daemon was found.
     pub(super) found: Found,
     /// The listeners of the daemon, until they are all there; None if nobody wants them.
@@ -117,45 +117,33 @@ impl Engine {
     }
 
     /// An incumbent that is being adopted has answered. What comes with it is for the driver.
-    pub(super) fn take_over(
-        &mut self,
-        ack: &AdoptAck,
-        fds: Vec<OwnedFd>,
-        sender: Option<Credentials>,
-    ) -> std::result::Result<(), String> {
+    pub(super) fn take_over(&mut self, ack: &AdoptAck, sender: Option<Credentials>) -> std::result::Result<(), String> {
         let Some(process) = &mut self.processes.incumbent else { return Ok(()) };
         // It said this after its pidfd was opened, so that is its own.
-        let Some(sender) = sender.filter(|sender| sender.pid == process.pid) else {
+        if sender.is_none_or(|sender| sender.pid != process.pid) {
             return Err(format!("AdoptAck came from another process than {}", process.pid));
-        };
+        }
         if process.generation == 0 {
             process.generation = ack.generation;
         }
         if let Some(gathered) = &mut self.adoption.gathered {
             *gathered = Gathered { count: Some(usize::from(ack.listeners)), listeners: Vec::new() };
         }
-        if !ack.with_handoff || self.rendezvous.is_some() {
-            return Ok(());
-        }
-        // No journal has told of this handoff.
-        let fds = <[OwnedFd; 2]>::try_from(fds);
-        let [page, pidfd] = fds.map_err(|_| "its descriptors did not fit: RLIMIT_NOFILE is reached".to_owned())?;
-        let page = DecisionPage::map(page).map_err(|error| error.to_string())?;
-        let pidfd = Pidfd::from_fd(pidfd).map_err(|error| error.to_string())?;
-        if page.id() != ack.id.0 {
-            return Err(format!("its page is of handoff {}, not {}", page.id(), ack.id));
-        }
-        let pid = pidfd.pid().unwrap_or(0);
-        // Nobody gets a process killed here that he could not kill himself.
-        if proc::users(pid).is_some_and(|users| sender.uid != 0 && users != [sender.uid; 3]) {
-            return Err(format!("its successor, process {pid}, runs as another user"));
-        }
-        let (incumbent, spec) = (process.pidfd.try_clone().ok(), process.spec.clone());
-        self.rendezvous = Some(Rendezvous::found(page, None, incumbent));
-        self.admit_successor(pid, pidfd, spec, ack.generation + 1);
-        let spec = self.serving_spec.clone().unwrap_or_else(|| Arc::new(SpawnSpec::new(["?"])));
-        self.attempt = Some(Attempt::new(ack.id.0, spec, monotonic_ns()));
+        // No journal tells of its handoff, which it ends alone: by serving again, or by leaving the service to another.
+        self.adoption.may_leave = ack.phase != AdoptAck::SERVING && self.rendezvous.is_none();
         Ok(())
+    }
+
+    /// An incumbent that was adopted in the midst of a handoff has died: its successor serves, if it committed.
+    pub(super) fn search_again(&mut self) {
+        let (true, Some(spec)) = (std::mem::take(&mut self.adoption.may_leave), self.serving_spec.clone()) else {
+            return;
+        };
+        let Some((pid, pidfd)) = self.search(&spec) else { return };
+        match self.admit_incumbent(pid, pidfd, spec, 0) {
+            Ok(()) => self.feed(Input::Resume(Past { generation: 0, incumbent_lives: true, handoff: None })),
+            Err(error) => trace::trouble(&self.service, Some(pid), &error.to_string()),
+        }
     }
 
     /// Listeners of an incumbent that is being adopted.
@@ -178,7 +166,12 @@ impl Engine {
         }
         self.service = self.name_for(spec);
         let entry = self.last_entry();
-        let page = entry.handoff.as_ref().and_then(|open| self.find_page(open));
+        let page = entry.handoff.as_ref().and_then(|open| {
+            map_page(open).unwrap_or_else(|error| {
+                trace::trouble(&self.service, None, &format!("{}: {error}; going on without it", open.page.display()));
+                None
+            })
+        });
         let named = entry.handoff.as_ref().map(|open| open.successor);
         let successor = named.and_then(Identity::open);
         let incumbent = entry.incumbent.and_then(Identity::open);
@@ -263,20 +256,6 @@ impl Engine {
             None
         })
         .unwrap_or_default()
-    }
-
-    /// None if the page is gone, or another file is in its place: whoever still has it decides alone.
-    fn find_page(&self, open: &OpenHandoff) -> Option<DecisionPage> {
-        match map_page(&open.page) {
-            Ok(page) => Some(page).filter(|page| page.id() == open.id),
-            Err(error) => {
-                if error.kind() != io::ErrorKind::NotFound {
-                    let text = format!("{}: {error}; going on without it", open.page.display());
-                    trace::trouble(&self.service, None, &text);
-                }
-                None
-            }
-        }
     }
 
     fn admit_incumbent(&mut self, pid: i32, pidfd: Pidfd, spec: Arc<SpawnSpec>, generation: u64) -> Result<()> {
@@ -402,9 +381,15 @@ impl Engine {
     }
 }
 
-fn map_page(path: &Path) -> io::Result<DecisionPage> {
-    let file = OpenOptions::new().read(true).write(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
-    DecisionPage::map(file.into())
+/// None if the page is gone, or no page any more: whoever still has it mapped decides alone.
+fn map_page(open: &OpenHandoff) -> io::Result<Option<DecisionPage>> {
+    let file = match OpenOptions::new().read(true).write(true).open(&open.page) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let page = DecisionPage::map(file.into())?;
+    Ok(Some(page).filter(|page| page.id() == open.id))
 }
 
 /// Who listens at the control path. That it is the process of its number shows when it answers, see `take_over`.

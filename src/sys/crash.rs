@@ -61,16 +61,17 @@ mod with_feature {
             return;
         }
         let own = Pid::this();
+        replace(&fired, &own.to_string());
+        // Last: from then on another process may have the next order.
         if !rest.is_empty() {
             replace(&armed, rest);
         }
-        replace(&fired, &own.to_string());
         kill(own, signal).expect("a process can signal itself");
     }
 
     /// Nobody sees half of it.
     fn replace(path: &Path, text: &str) {
-        let temporary = path.with_extension("new");
+        let temporary = path.with_extension(format!("new.{}", Pid::this()));
         fs::write(&temporary, text).expect("the directory can be written");
         fs::rename(&temporary, path).expect("the directory can be written");
     }

@@ -19,14 +19,6 @@ fn numbers(dir: PathBuf) -> impl Iterator<Item = i32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-/// The real, the effective and the saved user of a process (`Uid`, proc_pid_status(5)).
-pub fn users(pid: i32) -> Option<[u32; 3]> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let mut numbers = status.lines().find_map(|line| line.strip_prefix("Uid:"))?.split_ascii_whitespace();
-    let mut next = || numbers.next()?.parse().ok();
-    Some([next()?, next()?, next()?])
-}
-
 /// The command line of a process, its arguments joined by spaces, cut to a length for a
 /// message; empty if it is gone. A kernel thread or zombie gives its name in brackets.
 pub fn command(pid: i32) -> String {
@@ -55,7 +47,5 @@ mod tests {
         assert!(descriptors(cat.pid()).any(|fd| fd == 0));
         assert_eq!(command(cat.pid()), "cat");
         assert_eq!(command(i32::MAX), "");
-        assert_eq!(users(cat.pid()), Some([nix::unistd::geteuid().as_raw(); 3]));
-        assert_eq!(users(i32::MAX), None);
     }
 }

@@ -4,7 +4,6 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod adopted;
 mod deaf;
 mod lies;
 mod mid_handoff;

@@ -17,7 +17,7 @@ use std::path::Path;
 const NOBODY: libc::c_long = 65534;
 
 /// This needs root; without, it is said aloud, and an error where everything must be tested.
-pub fn can_be_another() -> bool {
+fn can_be_another() -> bool {
     if !geteuid().is_root() {
         assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "not root, and CI=true");
         eprintln!("SKIPPED: only root can become another user");
@@ -26,7 +26,7 @@ pub fn can_be_another() -> bool {
 }
 
 /// Runs this as another user: in a thread, since the kernel has a user for each.
-pub fn as_nobody<T: Send>(f: impl FnOnce() -> T + Send) -> T {
+fn as_nobody<T: Send>(f: impl FnOnce() -> T + Send) -> T {
     let run = || {
         // SAFETY: the system call takes three numbers; without the library's wrapper it changes this thread only.
         let changed = unsafe { libc::syscall(libc::SYS_setresuid, NOBODY, NOBODY, NOBODY) };
@@ -36,7 +36,7 @@ pub fn as_nobody<T: Send>(f: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| scope.spawn(run).join().unwrap())
 }
 
-pub fn set_mode(path: &Path, mode: u32) {
+fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 

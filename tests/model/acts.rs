@@ -95,6 +95,7 @@ impl World {
                 self.pages[usize::from(page)].retired = true;
             }
             Action::Release => {
+                self.control = Some(i); // bound again, if it was not its own
                 let daemon = self.daemon(i);
                 (daemon.page, daemon.peer, daemon.peer_death_told, daemon.transfer) = (None, None, false, false);
             }
@@ -189,6 +190,7 @@ impl World {
                 self.settle(i);
             }
             Some(Task::Publish) => {
+                self.control = Some(i);
                 let daemon = self.daemon(i);
                 (daemon.serves, daemon.work) = (true, Some(Work::Serve));
             }

@@ -33,6 +33,18 @@ pub enum Mutant {
     UnlockBeforeSeal,
     /// "Rolled back" is said when the word is won.
     EarlyRollback,
+    /// A message of another handoff than the one under way ends the session.
+    OtherIdEndsSession,
+    /// A daemon that is adopted goes on with what was unread in the session before.
+    KeepUnread,
+    /// A daemon that is adopted neither fences the open handoff nor tells of it.
+    SilentAdoption,
+    /// S' does not ask the word of the handoff that was open: it kills N and lets O resume.
+    PastUnasked,
+    /// S' asks the word, but takes a handoff that has committed for one that was rolled back.
+    PastRolledBack,
+    /// A cold start takes the lock without the gate.
+    ColdWithoutGate,
 }
 
 /// The bounds.
@@ -49,6 +61,10 @@ pub struct Config {
     pub freeze_service_only: bool,
     /// Sessions that break with both sides alive.
     pub cuts: u8,
+    /// How often S is started again after it was killed; or never.
+    pub restarts: u8,
+    /// The journal may be lost before S is started again.
+    pub wipes: bool,
     /// Writes that a client sees acknowledged.
     pub writes: u8,
     /// A stranger tries to take the data.
@@ -72,6 +88,8 @@ pub const BASE: Config = Config {
     freezes: 0,
     freeze_service_only: false,
     cuts: 0,
+    restarts: 0,
+    wipes: false,
     writes: 0,
     stranger: false,
     no_deadline_check: false,

@@ -1,12 +1,12 @@
 //! The drivers and applications of O and N.
 
 use crate::acts::{is_local_n, is_local_o};
+use crate::adopt::Asking;
 use crate::config::Mutant;
-use crate::events::Event;
 use crate::fingerprint::Fingerprint;
 use crate::world::{Pid, World};
 use handoff::protocol::incumbent::{self, Hook, Incumbent};
-use handoff::protocol::message::{Hello, Message, Readiness, Side, VERSION_MAX, VERSION_MIN, capability};
+use handoff::protocol::message::{Hello, Message, Side, VERSION_MAX, VERSION_MIN, capability};
 use handoff::protocol::successor::{self, Successor};
 use handoff::protocol::{Decide, Decision, HandoffId};
 use std::collections::VecDeque;
@@ -83,6 +83,8 @@ pub struct Daemon {
     pub work: Option<Work>,
     /// The page and the other daemon, on their way with a message.
     pub coming: Option<(u8, Pid)>,
+    /// Who has connected to the control path: the oldest first.
+    pub asking: VecDeque<Asking>,
     pub page: Option<u8>,
     pub peer: Option<Pid>,
     /// Accepts connections.
@@ -126,6 +128,7 @@ impl Daemon {
             task: None,
             work: Some(if successor { Work::Warm } else { Work::Cold }),
             coming: None,
+            asking: VecDeque::new(),
             page: None,
             peer: None,
             serves: false,
@@ -152,12 +155,13 @@ impl Daemon {
         !self.alive && self.gone_told && self.death_told && self.outbox.is_empty()
     }
 
-    pub fn coming_peer(&self) -> Option<Pid> {
-        self.coming.map(|(_, peer)| peer)
+    /// Whether it has this daemon's pidfd, or will get or give it.
+    pub fn knows(&self, i: Pid) -> bool {
+        self.peer == Some(i) || self.coming.is_some_and(|(_, peer)| peer == i)
     }
 
-    pub fn coming_page(&self) -> Option<u8> {
-        self.coming.map(|(page, _)| page)
+    pub fn has_page(&self, page: u8) -> bool {
+        self.page == Some(page) || self.coming.is_some_and(|(of, _)| of == page)
     }
 
     pub fn runs(&self) -> bool {
@@ -206,6 +210,7 @@ impl Daemon {
         to.write_u32(u32::from(timers) << 16 | u32::from(flags));
         (&self.inbox, &self.outbox, &self.todo, &self.answers, &self.task, &self.work).hash(to);
         (self.coming, self.page, self.peer, self.view).hash(to);
+        self.asking.hash(to);
     }
 
     /// Nothing is left but what it has sent.
@@ -213,7 +218,8 @@ impl Daemon {
         let mut dead = Self::new(false);
         (dead.alive, dead.connected, dead.work) = (false, false, None);
         dead.outbox = std::mem::take(&mut self.outbox);
-        (dead.gone_told, dead.death_told) = (self.gone_told, self.death_told);
+        // A session that was not adopted yet ends, too.
+        (dead.gone_told, dead.death_told) = (self.gone_told && !self.is_asked(), self.death_told);
         *self = dead;
     }
 
@@ -222,7 +228,7 @@ impl Daemon {
         (self.gone_told, self.death_told, self.is_leaving) = (false, false, false);
     }
 
-    fn hello(&self, pid: Pid) -> Hello {
+    pub fn hello(&self, pid: Pid) -> Hello {
         Hello {
             side: if self.is_incumbent() { Side::Incumbent } else { Side::Successor },
             pid: u32::from(pid),
@@ -286,7 +292,7 @@ impl World {
     pub fn spawn(&mut self, successor: bool) -> Pid {
         let used = |i: &Pid| {
             let service = [self.service.incumbent, self.service.successor].contains(&Some(*i));
-            let peer = |other: &Arc<Daemon>| other.peer == Some(*i) || other.coming_peer() == Some(*i);
+            let peer = |other: &Arc<Daemon>| other.knows(*i);
             service || !self.see(*i).is_gone() || self.daemons.iter().any(peer)
         };
         let i = self.pids().find(|i| !used(i)).unwrap_or(self.daemons.len() as Pid);
@@ -407,7 +413,7 @@ impl World {
         let Some(message) = daemon.inbox.pop_front() else { return };
         let rendezvous = match &message {
             Message::HelloAck(ack) => ack.terms.is_some(),
-            Message::PrepareHandoff(_) => true,
+            Message::PrepareHandoff(_) => daemon.is_incumbent(),
             _ => false,
         };
         if rendezvous {
@@ -442,53 +448,6 @@ impl World {
         match timer {
             Timer::Incumbent(timer) => self.incumbent_takes(i, incumbent::Input::Timer(timer)),
             Timer::Successor(timer) => self.successor_takes(i, successor::Input::Timer(timer)),
-        }
-    }
-
-    pub fn work_done(&mut self, i: Pid, event: Event) {
-        let disk = self.disk;
-        let Some(work) = self.daemon(i).work.take() else { return };
-        let bad = matches!(event, Event::DoneBadly(_));
-        match work {
-            Work::Cancelled(Some(hook)) => self.daemon(i).run_hook(hook),
-            Work::Cancelled(None) => {}
-            Work::Hook(_) if bad => self.incumbent_takes(i, incumbent::Input::HookFailed("full".into())),
-            Work::Hook(Hook::Drain) => {
-                let input = incumbent::Input::Drained { connections_open: 0, accept_stopped_ns: 0 };
-                self.incumbent_takes(i, input);
-            }
-            Work::Hook(Hook::Seal) => {
-                let daemon = self.daemon(i);
-                daemon.has_data = false;
-                let sealed = incumbent::Input::Sealed(vec![u64::from(daemon.view)]);
-                self.incumbent_takes(i, sealed);
-            }
-            Work::Hook(Hook::Resume) => {
-                let daemon = self.daemon(i);
-                (daemon.has_data, daemon.serves, daemon.view) = (true, true, disk);
-                self.incumbent_takes(i, incumbent::Input::Resumed);
-            }
-            Work::Cold => {
-                self.take_lock(i);
-                let daemon = self.daemon(i);
-                (daemon.has_data, daemon.serves, daemon.view) = (true, true, disk);
-                let served = incumbent::Input::Served { now_ns: 0, control: Ok(()) };
-                self.incumbent_takes(i, served);
-            }
-            Work::Warm => self.successor_takes(i, successor::Input::Warmed),
-            Work::Open => {
-                let view = disk - u8::from(matches!(event, Event::DoneOld(_)));
-                let daemon = self.daemon(i);
-                (daemon.has_data, daemon.view, daemon.unable) = (true, view, bad || view < disk);
-                let readiness = Readiness { unhealthy: bad, revisions: vec![u64::from(view)], ..Readiness::default() };
-                self.successor_takes(i, successor::Input::Opened(readiness));
-            }
-            Work::Serve => {
-                let page = self.see(i).page.expect("a page");
-                self.pages[usize::from(page)].serving = true;
-                let input = successor::Input::Served { committed_ns: 0, control: Ok(()) };
-                self.successor_takes(i, input);
-            }
         }
     }
 }

@@ -30,6 +30,16 @@ pub enum Event {
     Cancel,
     /// S kills a retired O that does not exit.
     Evict(Pid),
+    /// S is started again, and goes on where the last one stopped.
+    Restart,
+    /// The same, but its journal is lost.
+    RestartBlank,
+    /// S connects to the control path, where this daemon listens.
+    Connect(Pid),
+    /// A daemon reads Adopt.
+    Admit(Pid),
+    /// A cold start gives up: the gate is held.
+    GiveUp(Pid),
     /// A daemon carries out an action.
     Act(Pid),
     /// A daemon reads a message of S.
@@ -78,6 +88,8 @@ impl Event {
                 | Self::Grab
                 | Self::Write(_)
                 | Self::Cancel
+                | Self::Restart
+                | Self::RestartBlank
                 | Self::Stop(_)
         )
     }
@@ -150,6 +162,7 @@ impl World {
         if heard {
             all.extend(service.timers.iter().filter(|timer| self.may_fire(**timer)).map(|timer| Event::Fire(*timer)));
         }
+        self.adoption_events(all);
         self.request_events(heard, all);
     }
 
@@ -202,6 +215,9 @@ impl World {
         if daemon.transfer {
             all.push(Event::ReadTransfer(i));
         }
+        if daemon.asking.front().is_some_and(|asking| asking.adopt) {
+            all.push(Event::Admit(i)); // whatever is unread
+        }
         if !daemon.inbox.is_empty() {
             return all.push(Event::Read(i)); // before the end of the session, a death and any timer
         }
@@ -252,6 +268,12 @@ impl World {
         if service.alive && self.crashes > 0 {
             all.push(Event::CrashService);
         }
+        if !service.alive && self.restarts > 0 {
+            all.push(Event::Restart);
+            if self.config.wipes {
+                all.push(Event::RestartBlank);
+            }
+        }
         if service.runs() && self.freezes > 0 {
             all.push(Event::FreezeService);
         }
@@ -266,7 +288,7 @@ impl World {
             if self.freezes > 0 && !self.config.freeze_service_only && !daemon.frozen {
                 all.push(Event::Freeze(i));
             }
-            if self.cuts > 0 && daemon.connected && service.alive {
+            if self.cuts > 0 && (daemon.connected || daemon.is_asked()) && service.alive {
                 all.push(Event::Cut(i));
             }
             if self.disk < self.config.writes && daemon.serves && daemon.has_data && daemon.runs() {

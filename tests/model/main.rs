@@ -1,6 +1,7 @@
 //! The machines of `handoff::protocol` themselves, in a model that explores every order of their steps with every fault.
 
 mod acts;
+mod adopt;
 mod config;
 mod daemon;
 mod events;
@@ -9,6 +10,7 @@ mod fingerprint;
 mod mutants;
 mod rules;
 mod service;
+mod work;
 mod world;
 
 use config::{BASE, Config};
@@ -38,6 +40,11 @@ fn one_handoff() {
 #[test]
 fn one_crash() {
     holds(&Config { name: "R1n one crash", crashes: 1, ..BASE });
+}
+
+#[test]
+fn one_crash_and_a_restart() {
+    holds(&Config { name: "S1 one crash, restarts", crashes: 1, restarts: 1, ..BASE });
 }
 
 /// The bounds of the whole check.
@@ -76,6 +83,35 @@ const WHOLE: &[Config] = &[
     Config { name: "R12 two crashes, one stops for ever", crashes: 2, freezes: 1, ..BASE },
     Config { name: "R14 two handoffs, one crash, one write", handoffs: 2, crashes: 1, writes: 1, ..BASE },
     Config { name: "R17 two handoffs, one crash, one cut", handoffs: 2, crashes: 1, cuts: 1, ..BASE },
+    Config { name: "C1 a cut session", cuts: 1, ..BASE },
+    Config { name: "C2 a cut session, one crash", cuts: 1, crashes: 1, ..BASE },
+    // From here on S may be started again as often as it dies, or not.
+    Config { name: "S1 one crash, restarts", crashes: 1, restarts: 1, ..BASE },
+    Config { name: "S2 two crashes, restarts", crashes: 2, restarts: 2, ..BASE },
+    Config { name: "S3 three crashes, restarts", crashes: 3, restarts: 3, ..BASE },
+    Config { name: "S5 one crash, one stops for ever, a restart", crashes: 1, freezes: 1, restarts: 1, ..BASE },
+    Config { name: "S7 two handoffs, one crash, a restart", handoffs: 2, crashes: 1, restarts: 1, ..BASE },
+    Config { name: "S8 two handoffs, two crashes, restarts", handoffs: 2, crashes: 2, restarts: 2, ..BASE },
+    Config { name: "S9 a stranger, one crash, a restart", stranger: true, crashes: 1, restarts: 1, ..BASE },
+    Config { name: "S15 one crash, two cut sessions, a restart", crashes: 1, cuts: 2, restarts: 1, ..BASE },
+    Config {
+        name: "S16 two crashes, one cut, two writes, restarts",
+        crashes: 2,
+        cuts: 1,
+        writes: 2,
+        restarts: 2,
+        ..BASE
+    },
+    Config { name: "J1 one crash, the journal lost", crashes: 1, restarts: 1, wipes: true, ..BASE },
+    Config { name: "J2 two crashes, the journal lost", crashes: 2, restarts: 2, wipes: true, ..BASE },
+    Config {
+        name: "J7 two handoffs, one crash, the journal lost",
+        handoffs: 2,
+        crashes: 1,
+        restarts: 1,
+        wipes: true,
+        ..BASE
+    },
 ];
 
 /// `cargo test --release --test model -- --ignored --nocapture whole`

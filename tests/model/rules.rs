@@ -143,7 +143,7 @@ impl World {
         let servers = self.pids().filter(|i| self.see(*i).serves && self.see(*i).runs()).count();
         let service = self.service.runs();
         let idle = self.service.machine.phase() == Phase::Idle;
-        if servers == 1 && (!service || idle && self.service.report.is_some()) {
+        if servers == 1 && (!service || idle && self.service.report.is_some() && self.is_supervised()) {
             return Ok(false);
         }
         // Nobody may kill one that is stopped and has the data or has won it, or an incumbent that S waits for.
@@ -159,6 +159,17 @@ impl World {
             return Ok(true);
         }
         Err(format!("in the end {servers} serve, and S is {}", self.service.machine.phase().name()))
+    }
+
+    /// Whether S has a session with the one that serves, and knows that it does. One that lost its session before S had read
+    /// its Hello is taken for a daemon that does not link the library.
+    fn is_supervised(&self) -> bool {
+        let (service, machine) = (&self.service, &self.service.machine);
+        if service.never_greeted {
+            return true;
+        }
+        let linked = machine.incumbent_is_linked() && machine.incumbent_serves();
+        linked && service.incumbent.is_some_and(|i| self.see(i).serves && self.see(i).connected)
     }
 
     pub fn describe(&self, event: Event) -> String {

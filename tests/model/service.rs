@@ -1,5 +1,6 @@
 //! The driver of S.
 
+use crate::adopt::Journal;
 use crate::config::Mutant;
 use crate::events::Event;
 use crate::fingerprint::Fingerprint;
@@ -19,14 +20,23 @@ pub struct Service {
     pub alive: bool,
     pub frozen: bool,
     pub timers: Vec<Timer>,
-    pub todo: VecDeque<Action>,
+    pub todo: VecDeque<Step>,
     pub answers: VecDeque<Input>,
     pub incumbent: Option<Pid>,
     pub successor: Option<Pid>,
     pub page: Option<u8>,
     /// The page of the newest handoff.
     pub last_page: Option<u8>,
+    /// The journal says that a handoff is open.
     pub journal: bool,
+    /// It wants a session with its incumbent, and tries.
+    pub adopting: bool,
+    /// It takes over what another one has left.
+    pub resuming: bool,
+    /// Its incumbent was adopted in the midst of a handoff that it knows nothing of.
+    pub may_leave: bool,
+    /// The session of its cold start ended before Hello.
+    pub never_greeted: bool,
     pub evictions: u8,
     /// What it has heard and said in the handoff that is under way.
     pub heard_resumed: bool,
@@ -59,6 +69,10 @@ impl Service {
             page: None,
             last_page: None,
             journal: false,
+            adopting: false,
+            resuming: false,
+            may_leave: false,
+            never_greeted: false,
             evictions: 0,
             heard_resumed: false,
             heard_serving: false,
@@ -88,6 +102,10 @@ impl Service {
             self.alive,
             self.frozen,
             self.journal,
+            self.adopting,
+            self.resuming,
+            self.may_leave,
+            self.never_greeted,
             self.heard_resumed,
             self.heard_serving,
             self.heard_reject,
@@ -117,13 +135,28 @@ fn bit(timer: Timer) -> u32 {
     }
 }
 
-/// Whether nobody but S itself can tell when it does this. (The journal will not be among these once S restarts.)
+/// Whether nobody but S itself can tell when it does this.
 fn is_local(action: &Action) -> bool {
     use Action as A;
     matches!(
         action,
-        A::Arm(_) | A::Disarm(_) | A::OpenJournal | A::CloseJournal | A::Promote | A::Release | A::Report(..)
+        A::Arm(_)
+            | A::Disarm(_)
+            | A::OpenJournal
+            | A::CloseJournal
+            | A::Adopt
+            | A::Promote
+            | A::Release
+            | A::Report(..)
     )
+}
+
+/// Something that S has still to do.
+#[derive(Clone, Debug, Hash)]
+pub enum Step {
+    Act(Action),
+    /// Write down what holds now.
+    Journal,
 }
 
 impl World {
@@ -134,8 +167,8 @@ impl World {
     pub fn service_event(&mut self, event: Event) {
         match event {
             Event::Supervise => {
-                if let Some(action) = self.serve().todo.pop_front() {
-                    self.service_acts(action);
+                if let Some(step) = self.serve().todo.pop_front() {
+                    self.take_step(step);
                     self.settle_service();
                 }
             }
@@ -153,6 +186,7 @@ impl World {
                 self.daemon(i).death_told = true;
                 let peer = self.peer_of(i);
                 self.supervise(Input::Died(peer, "dead".into()));
+                self.search_again(i);
             }
             Event::Retired => self.supervise(Input::Retired),
             Event::PageServing => {
@@ -163,6 +197,10 @@ impl World {
                 self.serve().timers.retain(|armed| *armed != timer);
                 self.supervise(Input::Timer(timer));
             }
+            Event::Restart => self.restart(self.journal),
+            Event::RestartBlank => self.restart(Journal::default()),
+            Event::Connect(i) => self.connect(i),
+            Event::GiveUp(i) => self.give_up(i),
             Event::StartCold => self.supervise(Input::StartCold),
             Event::Cancel => {
                 self.requests -= 1;
@@ -184,17 +222,20 @@ impl World {
     pub fn supervise(&mut self, input: Input) {
         let late = self.service.machine.dropped();
         let said = matches!(input, Input::Message(..));
+        let other =
+            matches!((&input, self.service.machine.handoff()), (Input::Message(_, m), Some(id)) if m.id() != id);
         let input = self.mutate_service(input);
         let service = self.serve();
         let actions = service.machine.step(input);
-        service.todo.extend(actions);
+        service.todo.extend(actions.into_iter().map(Step::Act));
         let dropped = service.machine.dropped() > late;
-        if self.config.is(Mutant::LateEndsSession) && said && dropped {
+        let strict = self.config.is(Mutant::LateEndsSession) && said;
+        if dropped && (strict || self.config.is(Mutant::OtherIdEndsSession) && other) {
             self.fail("a session between honest processes is ended");
         }
         if self.config.is(Mutant::NoRetireRule) && self.service.machine.phase() == Phase::Retiring {
             let actions = self.serve().machine.step(Input::Retired);
-            self.serve().todo.extend(actions);
+            self.serve().todo.extend(actions.into_iter().map(Step::Act));
         }
         self.settle_service();
     }
@@ -210,24 +251,41 @@ impl World {
     }
 
     fn settle_service(&mut self) {
-        while let Some(action) = self.serve().todo.pop_front() {
-            let dead_end = matches!(&action, Action::Send(peer, _) if !self.is_connected(*peer));
-            if !is_local(&action) && !dead_end {
-                return self.serve().todo.push_front(action);
+        while let Some(step) = self.serve().todo.pop_front() {
+            let alone = match &step {
+                Step::Act(Action::Send(peer, _)) => !self.is_connected(*peer),
+                Step::Act(action) => is_local(action),
+                Step::Journal => self.restarts == 0, // nobody will read it
+            };
+            if !alone {
+                return self.serve().todo.push_front(step);
             }
-            self.service_acts(action);
+            self.take_step(step);
         }
-        if let Some(answer) = self.serve().answers.pop_front() {
-            self.supervise(answer);
+        let service = self.serve();
+        service.adopting &= service.machine.seeks(); // what is over is not tried again
+        match service.answers.pop_front() {
+            Some(answer) => self.supervise(answer),
+            None => self.end_resume(),
+        }
+    }
+
+    fn take_step(&mut self, step: Step) {
+        match step {
+            Step::Act(action) => self.service_acts(action),
+            Step::Journal => self.write_journal(),
         }
     }
 
     fn is_connected(&self, peer: Peer) -> bool {
-        self.peer(peer).is_some_and(|i| self.see(i).connected)
+        self.peer(peer).is_some_and(|i| self.see(i).connected || self.see(i).is_asked())
     }
 
     fn hear(&mut self, i: Pid) {
         let Some(message) = self.daemon(i).outbox.pop_front() else { return };
+        if let Message::AdoptAck(ack) = &message {
+            self.note_adoption(ack);
+        }
         let (peer, id) = (self.peer_of(i), self.service.machine.handoff());
         let service = self.serve();
         match &message {
@@ -239,6 +297,7 @@ impl World {
         let pid = u32::from(i);
         let input = match message {
             Message::Hello(hello) => {
+                self.serve().never_greeted &= peer == Peer::Successor;
                 Input::Hello(peer, hello, Sender { pid, uid: 0, spawned_pid: pid, time_namespace: 0 })
             }
             other => Input::Message(peer, other),
@@ -248,12 +307,17 @@ impl World {
 
     fn service_acts(&mut self, action: Action) {
         match action {
+            Action::SpawnCold if self.service.resuming => {
+                let failed = Input::ColdSpawnFailed("none of its processes is left".into());
+                self.serve().answers.push_back(failed);
+            }
             Action::SpawnCold => {
                 let i = self.spawn(false);
                 let service = self.serve();
                 (service.incumbent, service.successor) = (Some(i), None);
+                service.never_greeted = true;
+                service.todo.push_front(Step::Journal);
             }
-            Action::Adopt => {}
             Action::SpawnSuccessor => {
                 let free = self.pages.iter().position(|page| page.unused).unwrap_or(self.pages.len());
                 if free == self.pages.len() {
@@ -265,11 +329,13 @@ impl World {
                 let i = self.spawn(true);
                 let service = self.serve();
                 (service.page, service.last_page, service.successor) = (Some(page), Some(page), Some(i));
+                service.todo.push_front(Step::Journal);
                 service.answers.push_back(Input::Spawned);
             }
             Action::Send(peer, message) => self.say(peer, message),
-            Action::OpenJournal => self.serve().journal = true,
-            Action::CloseJournal => self.serve().journal = false,
+            // Written when N was spawned; closed by `Release`, with what holds then.
+            Action::OpenJournal | Action::CloseJournal => {}
+            Action::Adopt => self.serve().adopting = true,
             Action::Arm(timer) => {
                 let service = self.serve();
                 if !service.timers.contains(&timer) {
@@ -280,9 +346,11 @@ impl World {
             Action::Disarm(timer) => self.serve().timers.retain(|armed| *armed != timer),
             Action::Decide(decide) => self.service_decides(decide),
             Action::KillSuccessor => {
-                let (page, i) = (self.service.page.expect("a page"), self.service.successor.expect("N"));
-                self.check_kill(page, i);
-                self.die(i);
+                // One that had died before S was started again is not there.
+                if let Some((page, i)) = self.service.page.zip(self.service.successor) {
+                    self.check_kill(page, i);
+                    self.die(i);
+                }
             }
             Action::KillIncumbent => {
                 let i = self.service.incumbent.expect("O");
@@ -309,7 +377,12 @@ impl World {
                 service.incumbent = service.successor.take();
             }
             Action::Report(verdict, _) => self.check_report(verdict),
-            Action::Release => self.serve().page = None,
+            Action::Release => {
+                let service = self.serve();
+                if service.page.take().is_some() {
+                    service.todo.push_front(Step::Journal);
+                }
+            }
             Action::EndSession(_, violation) => self.fail(format!("S ends the session: {violation}")),
         }
     }
@@ -321,7 +394,7 @@ impl World {
             let read = self.page(page).word;
             let service = self.serve();
             service.read = Some(read);
-            return service.todo.push_front(Action::Decide(decide)); // the write is a step of its own
+            return service.todo.push_front(Step::Act(Action::Decide(decide))); // the write is a step of its own
         }
         let value = match self.serve().read.take() {
             Some(Decision::Open) => {
@@ -331,8 +404,11 @@ impl World {
             }
             Some(read) => read,
             None if self.config.is(Mutant::KillUnasked) => Decision::Revoked,
+            None if self.config.is(Mutant::PastUnasked) && self.service.resuming => Decision::Revoked,
             None => self.swap(page, Decision::Revoked, None),
         };
+        let trusts_itself = self.config.is(Mutant::PastRolledBack) && self.service.resuming;
+        let value = if trusts_itself { Decision::Revoked } else { value };
         if self.config.is(Mutant::EarlyRollback) && value == Decision::Revoked {
             self.check_report(Verdict::RolledBack);
         }
@@ -353,7 +429,10 @@ impl World {
             let journal = self.service.journal;
             self.require(journal, "Prepare or Begin is sent before the journal is written");
         }
-        let Some(i) = self.peer(peer).filter(|i| self.see(*i).connected) else { return };
+        let Some(i) = self.peer(peer).filter(|_| self.is_connected(peer)) else { return };
+        if !self.see(i).connected {
+            return self.ask(i, &message);
+        }
         let (page, incumbent, successor) = (self.service.page, self.service.incumbent, self.service.successor);
         let daemon = self.daemon(i);
         let other = match &message {

@@ -4,8 +4,9 @@
 //! between two of them - a crash, a stop of any length, the steps of others - is explored. Actions that nobody else can see (its
 //! own timers, its own bookkeeping) happen together with what comes before them.
 
-use crate::config::Config;
-use crate::daemon::Daemon;
+use crate::adopt::Journal;
+use crate::config::{Config, Mutant};
+use crate::daemon::{Daemon, Work};
 use crate::events::Event;
 use crate::fingerprint::Fingerprint;
 use crate::service::Service;
@@ -64,13 +65,19 @@ pub struct World {
     pub crashes: u8,
     pub freezes: u8,
     pub cuts: u8,
+    pub restarts: u8,
+    /// What S has left on file.
+    pub journal: Journal,
+    /// Who listens at the control path.
+    pub control: Option<Pid>,
     broken: Option<String>,
 }
 
 impl World {
     /// A daemon serves, and S knows it.
     pub fn new(config: &Config) -> Self {
-        let quiet = Config { handoffs: 0, crashes: 0, freezes: 0, cuts: 0, writes: 0, stranger: false, ..*config };
+        let quiet =
+            Config { handoffs: 0, crashes: 0, freezes: 0, cuts: 0, writes: 0, restarts: 0, stranger: false, ..*config };
         let mut world = Self {
             config: Config { bad_applications: false, mutant: None, ..quiet },
             service: Arc::new(Service::new()),
@@ -84,6 +91,9 @@ impl World {
             crashes: 0,
             freezes: 0,
             cuts: 0,
+            restarts: 0,
+            journal: Journal::default(),
+            control: None,
             broken: None,
         };
         world.happen(Event::StartCold);
@@ -96,6 +106,8 @@ impl World {
         world.config = *config;
         world.requests = config.requests;
         (world.crashes, world.freezes, world.cuts) = (config.crashes, config.freezes, config.cuts);
+        world.restarts = config.restarts;
+        world.write_journal();
         world
     }
 
@@ -123,7 +135,8 @@ impl World {
         }
         to.write_usize(self.daemons.len());
         (&self.pages, self.lock, self.gate, self.disk, self.asked, self.requests).hash(&mut to);
-        (self.crashes, self.freezes, self.cuts, self.broken.is_some()).hash(&mut to);
+        (self.crashes, self.freezes, self.cuts, self.restarts, self.broken.is_some()).hash(&mut to);
+        (&self.journal, self.control).hash(&mut to);
         to.finish()
     }
 
@@ -152,6 +165,7 @@ impl World {
                 self.incumbent_takes(i, incumbent::Input::SuccessorServing);
             }
             Event::End(i) => self.end(i),
+            Event::Admit(i) => self.admit(i),
             Event::PeerDied(i) => self.peer_died(i),
             Event::Ring(i, timer) => self.ring(i, timer),
             Event::Done(i) | Event::DoneBadly(i) | Event::DoneOld(i) => self.work_done(i, event),
@@ -184,7 +198,7 @@ impl World {
             }
             Event::Cut(i) => {
                 self.cuts -= 1;
-                self.daemon(i).connected = false;
+                self.cut(i);
             }
             Event::Grab => {
                 self.lock = Some(Holder::Stranger);
@@ -206,25 +220,25 @@ impl World {
             let (incumbent, successor) = (told(service.incumbent), told(service.successor));
             self.serve().forget(incumbent, successor);
         }
+        self.forget_the_dead();
         for i in self.pids() {
             let service = [self.service.incumbent, self.service.successor].contains(&Some(i));
-            let peer = || self.daemons.iter().any(|other| other.peer == Some(i) || other.coming_peer() == Some(i));
+            let peer = || self.daemons.iter().any(|other| other.knows(i));
             if !self.see(i).alive && !self.see(i).is_gone() && !service && !peer() {
                 self.daemons[usize::from(i)] = Arc::new(Daemon::gone());
             }
         }
         for page in 0..self.pages.len() {
             let at = Some(page as u8);
-            let service = self.service.page == at || self.service.last_page == at;
-            let used = || self.daemons.iter().any(|daemon| daemon.page == at || daemon.coming_page() == at);
+            let service = self.service.page == at || self.service.last_page == at || self.journal.page() == at;
+            let used = || self.daemons.iter().any(|daemon| daemon.has_page(page as u8));
             if !self.pages[page].unused && !service && !used() {
                 self.pages[page] = Page::unused();
             }
         }
     }
 
-    /// S is killed, and does not come back. (A restart of S, which adopts what it finds, would be an event of its own here:
-    /// a new [`Service`] with a new machine, told what the journal says.)
+    /// S is killed. See [`Self::restart`] for how it comes back.
     fn service_dies(&mut self) {
         let mut dead = Service::new();
         dead.alive = false;
@@ -233,6 +247,7 @@ impl World {
             let daemon = self.daemon(i);
             daemon.connected = false;
             daemon.outbox.clear();
+            daemon.lose_asking();
             daemon.forget_service();
         }
     }
@@ -245,13 +260,15 @@ impl World {
             self.lock = None;
         }
         if !self.service.alive {
-            self.daemon(i).outbox.clear();
+            let daemon = self.daemon(i);
+            daemon.outbox.clear();
         }
     }
 
     /// Whether gate and lock can be had.
     pub fn can_lock(&self, i: Pid) -> bool {
-        let gate = self.gate == 0 || self.gate & 1 << i != 0;
+        let careless = self.config.is(Mutant::ColdWithoutGate) && self.see(i).work == Some(Work::Cold);
+        let gate = self.gate == 0 || self.gate & 1 << i != 0 || careless;
         gate && self.lock.is_none()
     }
 

@@ -3,9 +3,6 @@
 use std::fmt;
 use std::time::Duration;
 
-/// Whether the supervisor is killed, too. It is started again with the same arguments.
-pub const SUPERVISOR_RESTARTS: bool = true;
-
 /// The processes of a handoff.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
@@ -152,8 +149,7 @@ impl Schedule {
     /// For an upgrade that comes through the first of [`PHASES`].
     fn blow(&mut self, phases: usize) -> Blow {
         let role = self.pick(&[Role::Supervisor, Role::Incumbent, Role::Successor]);
-        let kills = (role != Role::Supervisor || SUPERVISOR_RESTARTS) && self.below(2) == 0;
-        let kind = if kills { Kind::Kill } else { self.stall() };
+        let kind = if self.below(2) == 0 { Kind::Kill } else { self.stall() };
         let later_us = self.below(3) * self.below(1000);
         let moment = match self.below(8) {
             0 => Moment::After(self.below(800)),
@@ -177,12 +173,7 @@ impl Schedule {
             Moment::After(_) => None,
             Moment::Phase(name, _) => PHASES.iter().position(|phase| *phase == name),
         });
-        // The port is the kernel's choice, and is lost with the last process that has it open.
-        let kills_supervisor = |blow: &Blow| (blow.role, blow.kind) == (Role::Supervisor, Kind::Kill);
-        match blows.iter().find(|blow| kills_supervisor(blow)) {
-            Some(blow) => vec![*blow],
-            None => blows,
-        }
+        blows
     }
 }
 

@@ -101,6 +101,10 @@ pub struct UpgradeArgs {
     /// The program to execute, with the arguments of before [default: the same path again]
     #[arg(long, value_name = "PATH")]
     pub binary: Option<PathBuf>,
+    /// If the incumbent dies before it has sealed, let the successor recover the data [default: start the incumbent's
+    /// program again]
+    #[arg(long)]
+    pub promote: bool,
     #[command(flatten)]
     pub place: Place,
     #[command(flatten)]

@@ -43,7 +43,7 @@ fn ask(args: &UpgradeArgs, progress: &mut Progress) -> Result<Value, Failure> {
     let deadline = args.times.deadline.unwrap_or(HANDOFF_DEADLINE);
     let end = Instant::now() + args.timeout.unwrap_or(deadline + ANSWER_SLACK);
     let mut client = Client::connect(&args.place, args.service.as_deref())?;
-    let params = UpgradeParams::new(args.service.clone(), binary, args.times.into());
+    let params = UpgradeParams::new(args.service.clone(), binary, args.promote, args.times.into());
     client.send(&Request::Upgrade(params))?;
     loop {
         match client.next(TICK, end)? {

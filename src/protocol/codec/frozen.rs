@@ -69,7 +69,6 @@ pub(super) fn adopt_ack(m: &AdoptAck, out: &mut Vec<u8>) {
     out.extend_from_slice(&m.generation.to_le_bytes());
     out.push(m.phase);
     out.extend_from_slice(&m.id.0.to_le_bytes());
-    out.push(u8::from(m.with_handoff));
     out.extend_from_slice(&m.listeners.to_le_bytes());
 }
 
@@ -221,9 +220,8 @@ impl<'a> Reader<'a> {
     fn adopt_ack(&mut self) -> Result<AdoptAck> {
         let (version, pid, generation) = (self.u16("version")?, self.u32("pid")?, self.u64("generation")?);
         let (phase, id) = (self.u8("phase")?, HandoffId(self.u64("id")?));
-        let with_handoff = self.bool("with handoff")?;
         let listeners = self.u16("number of listeners")?;
-        Ok(AdoptAck { version, pid, generation, phase, id, with_handoff, listeners })
+        Ok(AdoptAck { version, pid, generation, phase, id, listeners })
     }
 
     /// Skips what a later version has to add.

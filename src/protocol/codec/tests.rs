@@ -38,16 +38,8 @@ fn golden() -> Vec<(Message, &'static str)> {
         (Message::Reject(Reject { code: RejectCode::Uid, text: "no".into() }), "484f4646 0100 0300 0400 0200 6e6f"),
         (Message::Adopt(Adopt { version_min: 1, version_max: 2 }), "484f4646 0100 0400 0100 0200"),
         (
-            Message::AdoptAck(AdoptAck {
-                version: 1,
-                pid: 2,
-                generation: 3,
-                phase: 4,
-                id: ID,
-                with_handoff: true,
-                listeners: 0x0506,
-            }),
-            "484f4646 0100 0500 0100 02000000 0300000000000000 04 0102030405060708 01 0605",
+            Message::AdoptAck(AdoptAck { version: 1, pid: 2, generation: 3, phase: 4, id: ID, listeners: 0x0506 }),
+            "484f4646 0100 0500 0100 02000000 0300000000000000 04 0102030405060708 0605",
         ),
         (Message::Warmed(Warmed { id: ID }), "484f4646 0100 0600 0102030405060708"),
         (
@@ -142,15 +134,8 @@ fn extremes() -> Vec<Message> {
         time_namespace: u64::MAX,
         build_id: vec![0xff; BUILD_ID_BYTES_MAX],
     };
-    let ack = AdoptAck {
-        version: u16::MAX,
-        pid: u32::MAX,
-        generation: u64::MAX,
-        phase: u8::MAX,
-        id,
-        with_handoff: false,
-        listeners: u16::MAX,
-    };
+    let ack =
+        AdoptAck { version: u16::MAX, pid: u32::MAX, generation: u64::MAX, phase: u8::MAX, id, listeners: u16::MAX };
     let codes = [
         RejectCode::Version,
         RejectCode::Role,

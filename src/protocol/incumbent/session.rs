@@ -25,13 +25,7 @@ impl Incumbent {
 
     /// The answer comes first: the new supervisor must know of a handoff that is undone now.
     pub(super) fn on_adopted(&mut self, ack: AdoptAck, out: &mut Vec<Action>) {
-        let ack = AdoptAck {
-            generation: self.generation,
-            phase: self.phase.number(),
-            id: self.id(),
-            with_handoff: self.current.is_some(),
-            ..ack
-        };
+        let ack = AdoptAck { generation: self.generation, phase: self.phase.number(), id: self.id(), ..ack };
         out.push(Action::Send(Message::AdoptAck(ack)));
         self.fence(out);
     }

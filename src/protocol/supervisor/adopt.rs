@@ -35,6 +35,7 @@ impl Supervisor {
         }
         self.generation = past.generation;
         self.incumbent = past.incumbent_lives.then(Linked::unknown);
+        self.new_incumbent();
         self.incumbent_lost = true;
         match past.handoff {
             None => self.seek(out),
@@ -98,18 +99,18 @@ impl Supervisor {
 
     pub(super) fn on_adopted(&mut self, ack: &AdoptAck, out: &mut Vec<Action>) {
         let Some(incumbent) = &mut self.incumbent else { return };
-        incumbent.serving |= ack.phase == AdoptAck::SERVING;
+        // An N whose page says that it serves may still be on its way there: it will say so.
+        incumbent.serving = ack.phase == AdoptAck::SERVING;
         self.incumbent_lost = false;
         self.adoptions += 1;
         if self.generation == 0 {
             self.generation = ack.generation;
         }
+        if let Some(current) = &mut self.current {
+            current.unreachable = false;
+        }
         out.extend([Action::Disarm(Timer::Lost(Peer::Incumbent)), Action::Disarm(Timer::Adoption)]);
         match &self.current {
-            // There was no journal to tell of it.
-            None if ack.with_handoff => {
-                self.decide_past(PastHandoff { id: ack.id, successor_lives: true }, false, out);
-            }
             Some(current) if current.disturbed() && matches!(self.phase, Phase::RollingBack | Phase::Reverting) => {
                 let id = current.id();
                 out.push(Action::Send(Peer::Incumbent, Message::ResumeAfterAbort(ResumeAfterAbort { id })));

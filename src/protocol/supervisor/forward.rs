@@ -2,7 +2,7 @@
 
 use super::{Action, Current, OnIncumbentDeath, Peer, Phase, Supervisor, Timer, Verdict};
 use crate::protocol::message::{
-    Begin, Commit, Committed, Message, PrepareHandoff, Readiness, SealRequest, SealStep, Sealed,
+    Begin, Commit, Committed, Message, PrepareHandoff, Readiness, Resumed, SealRequest, SealStep, Sealed,
 };
 use crate::protocol::{HandoffId, Violation, check_revisions};
 
@@ -56,8 +56,8 @@ impl Supervisor {
         match (peer, message) {
             (_, Message::Reject(m)) if self.current.is_some() => self.on_rejected(peer, m.text, out),
             (Peer::Incumbent, Message::Ready(_)) if id == HandoffId::COLD => {}
-            // Also of the handoff that made it the incumbent, if it was adopted before it could say so.
-            (Peer::Incumbent, Message::Serving(_))
+            // Also in a handoff that S knows nothing of, if it was adopted in its midst.
+            (Peer::Incumbent, Message::Serving(_) | Message::Resumed(Resumed { error: None, .. }))
                 if self.incumbent.is_some() && (id == HandoffId::COLD || self.adoptions > 0) =>
             {
                 if let Some(incumbent) = &mut self.incumbent {

@@ -108,6 +108,7 @@ impl World {
                 self.pages[page].retired = true;
             }
             Action::Release => {
+                self.control = Some(i); // bound again, if it was not its own
                 let daemon = &mut self.daemons[i];
                 (daemon.page, daemon.peer) = (None, None);
                 (daemon.told_peer_death, daemon.told_serving) = (false, false);
@@ -170,6 +171,7 @@ impl World {
                 let daemon = &mut self.daemons[i];
                 daemon.serves = true;
                 daemon.start(Kind::Serve, now);
+                self.control = Some(i);
             }
             Action::Abandon(reason) => self.leaves(i, Some(&reason)),
             Action::EndSession(violation) => self.end_session(i, violation.to_string()),

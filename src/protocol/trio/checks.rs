@@ -137,8 +137,12 @@ impl World {
         if service_waits && !stuck {
             self.fail(format!("S waits for ever: {}", self.service.machine.phase().name()));
         }
-        if service && !service_waits && self.service.reports.is_empty() {
+        if service && !service_waits && self.service.reports.is_empty() && !self.service.owes_nothing {
             self.fail("S has no outcome");
+        }
+        let machine = &self.service.machine;
+        if service && !stuck && !service_waits && machine.seeks() {
+            self.fail("S has no session with the incumbent");
         }
     }
 }

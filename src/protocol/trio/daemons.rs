@@ -1,6 +1,6 @@
 //! The drivers and applications of O and N.
 
-use super::world::{Outcome, World};
+use super::world::{Outcome, SECOND, World};
 use crate::protocol::incumbent::{self, Hook, Incumbent};
 use crate::protocol::message::{
     Hello, Message, PrepareHandoff, Readiness, Side, Terms, VERSION_MAX, VERSION_MIN, capability,
@@ -88,6 +88,10 @@ pub(super) struct Daemon {
     pub(super) peer: Option<usize>,
     pub(super) told_peer_death: bool,
     pub(super) told_serving: bool,
+    /// S has connected to the control path.
+    pub(super) asked: bool,
+    /// S has said Adopt there.
+    pub(super) adopt: bool,
     terms: Option<Terms>,
     pub(super) drain_grace_ns: u64,
     pub(super) deadline_ns: u64,
@@ -131,6 +135,8 @@ impl Daemon {
             peer: None,
             told_peer_death: false,
             told_serving: false,
+            asked: false,
+            adopt: false,
             terms: None,
             drain_grace_ns: 0,
             deadline_ns: 0,
@@ -211,7 +217,7 @@ impl Daemon {
         self.start(kind, now);
     }
 
-    fn hello(&self) -> Hello {
+    pub(super) fn hello(&self) -> Hello {
         let side = if self.is_incumbent() { Side::Incumbent } else { Side::Successor };
         Hello {
             side,
@@ -392,8 +398,12 @@ impl World {
             return self.die(i, "exit code 1");
         }
         if !self.take_lock(i) {
-            return self.die(i, "the lock is held");
+            if self.control.is_some_and(|other| self.daemons[other].serves) {
+                return self.die(i, "the lock is held");
+            }
+            return self.daemons[i].start(Kind::Cold, self.now + SECOND); // it asks again
         }
+        self.control = Some(i);
         let daemon = &mut self.daemons[i];
         (daemon.serves, daemon.has_data) = (true, true);
         if daemon.outcome(Kind::Hello) != Outcome::Good(0) {

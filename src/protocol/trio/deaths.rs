@@ -4,7 +4,7 @@ use super::daemons::Kind;
 use super::world::{Outcome, SECOND, World};
 use crate::protocol::supervisor::{OnIncumbentDeath, Verdict};
 
-fn base(policy: OnIncumbentDeath) -> World {
+pub(super) fn base(policy: OnIncumbentDeath) -> World {
     let mut world = World::new();
     world.policy = policy;
     world.heartbeats = false;
@@ -15,7 +15,7 @@ fn base(policy: OnIncumbentDeath) -> World {
 }
 
 /// Runs the schedule once for each of its steps, with the fault there; returns the last verdicts.
-fn at_every_step(base: &World, fault: impl Fn(&mut World)) -> Vec<Option<Verdict>> {
+pub(super) fn at_every_step(base: &World, fault: impl Fn(&mut World)) -> Vec<Option<Verdict>> {
     let mut world = base.clone();
     let mut verdicts = Vec::new();
     for step in 0.. {

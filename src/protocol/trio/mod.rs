@@ -6,6 +6,7 @@
 
 mod aborts;
 mod acts;
+mod adoption;
 mod checks;
 mod crossings;
 mod daemons;
@@ -13,5 +14,6 @@ mod deaths;
 mod edges;
 mod explore;
 mod forward;
+mod restart;
 mod service;
 mod world;

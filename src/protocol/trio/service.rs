@@ -23,10 +23,18 @@ pub(super) struct Service {
     pub(super) successor: Option<usize>,
     pub(super) page: Option<usize>,
     /// The page of the newest handoff.
-    last_page: Option<usize>,
+    pub(super) last_page: Option<usize>,
     pub(super) plan: Option<Plan>,
     pub(super) journal: bool,
-    evictions: usize,
+    /// It wants a session with its incumbent, and tries.
+    pub(super) adopting: bool,
+    /// Another one began what it goes on with: nothing can be started yet.
+    pub(super) resuming: bool,
+    /// Its incumbent was adopted in the midst of a handoff that it knows nothing of.
+    pub(super) may_leave: bool,
+    /// It was told of no handoff, so it owes no outcome.
+    pub(super) owes_nothing: bool,
+    pub(super) evictions: usize,
     pub(super) reports: Vec<(Verdict, String)>,
     /// Daemons of which the machine knows that their session has ended.
     pub(super) told_gone: Vec<usize>,
@@ -73,6 +81,10 @@ impl Service {
             last_page: None,
             plan: None,
             journal: false,
+            adopting: false,
+            resuming: false,
+            may_leave: false,
+            owes_nothing: false,
             evictions: 0,
             reports: Vec::new(),
             told_gone: Vec::new(),
@@ -105,10 +117,14 @@ impl World {
         }
         let actions = self.service.machine.step(input);
         self.service.todo.extend(actions);
+        self.service.adopting &= self.service.machine.seeks(); // what is over is not tried again
     }
 
     pub(super) fn hear(&mut self, i: usize) {
         let Some(message) = self.daemons[i].outbox.pop_front() else { return };
+        if let Message::AdoptAck(ack) = &message {
+            self.note_adoption(ack);
+        }
         let peer = self.peer_of(i);
         let id = self.service.machine.handoff();
         match &message {
@@ -142,16 +158,21 @@ impl World {
 
     fn serve_action(&mut self, action: Action) {
         match action {
+            Action::SpawnCold if self.service.resuming => {
+                let failed = Input::ColdSpawnFailed("none of its processes is left".into());
+                self.service.answers.push_back(failed);
+            }
             Action::SpawnCold => {
                 let i = self.spawn(Daemon::cold);
                 self.service.incumbent = Some(i);
                 self.service.successor = None;
+                self.write_journal();
             }
             Action::SpawnSuccessor => self.spawn_successor(),
             Action::Send(peer, message) => self.say(peer, message),
-            Action::Adopt => {} // no control path leads to the incumbents of this world
             Action::OpenJournal => self.service.journal = true,
             Action::CloseJournal => self.service.journal = false,
+            Action::Adopt => self.service.adopting = true,
             Action::Arm(timer) => {
                 let due = self.now + self.lasts(timer);
                 self.service.timers.retain(|(armed, _)| *armed != timer);
@@ -165,7 +186,8 @@ impl World {
             }
             Action::Decide(decide) => self.fail(format!("S may not {decide:?}")),
             Action::KillSuccessor => {
-                let i = self.service.successor.expect("a successor");
+                // One that had died before S was started again is not there.
+                let Some(i) = self.service.successor else { return };
                 self.require(self.word() == Some(Decision::Revoked), "S kills N, but has not won the word");
                 self.die(i, "killed by S");
             }
@@ -178,9 +200,17 @@ impl World {
                 self.die(i, "killed by S");
             }
             Action::EvictIncumbent => self.evict(),
-            Action::Promote => self.service.incumbent = self.service.successor.take(),
+            Action::Promote => {
+                if let Some(old) = self.service.incumbent {
+                    self.daemons[old].connected = false;
+                }
+                self.service.incumbent = self.service.successor.take();
+            }
             Action::Report(verdict, text) => self.on_report(verdict, text),
-            Action::Release => self.service.page = None,
+            Action::Release => {
+                self.service.page = None;
+                self.write_journal();
+            }
             Action::EndSession(peer, violation) => {
                 self.service.violations.push(violation.to_string());
                 if let Some(i) = self.peer(peer) {
@@ -236,6 +266,7 @@ impl World {
         self.pages.push(Page { word: Decision::Open, decided_by: None, serving: false, retired: false });
         let i = self.spawn(Daemon::successor);
         self.service.successor = Some(i);
+        self.write_journal();
         self.service.answers.push_back(Input::Spawned);
     }
 
@@ -251,7 +282,10 @@ impl World {
             let may = self.word() == Some(Decision::Revoked) || self.successor_is_dead();
             self.require(may, "ResumeAfterAbort before the word was won");
         }
-        let Some(i) = self.peer(peer).filter(|i| self.daemons[*i].connected) else { return };
+        let Some(i) = self.peer(peer).filter(|i| self.daemons[*i].connected || self.daemons[*i].asked) else { return };
+        if !self.daemons[i].connected {
+            return self.ask(i, &message);
+        }
         let to = if peer == Peer::Incumbent { "O" } else { "N" };
         self.sent.push(format!("S>{to} {}", message.name()));
         let (page, incumbent, successor) = (self.service.page, self.service.incumbent, self.service.successor);

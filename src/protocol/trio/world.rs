@@ -1,5 +1,6 @@
 //! Processes, channels, time, and what can happen next.
 
+use super::adoption::Journal;
 use super::daemons::{Daemon, Kind, Role};
 use super::service::{Service, nanoseconds, plan};
 use crate::limits;
@@ -47,6 +48,10 @@ pub(super) enum Event {
     Ring(usize, usize),
     /// A daemon's application is done with what it does.
     Work(usize),
+    /// S connects to the control path, where this daemon listens.
+    Connect(usize),
+    /// A daemon reads Adopt.
+    Admit(usize),
     /// S is asked for a handoff, or, when nobody is left, for a cold start.
     Start,
 }
@@ -74,6 +79,10 @@ pub(super) struct World {
     /// What happened, when it is wanted.
     pub(super) trace: Option<Vec<String>>,
     pub(super) crashes: usize,
+    /// What S has left on file.
+    pub(super) journal: Journal,
+    /// Who listens at the control path.
+    pub(super) control: Option<usize>,
 }
 
 /// What the application makes of a piece of work.
@@ -113,6 +122,8 @@ impl World {
             broken: None,
             trace: None,
             crashes: 0,
+            journal: Journal::default(),
+            control: None,
         };
         world.supervise(supervisor::Input::StartCold);
         world.run();
@@ -148,9 +159,12 @@ impl World {
 
     fn wants_start(&self) -> bool {
         let service = &self.service;
-        let idle = service.runs() && service.is_quiet() && service.machine.phase() == supervisor::Phase::Idle;
+        let idle = service.runs()
+            && service.is_quiet()
+            && !service.resuming
+            && service.machine.phase() == supervisor::Phase::Idle;
         let nobody = service.incumbent.is_none_or(|i| service.told_death.contains(&i));
-        idle && (nobody || self.handoffs > 0)
+        idle && (nobody || self.handoffs > 0 && !service.machine.seeks())
     }
 
     fn service_events(&self, all: &mut Vec<Event>) {
@@ -161,6 +175,8 @@ impl World {
         if !service.is_quiet() {
             return all.push(Event::Supervise);
         }
+        let reached = |i: &usize| self.can_connect(*i);
+        all.extend(service.incumbent.filter(reached).map(Event::Connect));
         let peers = [service.incumbent, service.successor];
         let mut heard = true;
         for i in peers.into_iter().flatten() {
@@ -224,6 +240,9 @@ impl World {
         if daemon.work.as_ref().is_some_and(|work| work.done_at.is_some_and(|at| at <= self.now)) {
             all.push(Event::Work(i));
         }
+        if daemon.adopt {
+            all.push(Event::Admit(i));
+        }
         if !daemon.inbox.is_empty() {
             return all.push(Event::Read(i)); // before the end of the session and any timer
         }
@@ -255,6 +274,7 @@ impl World {
                 self.service.told_death.push(i);
                 let (peer, status) = (self.peer_of(i), self.daemons[i].status.clone());
                 self.supervise(supervisor::Input::Died(peer, status));
+                self.search_again(i);
             }
             Event::Retired => {
                 self.service.told_retired = true;
@@ -269,6 +289,8 @@ impl World {
                 self.supervise(supervisor::Input::Timer(timer));
             }
             Event::Start => self.start(),
+            Event::Connect(i) => self.connect(i),
+            Event::Admit(i) => self.admit(i),
             Event::Act(i) => self.daemon_acts(i),
             Event::Read(i) => self.read(i),
             Event::End(i) => self.end(i),
@@ -280,6 +302,7 @@ impl World {
             Event::Ring(i, at) => self.ring(i, at),
             Event::Work(i) => self.work_done(i),
         }
+        self.end_resume();
         self.check();
     }
 
@@ -304,6 +327,10 @@ impl World {
     fn start(&mut self) {
         let service = &self.service;
         if service.incumbent.is_none_or(|i| service.told_death.contains(&i)) {
+            // Somebody of whom no journal has told may have come to serve meanwhile.
+            if self.control.is_some_and(|i| self.daemons[i].alive) {
+                return self.go_on_after(Journal::default());
+            }
             return self.supervise(supervisor::Input::StartCold);
         }
         self.forget();
@@ -396,6 +423,7 @@ impl World {
         daemon.todo.clear();
         daemon.answers.clear();
         daemon.timers.clear();
+        (daemon.asked, daemon.adopt) = (false, false);
         self.gate.retain(|holder| *holder != i);
         if self.lock == Some(i) {
             self.lock = None;
@@ -410,12 +438,13 @@ impl World {
         self.check();
     }
 
-    /// kill -9 of S, which does not come back.
+    /// kill -9 of S, which does not come back by itself.
     pub(super) fn crash_service(&mut self) {
         self.note(format_args!("CRASH S"));
         self.service.alive = false;
         for daemon in &mut self.daemons {
             daemon.connected = false;
+            daemon.asked = false;
             daemon.outbox.clear();
         }
     }

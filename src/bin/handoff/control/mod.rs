@@ -39,6 +39,7 @@ pub struct UpgradeParams {
     pub service: Option<String>,
     /// Absolute.
     pub binary: Option<PathBuf>,
+    pub promote: bool,
     pub deadline_ms: Option<u64>,
     pub drain_grace_ms: Option<u64>,
     pub ready_timeout_ms: Option<u64>,
@@ -46,11 +47,12 @@ pub struct UpgradeParams {
 }
 
 impl UpgradeParams {
-    pub fn new(service: Option<String>, binary: Option<PathBuf>, times: Times) -> Self {
+    pub fn new(service: Option<String>, binary: Option<PathBuf>, promote: bool, times: Times) -> Self {
         let ms = |time: Option<Duration>| time.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
         Self {
             service,
             binary,
+            promote,
             deadline_ms: ms(times.deadline),
             drain_grace_ms: ms(times.drain_grace),
             ready_timeout_ms: ms(times.ready),
@@ -66,7 +68,7 @@ impl UpgradeParams {
             ready: time(self.ready_timeout_ms),
             hello: time(self.hello_timeout_ms),
         };
-        Upgrade { binary: self.binary.clone(), times }
+        Upgrade { binary: self.binary.clone(), promote: self.promote, times }
     }
 }
 
