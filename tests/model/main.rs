@@ -104,14 +104,6 @@ const WHOLE: &[Config] = &[
     },
     Config { name: "J1 one crash, the journal lost", crashes: 1, restarts: 1, wipes: true, ..BASE },
     Config { name: "J2 two crashes, the journal lost", crashes: 2, restarts: 2, wipes: true, ..BASE },
-    Config {
-        name: "J7 two handoffs, one crash, the journal lost",
-        handoffs: 2,
-        crashes: 1,
-        restarts: 1,
-        wipes: true,
-        ..BASE
-    },
 ];
 
 /// `cargo test --release --test model -- --ignored --nocapture whole`

@@ -142,6 +142,23 @@ const SLOW: &[(Config, &str)] = &[
     ),
 ];
 
+/// What does not hold although no rule is taken back. If one of these is not found any more, its bounds belong to the whole.
+const GAPS: &[(Config, &str)] = &[
+    // S' adopts N and starts the next handoff, because nobody tells it of an O that has not seen yet that it is replaced. When N
+    // is gone, that O takes over from a dead N, and waits for the lock of the one after it.
+    (
+        Config {
+            name: "J7 the journal lost before O has retired",
+            restarts: 1,
+            crashes: 1,
+            handoffs: 2,
+            wipes: true,
+            ..BASE
+        },
+        "in the end 1 serve, and S is idle",
+    ),
+];
+
 #[test]
 fn each_rule_is_needed() {
     all_are_missed(MUTANTS);
@@ -152,6 +169,7 @@ fn each_rule_is_needed() {
 #[ignore = "takes a minute"]
 fn the_whole_of_the_rules_is_needed() {
     all_are_missed(SLOW);
+    all_are_missed(GAPS);
 }
 
 fn all_are_missed(mutants: &[(Config, &str)]) {

@@ -1,6 +1,6 @@
 //! What must be true in every state, and at the end.
 
-use crate::daemon::Machine;
+use crate::daemon::{Machine, Work};
 use crate::events::Event;
 use crate::world::{Holder, Pid, World};
 use handoff::protocol::supervisor::{Phase, Verdict};
@@ -161,7 +161,7 @@ impl World {
         Err(format!("in the end {servers} serve, and S is {}", self.service.machine.phase().name()))
     }
 
-    /// Whether S has a session with the one that serves, and knows that it does. One that lost its session before S had read
+    /// Whether S has a session with the one that serves, knows that it does, and nobody else is left who could take over. One that lost its session before S had read
     /// its Hello is taken for a daemon that does not link the library.
     fn is_supervised(&self) -> bool {
         let (service, machine) = (&self.service, &self.service.machine);
@@ -169,7 +169,10 @@ impl World {
             return true;
         }
         let linked = machine.incumbent_is_linked() && machine.incumbent_serves();
-        linked && service.incumbent.is_some_and(|i| self.see(i).serves && self.see(i).connected)
+        // A cold start that waits for the gate gives up at some time.
+        let waits = |other| !self.see(other).runs() || self.see(other).work == Some(Work::Cold);
+        let alone = |i| self.pids().all(|other| other == i || waits(other));
+        linked && service.incumbent.is_some_and(|i| self.see(i).serves && self.see(i).connected && alone(i))
     }
 
     pub fn describe(&self, event: Event) -> String {
