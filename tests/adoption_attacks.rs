@@ -131,7 +131,6 @@ fn a_journal_of_a_handoff_that_is_over() {
     upgrade_commits(&service);
 }
 
-/// The first of two `handoff run`s does not wait for a daemon when it is told to go.
 #[test]
 fn a_signal_while_the_daemon_does_not_answer() {
     let mut service = Service::start(&programs().kv_a);
@@ -143,6 +142,10 @@ fn a_signal_while_the_daemon_does_not_answer() {
     let run = run.stderr(std::process::Stdio::piped()).spawn().unwrap();
     let id = run.id() as i32;
     wait_until("it waits", || support::waits(id).then_some(()));
+    let said = service.command("status").output().unwrap();
+    let text = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert_eq!(said.status.code(), Some(3), "{text}");
+    assert!(text.contains(&format!("process {id} (")) && text.contains("still takes over its daemon"), "{text}");
     signal(id, SIGTERM);
     let output = run.wait_with_output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -35,10 +35,14 @@ impl Instance {
     }
 }
 
-/// The daemon of a supervisor that was killed: its pid and its command line.
+/// The supervisor that runs under this name, whether it has a socket or not: its pid and its command line.
+pub fn running(runtime: &RuntimeDir, name: &str) -> Option<(i32, String)> {
+    lock::holders(&runtime.lock(name)).into_iter().next().map(|holder| (holder.pid, holder.command))
+}
+
+/// The daemon of a supervisor that was killed: the same of it.
 pub fn left_alone(runtime: &RuntimeDir, name: &str) -> Option<(i32, String)> {
-    // A supervisor may live although its socket is gone.
-    if !lock::holders(&runtime.lock(name)).is_empty() {
+    if running(runtime, name).is_some() {
         return None;
     }
     let pid = alive_in_journal(runtime.journal(name))?;

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use handoff::service::instance::left_alone;
+use handoff::service::instance::{left_alone, running};
 use handoff::service::paths::{RuntimeDir, check_name};
 use serde_json::Value;
 
@@ -151,10 +151,17 @@ fn not_running(text: String) -> Failure {
 
 /// It may have been killed, and its daemon live on.
 fn none_named(dir: &RuntimeDir, name: &str) -> Failure {
+    if let Some((pid, command)) = check_name(name).ok().and_then(|()| running(dir, name)) {
+        let text = format!(
+            "not reachable: process {pid} ({command}) is the supervisor '{name}', but nobody listens at its socket: it is \
+             starting or still takes over its daemon, or the socket was removed"
+        );
+        return Failure::new(NOT_RUNNING, text);
+    }
     not_running(match left(dir, name) {
         Some((pid, command)) => format!(
-            "no supervisor named '{name}' runs, but process {pid} ({command}) of it lives; stop it (kill {pid}) before \
-             you start it again"
+            "no supervisor named '{name}' runs, but process {pid} ({command}) of it lives; 'handoff run' takes it over if \
+             it links libhandoff; otherwise stop it first (kill {pid})"
         ),
         None => format!("no supervisor named '{name}' runs in {}", dir.path().display()),
     })
