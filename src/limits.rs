@@ -84,7 +84,7 @@ pub const ADOPT_RETRY_FIRST: Duration = Duration::from_millis(5);
 pub const ADOPT_RETRY_MAX: Duration = Duration::from_secs(1);
 /// How long an incumbent that should go on may stay without a session before the outcome is undecided: as [`LIVENESS`].
 pub const ADOPTION_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a restarted supervisor tries to reach a daemon that is not at its control path.
+/// How long a restarted supervisor waits for somebody at the control path to say that he is a daemon.
 pub const RESUME_UNREACHED: Duration = Duration::from_secs(10);
 /// How long it waits for a control path that a daemon makes anew, see [`CONTROL_WATCH`].
 pub const RESUME_WITHOUT_PATH: Duration = Duration::from_secs(4);

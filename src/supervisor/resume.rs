@@ -231,7 +231,9 @@ impl Engine {
             incumbent.is_some_and(|process| process.session.is_some() || holder(&process.spec) == Some(process.pid));
         match self.adoption.found {
             Found::Journal if linked || self.machine.phase() != Phase::Idle => RESUME_TIMEOUT,
-            Found::Journal | Found::ControlPath => RESUME_UNREACHED,
+            // It may still be on its way to its Hello.
+            Found::Journal => self.attempt.as_ref().map_or(RESUME_UNREACHED, |attempt| attempt.spec.hello_timeout),
+            Found::ControlPath => RESUME_UNREACHED,
             Found::Gate => RESUME_WITHOUT_PATH,
         }
     }
