@@ -158,6 +158,7 @@ impl World {
     pub fn connect(&mut self, i: Pid) {
         self.serve().adopting = false;
         let daemon = self.daemon(i);
+        daemon.gone_told = true; // of the session before
         daemon.asking.push_back(Asking { adopt: false, open: true });
         let hello = Hello { side: Side::Incumbent, ..daemon.hello(i) };
         daemon.outbox.push_back(Message::Hello(hello));

@@ -335,7 +335,7 @@ impl World {
             Action::Send(peer, message) => self.say(peer, message),
             // Written when N was spawned; closed by `Release`, with what holds then.
             Action::OpenJournal | Action::CloseJournal => {}
-            Action::Adopt => self.serve().adopting = true,
+            Action::Adopt => self.serve().adopting = !self.is_connected(Peer::Incumbent),
             Action::Arm(timer) => {
                 let service = self.serve();
                 if !service.timers.contains(&timer) {

@@ -193,7 +193,7 @@ impl Supervisor {
         out.push(Action::Arm(Timer::Lost(peer)));
     }
 
-    fn note_loss(&mut self, peer: Peer) {
+    pub(super) fn note_loss(&mut self, peer: Peer) {
         if let (Peer::Successor, Some(current)) = (peer, &mut self.current) {
             current.successor_lost = true;
         }

@@ -137,6 +137,12 @@ impl Supervisor {
         self.enter(Phase::AwaitServing, out);
     }
 
+    /// N has won and is on its way to serve. It will have to be adopted, also if the end of its session was not told yet.
+    pub(super) fn on_page_serving(&mut self, out: &mut Vec<Action>) {
+        self.note_loss(Peer::Successor);
+        self.on_serving(out);
+    }
+
     /// N serves: by its message, or by the page when its session is lost.
     pub(super) fn on_serving(&mut self, out: &mut Vec<Action>) {
         let Some(current) = &mut self.current else { return };

@@ -180,7 +180,7 @@ pub enum Input {
     Died(Peer, String),
     /// O has set `retired` on the page.
     Retired,
-    /// N has set `serving` on the page.
+    /// N, whose session has ended, has set `serving` on the page.
     PageServing,
     /// The value of the decision word after [`Action::Decide`].
     Decided(Decision),
@@ -357,7 +357,7 @@ impl Supervisor {
             Input::Gone(peer) => self.on_gone(peer, &mut out),
             Input::Died(peer, status) => self.on_died(peer, &status, &mut out),
             Input::Retired => self.on_retired(&mut out),
-            Input::PageServing => self.on_serving(&mut out),
+            Input::PageServing => self.on_page_serving(&mut out),
             Input::Decided(value) => self.on_decided(value, &mut out),
             Input::Cancel(reason) => self.on_cancel(reason, &mut out),
             Input::Timer(timer) => self.on_timer(timer, &mut out),

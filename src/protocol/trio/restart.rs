@@ -4,7 +4,7 @@ use super::daemons::Kind;
 use super::deaths::{at_every_step, base};
 use super::service::plan;
 use super::world::{Outcome, SECOND, World};
-use crate::protocol::supervisor::{Input, OnIncumbentDeath, Phase, Timer, Verdict};
+use crate::protocol::supervisor::{Input, OnIncumbentDeath, Peer, Phase, Timer, Verdict};
 use crate::protocol::{incumbent, successor};
 
 /// One more handoff is asked for, when all is quiet.
@@ -186,4 +186,24 @@ fn a_successor_that_is_not_there_yet_is_adopted_but_not_replaced() {
     hand_off_again(&mut world);
     world.run();
     assert_eq!((world.broken.clone(), world.verdicts().last()), (None, Some(&Verdict::Committed)));
+}
+
+/// The same, when S has seen the page, but not yet the end of the session.
+#[test]
+fn a_successor_that_only_the_page_tells_of_is_adopted_first() {
+    let mut world = base(OnIncumbentDeath::Promote);
+    world.scripts[0].push((Kind::Serve, Outcome::Good(60 * SECOND)));
+    world.run_until(|world| world.pages.first().is_some_and(|page| page.serving));
+    world.cut(1);
+    world.service.told_serving = true;
+    world.supervise(Input::PageServing);
+    world.crash(0);
+    world.service.told_death.push(0);
+    world.supervise(Input::Died(Peer::Incumbent, "killed by signal 9".into()));
+    world.run_until(|world| world.service.is_quiet());
+    assert_eq!(world.verdicts(), [Verdict::Committed]);
+    assert!(world.service.machine.seeks());
+    hand_off_again(&mut world);
+    world.run();
+    assert_eq!((world.broken.clone(), world.verdicts()), (None, vec![Verdict::Committed; 2]));
 }
