@@ -40,3 +40,17 @@ fn the_temporary_control_path_of_a_successor_goes_when_the_supervisor_is_started
     let left = service.path(&format!("run/kv.control.{successor}-0"));
     assert!(!left.exists(), "{}", left.display());
 }
+
+#[test]
+fn a_successor_that_hears_late_that_it_is_not_wanted_leaves_no_name_beside_the_control_path() {
+    let mut service = Service::start(&programs().kv_a);
+    let incumbent = service.daemon_pid();
+    let _upgrading = service.begin_upgrade(&service.faulty("slow-warm=3000"), &[]);
+    let successor = service.successor_of(incumbent);
+    service.wait_for_phase("warming");
+    service.kill_supervisor();
+    wait_for_death(successor); // by itself: nobody has disturbed the incumbent
+    let names = std::fs::read_dir(service.path("run")).unwrap().map(|entry| entry.unwrap().file_name());
+    let left: Vec<_> = names.filter(|name| name.to_str().unwrap().starts_with("kv.control.")).collect();
+    assert!(left.is_empty(), "{left:?}");
+}

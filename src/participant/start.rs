@@ -54,7 +54,7 @@ impl Core {
 
     /// N says that it is warm; before that it does whatever can fail, or takes time, and does not need the data.
     pub(super) fn say_warmed(&mut self) -> Result<()> {
-        if self.successor().is_some() {
+        if self.successor().is_some() && self.end.is_none() {
             self.prepare_control()?;
             let opened = || self.lock.as_mut().map_or(Ok(()), DataDirLock::open);
             crash::around('N', format_args!("open lock"), opened)?;

@@ -17,7 +17,7 @@ use crate::protocol::HandoffId;
 use crate::protocol::message::AdoptAck;
 use crate::protocol::supervisor::{Input, Past, PastHandoff, Peer, Phase};
 use crate::sys::clock::{monotonic_ns, nanoseconds};
-use crate::sys::control::remove_temporaries;
+use crate::sys::control::remove_dead_temporaries;
 use crate::sys::lock::{LockPaths, holders, read_record};
 use crate::sys::page::DecisionPage;
 use crate::sys::pidfd::Pidfd;
@@ -333,12 +333,8 @@ impl Engine {
         id.is_some_and(|id| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit()))
     }
 
-    /// What processes have left that died while no supervisor could see it: helpers that keep the lock from everybody, and
-    /// names beside the control path.
+    /// Helpers of a process that died while no supervisor could see it: they keep the lock from everybody.
     fn clean_up_after(&self, dead: Identity, spec: &SpawnSpec) {
-        if let Some(path) = &spec.control_path {
-            remove_temporaries(path, dead.pid);
-        }
         if let Some(paths) = LockPaths::locate(spec.data_dir.as_deref(), spec.control_path.as_deref()) {
             let holders = [&paths.lock, &paths.gate].into_iter().flat_map(|path| holders(path));
             // The number of the session may be a stranger's by now, but not together with our lock.
@@ -349,6 +345,9 @@ impl Engine {
 
     /// Removes what the one before has left, and nobody needs.
     fn sweep(&self) {
+        if let Some(path) = self.attempt.as_ref().and_then(|attempt| attempt.spec.control_path.as_deref()) {
+            remove_dead_temporaries(path);
+        }
         let page = self.rendezvous.as_ref().and_then(|rendezvous| rendezvous.path.clone());
         let outputs = self.processes.iter().filter_map(|process| process.output.as_ref());
         let kept: Vec<PathBuf> = outputs.map(|output| output.path().to_owned()).chain(page).collect();

@@ -18,6 +18,7 @@ use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::geteuid;
 
 use super::fd::advice;
+use super::pidfd::Pidfd;
 use super::seqpacket::{Credentials, Seqpacket};
 use super::{listener, proc};
 
@@ -237,15 +238,35 @@ fn is_other_kind(path: &Path) -> bool {
 
 /// Removes what a process of this pid, which is dead, has left beside `path` under temporary names.
 pub fn remove_temporaries(path: &Path, pid: i32) {
-    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else { return };
-    let mut start = name.to_owned();
-    start.push(format!(".{pid}-"));
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        let is_socket = entry.file_type().is_ok_and(|kind| kind.is_socket());
-        if is_socket && entry.file_name().as_bytes().starts_with(start.as_bytes()) {
-            let _ = fs::remove_file(entry.path());
-        }
+    for name in temporaries(path, &format!(".{pid}-")) {
+        let _ = fs::remove_file(name);
     }
+}
+
+/// Removes the temporary names beside `path` of processes that are dead.
+pub fn remove_dead_temporaries(path: &Path) {
+    let is_dead = |name: &PathBuf| {
+        let name = name.to_string_lossy();
+        let pid = name.rsplit_once('-').and_then(|(start, _)| start.rsplit_once('.')?.1.parse().ok());
+        // The number may be another's by now, or in another pid namespace: then the name stays, or leads to somebody.
+        pid.is_some_and(|pid| match Pidfd::open(pid) {
+            Ok(process) => process.is_dead(),
+            Err(error) => error.raw_os_error() == Some(libc::ESRCH),
+        })
+    };
+    let dead = temporaries(path, ".").filter(is_dead);
+    for name in dead.filter(|name| matches!(living_owner(name), Ok(None))) {
+        let _ = fs::remove_file(name);
+    }
+}
+
+/// The sockets beside `path` whose names go on with this.
+fn temporaries(path: &Path, more: &str) -> impl Iterator<Item = PathBuf> {
+    let mut start = path.file_name().unwrap_or_default().to_owned();
+    start.push(more);
+    let entries = path.parent().and_then(|dir| fs::read_dir(dir).ok()).into_iter().flatten().flatten();
+    let sockets = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_socket()));
+    sockets.filter(move |entry| entry.file_name().as_bytes().starts_with(start.as_bytes())).map(|entry| entry.path())
 }
 
 /// Who listens at a control path: the process that called listen(2). None if nobody does or
@@ -428,6 +449,24 @@ mod tests {
         let error = ControlListener::prepare(&dir.path().join("x".repeat(100))).unwrap_err();
         assert!(matches!(error, ControlError::TooLong { max: 107, .. }), "{error}");
         assert_eq!(living_owner(&dir.path().join("c")).unwrap(), None);
+    }
+
+    #[test]
+    fn names_of_the_dead_go_and_no_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c");
+        let alive = ControlListener::prepare(&path).unwrap();
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let dead = child.id();
+        child.wait().unwrap();
+        for name in [format!("c.{dead}-0"), "c.x-0".into(), "c.gate".into(), format!("d.{dead}-0")] {
+            drop(std::os::unix::net::UnixListener::bind(dir.path().join(name)).unwrap());
+        }
+        fs::write(dir.path().join(format!("c.{dead}-1")), "no socket").unwrap();
+        remove_dead_temporaries(&path);
+        let left = names(dir.path());
+        assert!(!left.contains(&format!("c.{dead}-0").into()) && left.len() == 5, "{left:?}");
+        drop(alive);
     }
 
     #[test]
