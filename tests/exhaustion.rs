@@ -86,12 +86,14 @@ impl Scene {
 fn a_supervisor_without_descriptors() {
     Scene::new().sweep(|scene, room| {
         let supervisor = scene.service.supervisor_pid();
+        let binary = if room == 0 { scene.service.faulty("exit-before-hello") } else { programs().kv_b.clone() };
         leave_room(supervisor, room);
-        let upgrade = scene.service.upgrade(&programs().kv_b, &["--timeout", "3s"]);
+        let upgrade = scene.service.upgrade(&binary, &["--timeout", "3s"]);
         limit_descriptors(supervisor, NO_LIMIT);
         if room == 0 {
-            // Not even the command could be heard. It is still there when there is room, but nobody waits for it.
+            // Not even the command could be heard. It is still there when there is room, before any other.
             assert_eq!(upgrade.code, 5, "{upgrade:?}");
+            scene.service.wait_for_phase("idle");
             assert_eq!(scene.service.wait_until_served(), scene.incumbent);
             return None;
         }

@@ -76,7 +76,9 @@ impl Scene {
         scene.descriptors = wait_until("quiet", || {
             let before = open_descriptors(scene.incumbent.pid);
             std::thread::sleep(std::time::Duration::from_millis(100));
-            (before == open_descriptors(scene.incumbent.pid)).then_some(before)
+            // It sleeps when it has closed what it needed.
+            let quiet = support::waits(scene.incumbent.pid) && before == open_descriptors(scene.incumbent.pid);
+            quiet.then_some(before)
         });
         scene
     }
