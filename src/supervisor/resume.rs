@@ -168,18 +168,9 @@ impl Engine {
         self.service = self.name_for(spec);
         let entry = self.last_entry();
         let page = entry.handoff.as_ref().and_then(|open| self.find_page(open));
-        let named = entry.handoff.as_ref().map(|open| open.successor);
-        let successor = named.and_then(Identity::open);
-        let incumbent = entry.incumbent.and_then(Identity::open);
-        let dead = [entry.incumbent.filter(|_| incumbent.is_none()), named.filter(|_| successor.is_none())];
-        // Before the search: what they have left would be found in their place.
-        dead.into_iter().flatten().for_each(|dead| self.clean_up_after(dead, spec));
-        let incumbent = match incumbent {
-            Some(pidfd) => entry.incumbent.map(|identity| (identity.pid, pidfd)),
-            // Without the page nobody can tell whether it has committed: if so, it is found where an incumbent is.
-            None if successor.is_some() && page.is_some() => None,
-            None => self.search(spec),
-        };
+        let successor = entry.handoff.as_ref().and_then(|open| open.successor.open());
+        // Without the page nobody can tell whether N has committed: if so, it is found where an incumbent is.
+        let incumbent = self.find_incumbent(&entry, successor.is_some() && page.is_some(), spec);
         let is_incumbent = |open: &&OpenHandoff| incumbent.as_ref().is_some_and(|(pid, _)| *pid == open.successor.pid);
         let heir = entry.handoff.as_ref().filter(is_incumbent);
         let generation = entry.generation + u64::from(heir.is_some());
@@ -196,21 +187,32 @@ impl Engine {
         for retired in &entry.leaving {
             self.admit_leaving(*retired, &spec, entry.generation);
         }
-        let handoff = match (entry.handoff, page) {
-            (Some(open), Some(page)) => {
-                let incumbent = self.processes.incumbent.as_ref().and_then(|process| process.pidfd.try_clone().ok());
-                self.rendezvous = Some(Rendezvous::found(page, Some(open.page.clone()), incumbent));
-                let successor_lives = successor.is_some();
-                if let Some(pidfd) = successor {
-                    self.admit_successor(open.successor.pid, pidfd, open.program_of(&spec), entry.generation + 1);
-                }
-                Some(PastHandoff { id: HandoffId(open.id), successor_lives })
+        let handoff = entry.handoff.zip(page).map(|(open, page)| {
+            let incumbent = self.processes.incumbent.as_ref().and_then(|process| process.pidfd.try_clone().ok());
+            self.rendezvous = Some(Rendezvous::found(page, Some(open.page.clone()), incumbent));
+            let successor_lives = successor.is_some();
+            if let Some(pidfd) = successor {
+                self.admit_successor(open.successor.pid, pidfd, open.program_of(&spec), entry.generation + 1);
             }
-            _ => None,
-        };
+            PastHandoff { id: HandoffId(open.id), successor_lives }
+        });
         self.last_id = id;
         self.feed(Input::Resume(Past { generation, incumbent_lives, handoff }));
         Ok(())
+    }
+
+    /// The daemon of this journal, if it lives; or else whoever serves instead. What the dead have left is cleaned up before
+    /// the search, or it would be found in their place.
+    fn find_incumbent(&mut self, entry: &Entry, successor: bool, spec: &SpawnSpec) -> Option<(i32, Pidfd)> {
+        let incumbent = entry.incumbent.and_then(Identity::open);
+        let named = entry.handoff.as_ref().map(|open| open.successor);
+        let dead = [entry.incumbent.filter(|_| incumbent.is_none()), named.filter(|named| named.open().is_none())];
+        dead.into_iter().flatten().for_each(|dead| self.clean_up_after(dead, spec));
+        match (entry.incumbent, incumbent) {
+            (Some(Identity { pid, .. }), Some(pidfd)) => Some((pid, pidfd)),
+            _ if successor => None,
+            _ => self.search(spec),
+        }
     }
 
     /// Without a journal, whoever listens at the control path tells what there is; or will soon: a daemon makes a path anew
