@@ -37,10 +37,6 @@ const MUTANTS: &[(Config, &str)] = &[
         "a session between honest processes is ended",
     ),
     (
-        Config { name: "the end of a session is a death", mutant: Some(Mutant::EndMeansDeath), cuts: 1, ..BASE },
-        "ResumeAfterAbort before the word was won",
-    ),
-    (
         Config { name: "a free lock means resume", mutant: Some(Mutant::LockMeansResume), crashes: 1, ..BASE },
         "N is killed, but the word was not won",
     ),
@@ -65,10 +61,6 @@ const MUTANTS: &[(Config, &str)] = &[
     (
         Config { name: "a kill without the word", mutant: Some(Mutant::KillUnasked), ..BASE },
         "N is killed, but the word was not won",
-    ),
-    (
-        Config { name: "O does not look at N", mutant: Some(Mutant::NoLook), crashes: 2, ..BASE },
-        "the last process that could serve exits by itself",
     ),
     (
         Config { name: "the lock before the writers", mutant: Some(Mutant::UnlockBeforeSeal), ..BASE },
@@ -119,6 +111,14 @@ const MUTANTS: &[(Config, &str)] = &[
 
 /// The same, in bounds that take longer.
 const SLOW: &[(Config, &str)] = &[
+    (
+        Config { name: "the end of a session is a death", mutant: Some(Mutant::EndMeansDeath), cuts: 1, ..BASE },
+        "ResumeAfterAbort before the word was won",
+    ),
+    (
+        Config { name: "O does not look at N", mutant: Some(Mutant::NoLook), crashes: 2, ..BASE },
+        "the last process that could serve exits by itself",
+    ),
     (
         Config {
             name: "a committed past is rolled back",
