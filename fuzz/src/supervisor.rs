@@ -329,7 +329,11 @@ impl World<'_> {
             9 => self.gone(peer),
             10 if self.bytes.yes() => self.garbage(peer),
             11 if self.machine.phase() == Phase::Retiring => self.feed(Input::Retired),
-            11 if self.machine.phase() == Phase::AwaitServing && self.word().is_committed() => {
+            // The driver looks at the page when N's session has ended.
+            11 if self.machine.phase() == Phase::AwaitServing
+                && self.word().is_committed()
+                && self.successor.as_ref().is_none_or(|successor| !successor.session) =>
+            {
                 self.serving = true;
                 self.feed(Input::PageServing);
             }
