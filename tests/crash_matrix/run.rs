@@ -113,6 +113,7 @@ pub fn trace(scenario: &Scenario) -> String {
     let trace = scene.service.path("points/trace");
     fs::write(&trace, "").unwrap();
     let upgrade = scene.begin(scenario, None).wait();
+    eprintln!("{}: {upgrade:?}", scenario.name); // seen if something below fails
     one_serves(&scene);
     if scene.supervisor_lives() {
         scene.service.wait_for_phase("idle");

@@ -349,6 +349,11 @@ impl Drop for Service {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("---- handoff run said last:\n{}", last_lines(&self.stderr(), LINES_SHOWN));
+            if let Some(run) = &self.run {
+                let pid = run.id() as i32;
+                let waits = fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default();
+                eprintln!("---- handoff run, process {pid}, is {:?} in {waits:?}", process_state(pid));
+            }
         }
         if let Some(mut run) = self.run.take() {
             let _ = run.kill();
