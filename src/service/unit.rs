@@ -185,9 +185,9 @@ impl Service {
         (self.started_ns, self.served, self.said_hello) = (monotonic_ns(), true, true);
         self.announced = Some(pid);
         self.events.push(Event::Adopted { pid, generation: status.generation });
-        match outcome {
-            Some(outcome) => self.on_past_outcome(outcome),
-            None => self.expect(status.handoff_id),
+        self.expect(outcome.as_ref().map(|outcome| outcome.id).or(status.handoff_id));
+        if let Some(outcome) = outcome {
+            self.on_outcome(outcome);
         }
     }
 

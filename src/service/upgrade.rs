@@ -107,14 +107,7 @@ impl Service {
         })
     }
 
-    /// The outcome of a handoff that another supervisor began, and this one ended.
-    pub(super) fn on_past_outcome(&mut self, mut outcome: HandoffOutcome) {
-        outcome.pidfd = None;
-        self.expect(Some(outcome.id));
-        self.on_outcome(outcome);
-    }
-
-    /// The same, if it is still to come.
+    /// The outcome of a handoff that another supervisor began will be told as one that was asked for here.
     pub(super) fn expect(&mut self, id: Option<u64>) {
         self.pending = id.map(|id| Pending { id: Some(id), binary: None, before: None, told: false });
     }

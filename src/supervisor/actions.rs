@@ -180,7 +180,7 @@ impl Engine {
 
     fn report(&mut self, verdict: Verdict, reason: String) {
         let Some(attempt) = &self.attempt else { return };
-        let committed = self.rendezvous.as_ref().is_some_and(|rendezvous| rendezvous.page.word().is_committed());
+        let committed = self.is_committed();
         let processes = &self.processes;
         let server = match verdict {
             Verdict::Committed => processes.successor.as_ref(),

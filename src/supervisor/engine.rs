@@ -252,7 +252,7 @@ impl Engine {
     }
 
     /// Whether the word of the handoff that is under way is won.
-    fn is_committed(&self) -> bool {
+    pub(super) fn is_committed(&self) -> bool {
         self.rendezvous.as_ref().is_some_and(|rendezvous| rendezvous.page.word().is_committed())
     }
 
@@ -403,7 +403,7 @@ impl Engine {
         let Some(page) = self.rendezvous.as_ref().map(|rendezvous| &rendezvous.page) else { return };
         match self.machine.phase() {
             Phase::Retiring if page.is_retired() => self.feed(Input::Retired),
-            Phase::AwaitServing if self.listens_to_page() && page.is_serving() && page.word().is_committed() => {
+            Phase::AwaitServing if self.listens_to_page() && page.is_serving() && self.is_committed() => {
                 self.feed(Input::PageServing)
             }
             _ => {}

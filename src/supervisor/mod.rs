@@ -237,7 +237,7 @@ impl Supervisor {
             {
                 return Err(self.given_up(&why));
             }
-            match (self.engine.patience().checked_sub(begun.elapsed()), self.engine.adoption.found) {
+            match (self.engine.patience(begun.elapsed()), self.engine.adoption.found) {
                 (Some(left), _) => self.engine.turn(Some(left.min(RESUME_LOOK)))?,
                 (None, Found::Gate) => self.engine.forget_incumbent(),
                 (None, _) => return Err(self.not_adopted("")),

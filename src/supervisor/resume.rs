@@ -226,18 +226,24 @@ impl Engine {
         Some((pid, Pidfd::open(pid).ok()?))
     }
 
-    /// How long to wait for the daemon, as it stands.
-    pub(super) fn patience(&self) -> Duration {
-        let incumbent = self.processes.incumbent.as_ref();
-        let linked =
-            incumbent.is_some_and(|process| process.session.is_some() || holder(&process.spec) == Some(process.pid));
-        match self.adoption.found {
-            Found::Journal if linked || self.machine.phase() != Phase::Idle => RESUME_TIMEOUT,
-            // It may still be on its way to its Hello.
-            Found::Journal => self.attempt.as_ref().map_or(RESUME_UNREACHED, |attempt| attempt.spec.hello_timeout),
+    /// For how much longer to wait for the daemon, as it stands; None: not at all.
+    pub(super) fn patience(&self, waited: Duration) -> Option<Duration> {
+        let hello_timeout = self.attempt.as_ref().map_or(RESUME_UNREACHED, |attempt| attempt.spec.hello_timeout);
+        let first = match self.adoption.found {
+            Found::Journal => hello_timeout, // it may still be on its way to its Hello
             Found::ControlPath => RESUME_UNREACHED,
             Found::Gate => RESUME_WITHOUT_PATH,
-        }
+        };
+        let left = first.checked_sub(waited);
+        // Only now: who holds the gate is a search through all processes.
+        let more = || self.adoption.found == Found::Journal && self.is_linked();
+        left.or_else(|| RESUME_TIMEOUT.checked_sub(waited).filter(|_| more()))
+    }
+
+    /// What is being adopted is a daemon that links the library, or a handoff that is being ended.
+    fn is_linked(&self) -> bool {
+        let linked = |process: &Process| process.session.is_some() || holder(&process.spec) == Some(process.pid);
+        self.machine.phase() != Phase::Idle || self.processes.incumbent.as_ref().is_some_and(linked)
     }
 
     /// It is no daemon of this service, or can not be told from one that is not: the gate keeps a second one out.
