@@ -114,6 +114,11 @@ pub fn trace(scenario: &Scenario) -> String {
     fs::write(&trace, "").unwrap();
     let upgrade = scene.begin(scenario, None).wait();
     eprintln!("{}: {upgrade:?}", scenario.name); // seen if something below fails
+    // A process that is killed closes its sockets, and may be seen alive for many milliseconds after that: its inotify
+    // instance goes slowly.
+    if scenario.killed_at.is_some() {
+        wait_for_death(scene.struck(0).expect("somebody died"));
+    }
     one_serves(&scene);
     if scene.supervisor_lives() {
         scene.service.wait_for_phase("idle");
