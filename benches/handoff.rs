@@ -3,15 +3,15 @@
 //! The daemon is this very program: hooks that do nothing, data on a tmpfs if there is one. Rounds of the floor and of the
 //! handoff alternate, so that whatever else the machine does hits both.
 
-mod support;
+mod measure;
 
 use handoff::sys::clock::monotonic_ns;
 use handoff::sys::seqpacket::{Received, Seqpacket};
 use handoff::{Config, Deadline, DrainReport, Drainable, HookError, Role, SealReport, StateSnapshot, detect_role};
-use std::os::fd::AsFd;
-use support::{
+use measure::{
     DAEMON, FLOOR, Measured, Program, WARM_UP, handoffs, percentile, print_head, print_row, reap, wait_readable,
 };
+use std::os::fd::AsFd;
 
 const ROUNDS: usize = 400;
 const ROUND_TRIPS: usize = 2000;

@@ -5,11 +5,11 @@
 
 #[path = "../tests/compiled/mod.rs"]
 mod compiled;
-mod support;
+mod measure;
 
 use compiled::program;
+use measure::{FLOOR, Program, WARM_UP, handoffs, percentile, print_head, print_row};
 use std::path::PathBuf;
-use support::{FLOOR, Program, WARM_UP, handoffs, percentile, print_head, print_row};
 
 const STARTS: usize = 400;
 const ROUNDS: usize = 200;

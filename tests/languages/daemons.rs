@@ -2,6 +2,8 @@
 
 use crate::compiled::{directory, have, program};
 use crate::support::faulty_script;
+use crate::support::go::{build_go, have_go};
+use crate::support::python::daemon;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -54,6 +56,9 @@ pub fn languages() -> &'static [Language] {
             language("c", Some(c("c", "examples-c/kv.c", "c")), Some(faulty_c)),
             language("c-loop", Some(c("c-loop", "ffi-tests/c/kv_loop.c", "c-loop")), None),
             language("c++", cpp(), None),
+            language("go", go(), None),
+            language("python", python("python", "ffi-tests/python/kv_blocking.py"), None),
+            language("asyncio", python("asyncio", "ffi-tests/python/kv_asyncio.py"), None),
         ]
     })
 }
@@ -70,6 +75,15 @@ fn c(name: &str, source: &str, build: &str) -> PathBuf {
 
 fn cpp() -> Option<PathBuf> {
     have("c++").then(|| program("kv-c++", "ffi-tests/cpp/kv.cpp", &["-std=c++17", "-DBUILD=\"c++\""]))
+}
+
+fn go() -> Option<PathBuf> {
+    have_go().then(|| build_go("kv-go", "ffi-tests/go/kv", ".", &["-ldflags", "-X main.build=go"]))
+}
+
+fn python(build: &str, source: &str) -> Option<PathBuf> {
+    let daemon = || daemon(&directory(), &format!("kv-{build}"), source, &format!("KV_BUILD={build}"));
+    have("python3").then(daemon)
 }
 
 /// The store of the demo, which stands on the Rust API. That has no word for "unhealthy": it comes up without the last

@@ -19,6 +19,7 @@ pub mod go;
 #[path = "../../src/bin/handoff/demo/load.rs"]
 pub mod load;
 pub mod processes;
+pub mod python;
 pub mod watch;
 
 pub use processes::*;
