@@ -1,4 +1,4 @@
-//! Compiles C against the header and the shared library of this build.
+//! Compiles C and C++ against the header and the shared library of this build.
 
 #![allow(dead_code)] // each test program uses a part of this
 
@@ -38,7 +38,7 @@ pub fn directory() -> PathBuf {
 pub fn program(name: &str, source: &str, flags: &[&str]) -> PathBuf {
     let dir = directory();
     let program = dir.join(name);
-    let mut compiler = Command::new("cc");
+    let mut compiler = Command::new(if source.ends_with(".cpp") { "c++" } else { "cc" });
     compiler.args(["-O1", "-g", "-pthread"]).args(STRICT).args(flags);
     compiler.arg("-I").arg(root().join("include")).arg("-o").arg(&program).arg(root().join(source));
     compiler.arg("-L").arg(&dir).args(["-l:libhandoff.so.0", "-Wl,-rpath,$ORIGIN"]);
