@@ -182,7 +182,7 @@ static void too_early(handoff *h) {
     IS(handoff_write_begin(h), HANDOFF_ESEALED);
     IS(handoff_write_end(h), HANDOFF_ESTATE);
     IS(handoff_put_state(h, NULL, NULL, SIZE_MAX), HANDOFF_ESTATE);
-    CHECK(errmsg_has(h, "handoff_put_state is not there yet"));
+    CHECK(errmsg_has(h, "handoff_put_state: not there yet"));
     IS(handoff_next_connection(h, NULL, 0), HANDOFF_ESTATE);
     IS(handoff_on_drain(h, NULL, &count, destroy), HANDOFF_EINVAL);
     IS(count, 1);
