@@ -1,6 +1,7 @@
 //! The handle, and the one guard that every call of it passes: null, fork, panic, overlap, log.
 
 use super::hooks::Hooks;
+use super::kind::{Mark, Marked, known};
 use super::log::Log;
 use super::text::c_string;
 use crate::error::{Error, Result};
@@ -13,7 +14,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tracing::dispatcher::{Dispatch, with_default};
 
 /// One per process: its role, listeners, control socket, lock.
+#[cfg_attr(unix, repr(C))] // said so that cbindgen does not see it: the struct is opaque for C
 pub struct Handoff {
+    mark: Mark<HANDLE>,
     pub(super) participant: Participant,
     pub(super) hooks: Hooks,
     pub(super) names: Vec<CString>,
@@ -25,6 +28,13 @@ pub struct Handoff {
     usage: AtomicU32,
     log: Arc<Log>,
     dispatch: Dispatch,
+}
+
+const HANDLE: u64 = u64::from_be_bytes(*b"handoff\xff");
+
+// SAFETY: in C's order, and the mark comes first.
+unsafe impl Marked for Handoff {
+    const KIND: u64 = HANDLE;
 }
 
 /// A call of class \[owner\] is under way.
@@ -46,27 +56,28 @@ pub(super) enum Class {
     Any,
 }
 
-/// Runs a call: its value, or the code of its error, whose text is kept for `handoff_errmsg`.
+/// Runs the call `name`: its value, or the code of its error, whose text is kept for `handoff_errmsg`.
 ///
 /// # Safety
-/// `h` is NULL, or a handle that is not dropped before this returns, but from inside.
-pub(super) unsafe fn call(h: *const Handoff, class: Class, f: impl FnOnce(&Handoff) -> Result<c_int>) -> c_int {
+/// `h` is NULL, or what C has a pointer to; a handle is not dropped before this returns, but from inside.
+pub(super) unsafe fn call(
+    h: *const Handoff,
+    class: Class,
+    name: &'static str,
+    f: impl FnOnce(&Handoff) -> Result<c_int>,
+) -> c_int {
     // SAFETY: the caller's promise.
-    let Some(handle) = (unsafe { h.as_ref() }) else { return no_handle().code() };
+    let Some(handle) = (unsafe { known(h) }) else { return no_handle().code() };
     if let Err(error) = handle.check() {
         return error.code();
     }
     if let Err(error) = handle.enter(class) {
-        return handle.fail(&error);
+        return handle.fail(name, &error);
     }
     let result = with_default(&handle.dispatch, || catch_unwind(AssertUnwindSafe(|| f(handle))));
-    let code = match result {
-        Ok(Ok(value)) => value,
-        Ok(Err(error)) => handle.fail(&error),
-        Err(_) => {
-            handle.poisoned.store(true, Ordering::Release);
-            handle.fail(&Error::Panicked)
-        }
+    let code = match result.unwrap_or(Err(Error::Panicked)) {
+        Ok(value) => value,
+        Err(error) => handle.fail(name, &error),
     };
     if handle.check_fork().is_ok() {
         handle.log.deliver();
@@ -82,7 +93,7 @@ pub(super) unsafe fn call(h: *const Handoff, class: Class, f: impl FnOnce(&Hando
 /// As [`call`].
 pub(super) unsafe fn peek(h: *const Handoff, f: impl FnOnce(&Handoff) -> Result<c_int>) -> c_int {
     // SAFETY: the caller's promise.
-    let Some(handle) = (unsafe { h.as_ref() }) else { return no_handle().code() };
+    let Some(handle) = (unsafe { known(h) }) else { return no_handle().code() };
     let result = handle.check().and_then(|()| {
         catch_unwind(AssertUnwindSafe(|| f(handle))).unwrap_or_else(|_| {
             handle.poisoned.store(true, Ordering::Release);
@@ -100,6 +111,7 @@ impl Handoff {
     pub(super) fn new(participant: Participant, log: Arc<Log>, dispatch: Dispatch) -> Self {
         let names = participant.listeners().names().map(c_string).collect();
         Self {
+            mark: Mark::default(),
             participant,
             hooks: Hooks::default(),
             names,
@@ -130,10 +142,16 @@ impl Handoff {
         self.detail.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn fail(&self, error: &Error) -> c_int {
+    /// Every text names the call and the phase: whoever reads it does not have the program at hand.
+    fn fail(&self, name: &str, error: &Error) -> c_int {
+        // Also when the panic was that of another thread, which left the mutex poisoned.
+        if matches!(error, Error::Panicked) {
+            self.poisoned.store(true, Ordering::Release);
+        }
         // In a child another thread may have held the lock.
         if !matches!(error, Error::Forked) {
-            *self.detail.lock().unwrap_or_else(PoisonError::into_inner) = error.to_string();
+            let text = format!("{name}: {error}, in phase {}", self.participant.phase_name());
+            *self.detail.lock().unwrap_or_else(PoisonError::into_inner) = text;
         }
         error.code()
     }
@@ -171,10 +189,10 @@ unsafe fn leave(h: *const Handoff, class: Class) {
 /// What `handoff_free` does: at once, or when the last call under way returns.
 ///
 /// # Safety
-/// `h` is NULL, or a handle that was not freed yet.
+/// `h` is NULL, or what C has a pointer to, and not freed yet.
 pub(super) unsafe fn free(h: *mut Handoff) {
     // SAFETY: the caller's promise.
-    let Some(handle) = (unsafe { h.as_ref() }) else { return };
+    let Some(handle) = (unsafe { known(h) }) else { return };
     let before = handle.usage.fetch_or(FREED, Ordering::AcqRel);
     // A child has only the thread that forked; the calls of the others never return here.
     let alone = before == 0 || (handle.check_fork().is_err() && DEPTH.get() == 0);
