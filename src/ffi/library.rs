@@ -1,6 +1,6 @@
 //! What a program can ask the library, and the end of a handle.
 
-use super::handle::{Handoff, free};
+use super::handle::{Guarded, Handoff, free};
 use super::text::copy_out;
 use std::ffi::{c_char, c_int};
 
@@ -62,7 +62,7 @@ pub unsafe extern "C" fn handoff_errmsg(h: *const Handoff, buf: *mut c_char, siz
         None => "the handle is NULL".to_owned(),
         Some(handle) => match handle.check() {
             Err(error) => error.to_string(),
-            Ok(()) => handle.detail(),
+            Ok(()) => handle.guard().detail(),
         },
     };
     // SAFETY: NULL or `size` bytes, by contract.
