@@ -91,8 +91,20 @@ func (s *Server) Drain(ctx context.Context) error {
 	<-s.served                           // whatever was accepted is in conns now
 	s.server.SetKeepAlivesEnabled(false) // for answers that began before the drain
 	s.until(ctx, firstRequest, func() bool { return !s.in(http.StateNew) && !s.in(http.StateActive) })
+	s.closeSilent()
 	s.until(ctx, 0, func() bool { return !s.in(http.StateActive) })
 	return s.server.Shutdown(ctx)
+}
+
+// closeSilent spares Shutdown the five seconds that it gives to whoever has connected and not asked.
+func (s *Server) closeSilent() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for conn, state := range s.conns {
+		if state == http.StateNew {
+			conn.Close()
+		}
+	}
 }
 
 func (s *Server) track(conn net.Conn, state http.ConnState) {
