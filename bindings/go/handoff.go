@@ -95,7 +95,7 @@ func Open(options ...Option) (*Handoff, error) {
 	if role < 0 {
 		return nil, &Error{Code(role), "handoff_detect_role", C.GoString(&why[0])}
 	}
-	events, err := newWaiter(C.handoff_pollfd(c))
+	events, err := newWaiter(int(C.handoff_pollfd(c)))
 	if err != nil {
 		C.handoff_free(c)
 		return nil, err

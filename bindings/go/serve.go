@@ -188,7 +188,7 @@ func (h *Handoff) eventContext(ctx context.Context, event C.handoff_event) (cont
 	if leftMs != math.MaxInt32 {
 		ctx, stopTimer = context.WithTimeout(ctx, time.Duration(leftMs)*time.Millisecond)
 	}
-	stopWatch, err := watch(event.cancel_fd, cancel)
+	stopWatch, err := watch(int(event.cancel_fd), cancel)
 	if err != nil {
 		stopTimer()
 		cancel(err)
@@ -202,11 +202,11 @@ func (h *Handoff) eventContext(ctx context.Context, event C.handoff_event) (cont
 }
 
 // watch cancels with ErrStale when fd becomes readable, until the function that it returns has been called.
-func watch(fd C.int32_t, cancel context.CancelCauseFunc) (func(), error) {
+func watch(fd int, cancel context.CancelCauseFunc) (func(), error) {
 	if fd < 0 {
 		return func() {}, nil
 	}
-	w, err := newWaiter(C.int(fd))
+	w, err := newWaiter(fd)
 	if err != nil {
 		return nil, err
 	}

@@ -21,8 +21,8 @@ var longAgo = time.Unix(1, 0)
 
 // newWaiter takes a duplicate. O_NONBLOCK, which the poller wants, goes to a description that only this process has:
 // an epoll or an eventfd.
-func newWaiter(fd C.int) (*waiter, error) {
-	own, err := duplicate(int(fd))
+func newWaiter(fd int) (*waiter, error) {
+	own, err := duplicate(fd)
 	if err != nil {
 		return nil, err
 	}

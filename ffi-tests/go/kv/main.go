@@ -3,12 +3,19 @@
 //
 //	kv [DATA_DIR]   default: $HANDOFF_DATA_DIR
 //
-// KV_FAULT names a fault: "unhealthy" says that it is not well; "crash" dies between begin and ready; "lost-write" says that it
-// opened one revision less than there is.
+// KV_FAULT names a fault:
+//
+//	unhealthy     is ready, and says that it is not well
+//	crash         dies between begin and ready
+//	lost-write    says that it opened one revision less than there is
+//	drain-fails   answers the first drain with a failure
+//	drain-waits   answers the first drain when its context ends, and says why that ended
+//	logs          writes the whole log of the library to standard error
 package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -43,8 +50,12 @@ func run() (handoff.End, error) {
 		return 0, fmt.Errorf("usage: kv [DATA_DIR], or HANDOFF_DATA_DIR=DATA_DIR kv")
 	}
 	os.Mkdir(dir, 0o755) // if that fails, and matters, Open says so
-	warnings := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	h, err := handoff.Open(handoff.DataDir(dir), handoff.BuildID(build), handoff.Logger(warnings))
+	level := slog.LevelWarn
+	if fault() == "logs" {
+		level = slog.LevelDebug - 4
+	}
+	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+	h, err := handoff.Open(handoff.DataDir(dir), handoff.BuildID(build), handoff.Logger(logger))
 	if err != nil {
 		return 0, err
 	}
@@ -52,7 +63,13 @@ func run() (handoff.End, error) {
 	defer stop()
 	store := newStore(dir)
 	s := &server{h: h, store: store, clients: make(map[net.Conn]struct{})}
+	drains := 0
 	h.OnDrain(func(ctx context.Context) error {
+		if drains++; drains == 1 {
+			if err := faultyDrain(ctx); err != nil {
+				return err
+			}
+		}
 		if deadline, ok := ctx.Deadline(); ok {
 			var cancel context.CancelFunc
 			ctx, cancel = context.WithDeadline(ctx, deadline.Add(-margin))
@@ -89,6 +106,25 @@ func run() (handoff.End, error) {
 	return handoff.Stopped, h.Close()
 }
 
+func fault() string { return os.Getenv("KV_FAULT") }
+
+func faultyDrain(ctx context.Context) error {
+	switch fault() {
+	case "drain-fails":
+		return errors.New("told to fail the drain")
+	case "drain-waits":
+		if err := handoff.Progress(ctx, 1, 2); err != nil {
+			return err
+		}
+		<-ctx.Done()
+		_, late := ctx.Deadline()
+		fmt.Fprintf(os.Stderr, "kv: drain ended: %v, stale %t, deadline %t, progress stale %t\n", ctx.Err(),
+			errors.Is(context.Cause(ctx), handoff.ErrStale), late, errors.Is(handoff.Progress(ctx, 2, 2), handoff.ErrStale))
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
 // begin waits until the data is ours, opens it, and waits until we are wanted.
 func begin(ctx context.Context, h *handoff.Handoff, store *store) error {
 	if err := h.WaitForBegin(ctx); err != nil {
@@ -98,7 +134,7 @@ func begin(ctx context.Context, h *handoff.Handoff, store *store) error {
 		return err
 	}
 	ready := handoff.Readiness{Revisions: []uint64{store.revision}}
-	switch os.Getenv("KV_FAULT") {
+	switch fault() {
 	case "unhealthy":
 		ready.Unhealthy, ready.Detail = true, "told to be unhealthy"
 	case "crash":
