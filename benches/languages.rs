@@ -6,46 +6,65 @@
 #[path = "../tests/compiled/mod.rs"]
 mod compiled;
 mod measure;
+#[path = "../tests/support/mod.rs"]
+mod support;
 
-use compiled::program;
+use compiled::{directory, have, program, root};
 use measure::{FLOOR, Program, WARM_UP, handoffs, percentile, print_head, print_row};
-use std::path::PathBuf;
+use support::go::{build_go, have_go};
+use support::python::python;
 
-const STARTS: usize = 400;
 const ROUNDS: usize = 200;
 
 /// Set for a program that is to write its byte when it knows its role.
 const START: &str = "BENCH_HANDOFF_START";
 
 fn main() {
-    let idle = program("idle", "benches/idle/idle.c", &["-std=c11", "-O2"]);
+    let c = |name, flags: &[&str]| Program::new(&[program(name, "benches/idle/idle.c", flags)]);
+    let idle = c("idle", &["-std=c11", "-O2"]);
     print_head();
-    starts(idle.clone(), program("idle-bare", "benches/idle/idle.c", &["-std=c11", "-O2", "-DBARE"]));
-    whole("C", &Program::new(&[idle]));
+    starts(&idle, &c("idle-bare", &["-std=c11", "-O2", "-DBARE"]));
+    daemon("C", &idle);
+    if have_go() {
+        daemon("Go", &Program::new(&[build_go("idle", "benches/idle/go", ".", &[])]));
+    }
+    if have("python3") {
+        let idle = Program::new(&[python().into(), root().join("benches/idle/idle.py")]);
+        // Not HANDOFF_LIBRARY: a supervisor keeps such names for itself.
+        daemon("Python", &idle.env("PYTHONPATH", root().join("bindings/python")).env("LD_LIBRARY_PATH", directory()));
+    }
 }
 
-/// What the library adds to the start of a program.
-fn starts(linked: PathBuf, bare: PathBuf) {
-    let [bare, linked] = [bare, linked].map(|path| Program::new(&[path]));
-    let mut times = [const { Vec::new() }; 3];
-    for round in 0..WARM_UP + STARTS {
-        let measured = [bare.start_ns(FLOOR), linked.start_ns(FLOOR), linked.start_ns(START)];
-        if round >= WARM_UP {
-            times.iter_mut().zip(measured).for_each(|(times, time)| times.push(time));
-        }
-    }
-    let [bare, linked, role] = times.map(|times| percentile(&times, 50));
+/// What the library adds to the start of a program in C.
+fn starts(linked: &Program, bare: &Program) {
+    let [bare, linked, role] = alternate([(bare, FLOOR), (linked, FLOOR), (linked, START)]);
     print_row("start of a C program that links libhandoff.so, p50; floor: the same without", linked, bare, "");
     print_row("the same, until it knows its role", role, bare, "");
     println!("| that is, in milliseconds | {:.3} | | | ≤ 0.3 |", (role - bare) / 1e6);
 }
 
-/// A whole handoff of a daemon in one language.
-fn whole(language: &str, program: &Program) {
+/// A daemon in one language.
+fn daemon(language: &str, program: &Program) {
+    let [main, role] = alternate([(program, FLOOR), (program, START)]);
+    print_row(&format!("{language}: start until it knows its role, p50; floor: until its main"), role, main, "");
     let measured = handoffs(program, 1, ROUNDS);
     let total = percentile(&measured.total_ns, 50);
     let floor = percentile(&measured.floor_ns, 50);
     let pause = percentile(&measured.pause_ns, 50);
-    print_row(&format!("whole handoff, {language}, p50; floor: vfork + exec of the same program"), total, floor, "");
-    print_row(&format!("its pause, {language}, p50; floor: the whole"), pause, total, "");
+    print_row(&format!("{language}: whole handoff, p50; floor: vfork + exec of the same program"), total, floor, "");
+    print_row(&format!("{language}: pause, p50; floor: the whole handoff"), pause, total, "");
+}
+
+/// Medians of starts, each until the byte that this variable tells the program to write.
+fn alternate<const N: usize>(starts: [(&Program, &str); N]) -> [f64; N] {
+    let mut times = [const { Vec::new() }; N];
+    for round in 0..WARM_UP + ROUNDS {
+        for (times, (program, role)) in times.iter_mut().zip(starts) {
+            let time = program.start_ns(role);
+            if round >= WARM_UP {
+                times.push(time);
+            }
+        }
+    }
+    times.map(|times| percentile(&times, 50))
 }

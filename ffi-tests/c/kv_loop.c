@@ -1,4 +1,4 @@
-/* kv_loop.c - the key-value store of the examples in one thread: a poll() loop, and events that are answered by their id.
+/* kv_loop.c - the key-value store of the examples in one thread: a poll() loop, and events answered by their id.
  *
  * The store and its log are those of kv.c, as they stand; what is new is how it is served.  All that a turn of the loop
  * writes is synced once, at the end of the turn, and only then are its replies sent.

@@ -1,4 +1,4 @@
-// kv.cpp - the key-value store of examples-c/kv.c in C++17, with a thread for each client: the same protocol, the same log.
+// kv.cpp - the store of examples-c/kv.c in C++17, with a thread for each client: the same protocol, the same log.
 //
 // The C header is used as it is; Handle below is all that it takes to own its handle.
 //
@@ -185,7 +185,7 @@ private:
         std::snprintf(sum, sizeof sum, "%08x ", fnv1a(body));
         std::string whole = sum + body + "\n";
         if (write(log_.get(), whole.data(), whole.size()) != static_cast<ssize_t>(whole.size())) {
-            broken_ = ftruncate(log_.get(), size_) != 0;  // most likely a full disk: take back what is there of the line
+            broken_ = ftruncate(log_.get(), size_) != 0;  // a full disk: take back what is there of the line
             return "ERR not written";
         }
         revision_ = revision;
@@ -439,7 +439,8 @@ int run(const char *dir, const std::string &fault) {
     }
     checked(h, handoff_announce_ready(h.get(), &ready, -1));
     daemon.server.start_accepting();
-    if (checked(h, handoff_serve(h.get())) == HANDOFF_REPLACED) _exit(0);  // the data is not ours, nothing may be flushed into it
+    // Replaced: the data is not ours, nothing may be flushed into it.
+    if (checked(h, handoff_serve(h.get())) == HANDOFF_REPLACED) _exit(0);
     auto until = std::chrono::steady_clock::now() + std::chrono::milliseconds(hang_up_ms);
     daemon.server.drain(-1, [&] {
         return static_cast<int>((until - std::chrono::steady_clock::now()) / std::chrono::milliseconds(1));

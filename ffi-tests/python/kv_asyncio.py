@@ -130,7 +130,9 @@ async def main(h, store, port):
             server.accept(kv_store.listener(h))
 
     listener = kv_store.listener(h, port)
-    kv_store.begin(h, store)
+    store.warm()
+    await h.wait_for_begin_async()
+    await h.announce_ready_async(**kv_store.open_log(store))
     server.accept(listener)
     await h.serve_async()
     await server.drain(None)

@@ -145,7 +145,9 @@ def main():
             server.accept(kv_store.listener(h))
 
     listener = kv_store.listener(h, port)
-    kv_store.begin(h, store)
+    store.warm()
+    h.wait_for_begin()
+    h.announce_ready(**kv_store.open_log(store))
     server.accept(listener)
     h.serve()
     server.drain(lambda: False)

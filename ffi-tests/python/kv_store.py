@@ -175,15 +175,14 @@ def start():
 def listener(h, port=0):
     given = h.listener("kv", bind=("127.0.0.1", port))
     if not h.listener_names:
-        print("kv: listening on %s:%d" % given.getsockname(), file=sys.stderr)
+        print(f"kv: listening on 127.0.0.1:{given.getsockname()[1]}", file=sys.stderr)
     return given
 
 
-def begin(h, store):
-    """From the start to the commit."""
-    store.warm()
-    h.wait_for_begin()
+def open_log(store):
+    """After begin. What ``announce_ready`` is told."""
     store.open()
     if FAULT == "crash":
         os._exit(9)
-    h.announce_ready(store.revision, healthy=FAULT != "unhealthy", detail="told to be unhealthy" if FAULT else None)
+    healthy = FAULT != "unhealthy"
+    return {"revisions": store.revision, "healthy": healthy, "detail": None if healthy else "told to be unhealthy"}

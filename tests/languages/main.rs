@@ -1,8 +1,8 @@
 //! Every language hands over to every other, under load.
 //!
-//! The daemons are the same store: one protocol, one log. Each ordered pair goes through a handoff that is rolled back because
-//! the successor is not well, one that is because it crashes, and one that commits; then one service goes through all of
-//! them in one life. No request may fail, no acknowledged write be missing, and nobody but one process hold the lock.
+//! The daemons are the same store: one protocol, one log. Each ordered pair goes through a handoff that is rolled back
+//! because the successor is not well, one that is because it crashes, and one that commits; then one service goes through
+//! all of them in one life. No request may fail, no acknowledged write be missing, and only one process may hold the lock.
 
 #[path = "../compiled/mod.rs"]
 mod compiled;
@@ -41,7 +41,8 @@ fn every_language_hands_over_to_every_other() {
     assert!(bad.is_empty(), "{}", bad.join("\n"));
 }
 
-/// All ordered pairs of 0..count, each with itself, too: each begins where the one before it ended, and the first where the last did.
+/// All ordered pairs of 0..count, each with itself, too: each begins where the one before it ended, the first where the
+/// last did.
 fn walk(count: usize) -> Vec<(usize, usize)> {
     // A de Bruijn sequence for words of two letters: 0 01 02 03 1 12 13 2 23 3.
     let tails = |i| (i + 1..count).flat_map(move |j| [i, j]);

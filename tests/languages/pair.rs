@@ -12,8 +12,8 @@ use std::time::Duration;
 /// Of those with a connection for each request; and of those that keep theirs, until they are told to hang up.
 const CLIENTS: usize = 4;
 const KEPT: usize = 2;
-/// Between two requests of a client. Without it they would take the machine from the successor, which is to start, and make the log
-/// long, which everybody reads at the start.
+/// Between two requests of a client. Without it they would take the machine from the successor, which is to start, and
+/// make the log long, which everybody reads at the start.
 const THINK: Duration = Duration::from_millis(5);
 /// Of each kind of clients, before and after each handoff.
 const WRITES: u64 = 4;

@@ -17,6 +17,7 @@ Log lines of the library go to ``logging``, logger "handoff".
 """
 
 from ._aio import StreamServer
+from ._end import leave
 from ._errors import (
     Aborted,
     Busy,
@@ -43,7 +44,7 @@ from ._errors import (
     WrongState,
 )
 from ._event import Event
-from ._handle import VARIABLES, Handoff, leave
+from ._handle import VARIABLES, Handoff
 from ._listener import Listener
 from ._native import ErrorCode, EventKind, Phase, library
 

@@ -6,9 +6,12 @@ import asyncio
 import inspect
 import socket
 from collections.abc import Coroutine
+from contextlib import suppress
+from ctypes import byref
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
-from ._event import Event
+from ._end import leave
+from ._event import Event, Revisions, make_readiness
 from ._listener import FULL, OF_ONE_CLIENT, PAUSE_S, Listener
 from ._native import EventKind
 
@@ -19,13 +22,29 @@ if TYPE_CHECKING:
 class AsyncServing:
     """What ``Handoff`` has for asyncio."""
 
+    async def wait_for_begin_async(self: Handoff, timeout: Optional[float] = None) -> None:  # type: ignore[misc]
+        """``wait_for_begin`` inside a loop, which goes on meanwhile."""
+        await _wait(self, "handoff_wait_for_begin", (), timeout)
+
+    async def announce_ready_async(  # type: ignore[misc]
+        self: Handoff,
+        revisions: Revisions = None,
+        *,
+        detail: Optional[str] = None,
+        healthy: bool = True,
+        format_changes: bool = False,
+        timeout: Optional[float] = None,
+    ) -> None:
+        """``announce_ready`` inside a loop, which goes on meanwhile."""
+        readiness = make_readiness(revisions, detail, healthy, format_changes)
+        await _wait(self, "handoff_announce_ready", (byref(readiness),), timeout)
+        self._announced = True
+
     async def serve_async(self: Handoff) -> None:  # type: ignore[misc]
         """``serve`` inside a loop: hooks may be coroutine functions, which are cancelled when their event is.
 
         A hook that is no coroutine function runs on the loop's thread, and nothing else runs meanwhile.
         """
-        from ._handle import leave
-
         self._check_announced()
         loop, readable = asyncio.get_running_loop(), asyncio.Event()
         pollfd = self.fileno()
@@ -52,6 +71,18 @@ class AsyncServing:
             loop.remove_reader(pollfd)
             if running is not None:
                 running.task.cancel()
+
+
+async def _wait(handoff: Handoff, function: str, arguments: tuple[Any, ...], timeout: Optional[float]) -> None:
+    loop, readable, pollfd = asyncio.get_running_loop(), asyncio.Event(), handoff.fileno()
+    loop.add_reader(pollfd, readable.set)
+    try:
+        for left_s in handoff._turns(function, arguments, timeout):
+            readable.clear()
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(readable.wait(), left_s)
+    finally:
+        loop.remove_reader(pollfd)
 
 
 class _Running:

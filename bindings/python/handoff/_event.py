@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from ctypes import Array, c_uint64
+from contextlib import suppress
+from ctypes import Array, c_uint64, sizeof
 from typing import TYPE_CHECKING, Optional, Union
 
 from ._errors import Stale
-from ._native import EventKind, RawEvent
+from ._native import EventKind, RawEvent, Readiness, ReadyFlag, c_string
 
 if TYPE_CHECKING:
     from ._handle import Handoff
@@ -88,8 +89,14 @@ class Event:
 
     def failed(self, why: str) -> None:
         """It could not be done; ``why`` is for people. Nothing happens if the event is over."""
-        try:
+        with suppress(Stale):
             self._handoff._call("handoff_failed", self.id, why.replace("\0", "?").encode("utf-8", "replace"))
-        except Stale:
-            pass
         self.answered = True
+
+
+def make_readiness(revisions: Revisions, detail: Optional[str], healthy: bool, format_changes: bool) -> Readiness:
+    array = revision_array(revisions)
+    flags = (0 if healthy else ReadyFlag.UNHEALTHY) | (ReadyFlag.FORMAT_CHANGES if format_changes else 0)
+    count = len(array) if array is not None else 0
+    text = None if detail is None else c_string(detail)
+    return Readiness(sizeof(Readiness), flags, array, count, text)

@@ -6,17 +6,18 @@ import ctypes
 import logging
 import os
 import select
-import sys
 import time
 import traceback
 from collections import deque
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any, Callable, NoReturn, Optional, TypeVar, Union
+from typing import Any, Callable, Optional, TypeVar, Union
 
 from ._aio import AsyncServing
-from ._errors import Pending, Sealed, Stale, WrongState, error
-from ._event import Event, Revisions, revision_array
+from ._end import leave
+from ._errors import NotGiven, Pending, Sealed, Stale, WrongState, error
+from ._event import Event, Revisions, make_readiness
 from ._listener import Listener
 from ._native import (
     ErrorCode,
@@ -26,12 +27,10 @@ from ._native import (
     Option,
     Phase,
     RawEvent,
-    Readiness,
-    ReadyFlag,
     Result,
+    c_string,
     library,
 )
-from ._errors import NotGiven
 
 logger = logging.getLogger("handoff")
 
@@ -47,7 +46,7 @@ VARIABLES = (
 )
 _TEXT_BYTES = 4096
 # A lock that another process holds is tried again after a while, which no descriptor tells.
-_TURN_MS = 50
+_TURN_S = 0.05
 
 Hook = TypeVar("Hook", bound=Callable[[Event], Any])
 Path = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]"]
@@ -56,10 +55,12 @@ _levels = {1: logging.ERROR, 2: logging.WARNING, 3: logging.INFO, 4: logging.DEB
 _lines: deque[tuple[int, bytes]] = deque()
 
 
-# The only callback from C, and as short as it can be: what is raised in it, as by a signal handler, would be lost.
-@LogFunction
-def _on_log(_user: Any, level: int, _target: bytes, text: bytes) -> None:
+def _keep_line(_user: Any, level: int, _target: bytes, text: bytes) -> None:
     _lines.append((level, text))
+
+
+# The only callback from C, and as short as it can be: what is raised in it, as by a signal handler, would be lost.
+_on_log = LogFunction(_keep_line)
 
 
 def _log_lines() -> None:
@@ -138,10 +139,10 @@ class Handoff(AsyncServing):
         try:
             for option, value in strings.items():
                 if value is not None:
-                    self._configure(self._native.handoff_config_set_str(config, option, c_string(value)), option)
+                    self._configure(self._native.handoff_config_set_str(config, option, c_string(value)), option.name)
             for option, number in numbers.items():
-                self._configure(self._native.handoff_config_set_int(config, option, number), option)
-            self._configure(self._native.handoff_set_log(config, _on_log, None, None), "log")
+                self._configure(self._native.handoff_config_set_int(config, option, number), option.name)
+            self._configure(self._native.handoff_set_log(config, _on_log, None, None), "LOG")
             role = self._detect(config)
         finally:
             self._native.handoff_config_free(config)
@@ -159,9 +160,9 @@ class Handoff(AsyncServing):
         self._pointer = pointer.value
         return role
 
-    def _configure(self, code: int, option: object) -> None:
+    def _configure(self, code: int, option: str) -> None:
         if code < 0:
-            raise error(code, "handoff_config_set", f"{option!r}: {self._strerror(code)}")
+            raise error(code, "handoff_config_set", f"{option}: {self._strerror(code)}")
 
     # ---- calls
 
@@ -249,7 +250,7 @@ class Handoff(AsyncServing):
     @property
     def listener_names(self) -> list[str]:
         """The names of the listeners that were given, in order."""
-        names = []
+        names: list[str] = []
         while (name := self._native.handoff_listener_name(self._pointer, len(names))) is not None:
             names.append(os.fsdecode(name))
         return names
@@ -285,20 +286,25 @@ class Handoff(AsyncServing):
 
         Pending: call it again, with the same arguments. Aborted: exit, touching nothing. Stopped.
         """
-        readiness = _readiness(revisions, detail, healthy, format_changes)
+        readiness = make_readiness(revisions, detail, healthy, format_changes)
         self._wait("handoff_announce_ready", (ctypes.byref(readiness),), timeout)
         self._announced = True
 
     def _wait(self, function: str, arguments: tuple[Any, ...], timeout: Optional[float]) -> None:
         # Not one call that waits inside C: no signal handler of Python's would run.
-        until = None if timeout is None else time.monotonic() + timeout
         poll = select.poll()
         poll.register(self.fileno(), select.POLLIN)
+        for left_s in self._turns(function, arguments, timeout):
+            poll.poll(left_s * 1000)
+
+    def _turns(self, function: str, arguments: tuple[Any, ...], timeout: Optional[float]) -> Iterator[float]:
+        """Calls it until it is through; between two calls, how many seconds to wait for ``fileno()`` at most."""
+        until = None if timeout is None else time.monotonic() + timeout
         while self._call(function, *arguments, 0) == Result.PENDING:
-            left_ms = _TURN_MS if until is None else (until - time.monotonic()) * 1000
-            if left_ms <= 0:
+            left_s = _TURN_S if until is None else until - time.monotonic()
+            if left_s <= 0:
                 raise Pending(Result.PENDING, function, "the timeout ran out; call it again")
-            poll.poll(min(left_ms, _TURN_MS))
+            yield min(left_s, _TURN_S)
 
     # ---- hooks
 
@@ -402,32 +408,3 @@ class Handoff(AsyncServing):
     def _check_announced(self) -> None:
         if not self._announced:
             raise WrongState(ErrorCode.ESTATE, "serve", "serving needs announce_ready first")
-
-
-def leave() -> NoReturn:
-    """The end of a process that was replaced: os._exit, which runs no exit handler and flushes no file of the application.
-
-    The data belongs to another process. Only what was printed is flushed before.
-    """
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (AttributeError, OSError, ValueError):
-            pass  # closed, or nobody reads it
-    os._exit(0)
-
-
-def c_string(text: Union[str, bytes, os.PathLike[str], os.PathLike[bytes]]) -> bytes:
-    """Bytes for C, which end at the first NUL: so there must be none inside."""
-    encoded = os.fsencode(text)
-    if b"\0" in encoded:
-        raise ValueError(f"a NUL in {text!r}")
-    return encoded
-
-
-def _readiness(revisions: Revisions, detail: Optional[str], healthy: bool, format_changes: bool) -> Readiness:
-    array = revision_array(revisions)
-    flags = (0 if healthy else ReadyFlag.UNHEALTHY) | (ReadyFlag.FORMAT_CHANGES if format_changes else 0)
-    count = len(array) if array is not None else 0
-    text = None if detail is None else c_string(detail)
-    return Readiness(ctypes.sizeof(Readiness), flags, array, count, text)

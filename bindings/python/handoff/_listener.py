@@ -88,7 +88,7 @@ class Listener(socket.socket):
         return self._patience != 0
 
     @property
-    def timeout(self) -> Optional[float]:  # type: ignore[override]
+    def timeout(self) -> Optional[float]:
         return self._patience
 
     def listen(self, backlog: int = BACKLOG) -> None:

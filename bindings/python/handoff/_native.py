@@ -8,7 +8,7 @@ import os
 from ctypes import POINTER, Structure, c_char, c_char_p, c_int, c_int32, c_int64, c_size_t, c_uint32, c_uint64, c_void_p
 from enum import IntEnum
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 ABI = 1
 SONAME = "libhandoff.so.0"
@@ -185,7 +185,7 @@ class Library:
         abi = self._unlocked.handoff_abi
         abi.restype, abi.argtypes = PROTOTYPES["handoff_abi"]
         if abi() != ABI:
-            raise ImportError(f"{path} has ABI {abi()}, but this package is made for ABI {ABI}: install those of one release")
+            raise ImportError(f"{path} has ABI {abi()}, this package is made for ABI {ABI}: install those of one release")
         for name, (result, arguments) in PROTOTYPES.items():
             function = getattr(self._locked if name in QUICK else self._unlocked, name)
             function.restype, function.argtypes = result, arguments
@@ -218,3 +218,11 @@ def library() -> Library:
     if _loaded is None:
         _loaded = load()
     return _loaded
+
+
+def c_string(text: Union[str, bytes, os.PathLike[str], os.PathLike[bytes]]) -> bytes:
+    """Bytes for C, which end at the first NUL: so there must be none inside."""
+    encoded = os.fsencode(text)
+    if b"\0" in encoded:
+        raise ValueError(f"a NUL in {text!r}")
+    return encoded
