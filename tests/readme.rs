@@ -4,6 +4,7 @@ mod support;
 
 use std::fs;
 use std::path::Path;
+use support::go::{build_go, have_go, root};
 use support::{Service, compile, wait_for_death};
 
 /// The text of the only block of this language.
@@ -23,6 +24,27 @@ fn the_daemon_in_c_can_be_replaced_and_stopped() {
     fs::write(&source, block("c")).unwrap();
     let program = compile("readme", source.to_str().unwrap(), &[]);
     let mut service = Service::start(&program);
+    for _ in 0..3 {
+        let before = service.daemon_pid();
+        assert_eq!(service.upgrade(&program, &[]).result, "committed");
+        wait_for_death(before);
+    }
+    assert_eq!(service.stop(), Some(0), "{}", service.stderr());
+}
+
+#[test]
+fn the_daemon_in_go_can_be_replaced_and_stopped() {
+    if !have_go() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let binding = root().join("bindings/go");
+    let module =
+        format!("module readme\n\ngo 1.21\n\nrequire handoff v0.0.0\nreplace handoff => {}\n", binding.display());
+    fs::write(dir.path().join("go.mod"), module).unwrap();
+    fs::write(dir.path().join("main.go"), block("go")).unwrap();
+    let program = build_go("readme", dir.path(), ".", &[]);
+    let mut service = Service::start_with(&program, &["--listen", "http=127.0.0.1:0"]);
     for _ in 0..3 {
         let before = service.daemon_pid();
         assert_eq!(service.upgrade(&program, &[]).result, "committed");

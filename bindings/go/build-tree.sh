@@ -2,7 +2,7 @@
 # Lets Go programs link the library of the build tree instead of an installed one:
 #
 #   cargo build --release
-#   export PKG_CONFIG_PATH="$(bindings/go/build-tree.sh)"
+#   eval "$(bindings/go/build-tree.sh)"
 #
 #   build-tree.sh [LIBDIR [OUT]]   LIBDIR: where libhandoff.so is, default target/release; OUT: default LIBDIR/pkgconfig
 set -eu
@@ -25,4 +25,6 @@ Cflags: -I$root/include
 Libs: -L$out -l:libhandoff.so.0 -Wl,-rpath,$out
 EOF
 mv -f "$out/pc.$$" "$out/handoff-uninstalled.pc"
-echo "$out"
+# Go's build cache knows neither what pkg-config says nor a header outside of the package, but it knows CGO_CFLAGS.
+tree=$({ echo "$out"; cat "$root/include/handoff.h"; } | cksum | cut -d' ' -f1)
+echo "export PKG_CONFIG_PATH='$out' CGO_CFLAGS='-O2 -g -DHANDOFF_BUILD_TREE=$tree'"

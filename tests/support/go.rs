@@ -1,6 +1,7 @@
 //! Programs in Go, built against the library of this build.
 
 use super::library;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -39,15 +40,10 @@ fn directory() -> PathBuf {
 
 /// `go`, in `module`, which finds the library of this build and needs nothing from outside.
 pub fn go(module: &Path, arguments: &[&str]) -> Command {
-    static PKG_CONFIG_PATH: OnceLock<PathBuf> = OnceLock::new();
-    let path = PKG_CONFIG_PATH.get_or_init(|| {
-        let mut script = Command::new(root().join("bindings/go/build-tree.sh"));
-        let output = script.arg(library().parent().unwrap()).arg(directory()).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap().trim().into()
-    });
-    let mut command = Command::new("go");
-    command.args(arguments).current_dir(module).env("PKG_CONFIG_PATH", path);
+    let mut command = Command::new("sh");
+    command.args(["-c", r#"tree=$("$0" "$1" "$2") && eval "$tree" && shift 2 && exec go "$@""#]);
+    command.arg(root().join("bindings/go/build-tree.sh")).arg(library().parent().unwrap()).arg(directory());
+    command.args(arguments).current_dir(module);
     command.envs([
         ("GOPROXY", "off"),
         ("GOTOOLCHAIN", "local"),
@@ -59,12 +55,17 @@ pub fn go(module: &Path, arguments: &[&str]) -> Command {
 
 /// Builds the program in `module`, a path in this repository, or any other.
 pub fn build_go(name: &str, module: impl AsRef<Path>, package: &str, flags: &[&str]) -> PathBuf {
-    let program = directory().join(name);
-    let fresh = directory().join(format!("{name}.{}", std::process::id()));
+    let (program, fresh) = (directory().join(name), directory().join(format!("{name}.{}", std::process::id())));
     let mut command = go(&root().join(module), &["build"]);
     let output = command.args(flags).arg("-o").arg(&fresh).arg(package).output().unwrap();
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let (rpath, bytes) = (format!("{}\0", directory().display()), fs::read(&fresh).unwrap());
+    let links_this_build = bytes.windows(rpath.len()).any(|window| window == rpath.as_bytes());
+    assert!(
+        links_this_build || !bytes.windows(8).any(|window| window == b"handoff_"),
+        "{name} has the library of another build"
+    );
     // Put into place by a rename: the same test program may run twice at once.
-    std::fs::rename(fresh, &program).unwrap();
+    fs::rename(fresh, &program).unwrap();
     program
 }
