@@ -2,7 +2,8 @@
 
 mod support;
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use support::load::{Load, LoadOptions, verify};
 use support::python::daemon;
 use support::{SIGKILL, Service, programs, signal, wait_for_death, wait_until};
