@@ -42,16 +42,23 @@ impl LockWatch {
     }
 }
 
+/// None: nobody can say.
 fn holders(inode: u64) -> Option<usize> {
-    // In one read(2): the kernel shows the list as it is at one moment for each, and no more than a page of it.
-    let mut page = [0; 4096];
-    let len = fs::File::open("/proc/locks").unwrap().read(&mut page).unwrap();
-    if len > page.len() - 256 {
-        return None;
-    }
-    let locks = String::from_utf8_lossy(&page[..len]);
+    let mut file = fs::File::open("/proc/locks").unwrap();
     let held = |line: &&str| line.contains("FLOCK") && !line.contains("->") && line.contains(&format!(":{inode} "));
-    Some(locks.lines().filter(held).count())
+    let (mut reads, mut count) = (0, 0);
+    let mut page = [0; 4096];
+    loop {
+        let len = file.read(&mut page).unwrap();
+        if len == 0 {
+            break;
+        }
+        reads += 1;
+        count += String::from_utf8_lossy(&page[..len]).lines().filter(held).count();
+    }
+    // The kernel shows the list as it is at one moment for each read(2), and no more than a page of it: a lock that changed
+    // hands between two reads may be there twice.
+    (reads <= 1 || count <= 1).then_some(count)
 }
 
 /// Descriptors of the supervisor and of the daemon, once nobody else is left and the numbers stand still.
