@@ -92,7 +92,7 @@ impl Clients {
             std::thread::spawn(move || {
                 let (mut told, mut failures, mut kept) = (0, Vec::new(), None);
                 while !stop.load(Ordering::Relaxed) && failures.len() < 10 {
-                    let keep = number % 2 == 0;
+                    let keep = number.is_multiple_of(2);
                     let asked = kept.take().map_or_else(|| Connection::open(address), Ok).and_then(|mut connection| {
                         let (_, stays) = connection.get("/", keep)?;
                         kept = (keep && stays).then_some(connection);
