@@ -24,7 +24,7 @@
 //
 // # HTTP
 //
-// [http.Server.Shutdown] closes connections without an answer; package handoff/web drains a server without that.
+// [net/http.Server.Shutdown] closes connections without an answer; package handoff/web drains a server without that.
 // A server that was shut down is dead: OnResume makes a new one.
 //
 // # Errors

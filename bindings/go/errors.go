@@ -90,7 +90,8 @@ func (h *Handoff) check(function string, result C.int) error {
 	}
 	var buf [detailBytes]C.char
 	C.handoff_errmsg(h.c, &buf[0], detailBytes)
-	return &Error{Code(result), function, C.GoString(&buf[0])}
+	// The text begins with the call, of which Error has its own.
+	return &Error{Code(result), function, strings.TrimPrefix(C.GoString(&buf[0]), function+": ")}
 }
 
 // cString copies s; an error if C would see only a part of it.

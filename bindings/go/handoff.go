@@ -28,7 +28,7 @@ type Handoff struct {
 
 	// One of the calls that are for one at a time is under way.
 	owned atomic.Bool
-	ready bool
+	ready atomic.Bool
 	hooks hooks
 
 	done    chan struct{}

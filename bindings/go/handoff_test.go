@@ -128,7 +128,7 @@ func TestOneWriter(t *testing.T) {
 	}
 	// It may be called again.
 	e := expect(t, second.WaitForBegin(context.Background()), ErrLocked)
-	if !strings.Contains(e.Detail, "locked by") || !strings.Contains(e.Error(), e.Func) {
+	if !strings.Contains(e.Detail, "locked by") || strings.Count(e.Error(), e.Func) != 1 {
 		t.Fatal(e)
 	}
 	first.Close()

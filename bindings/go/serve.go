@@ -86,7 +86,7 @@ func (h *Handoff) Serve(ctx context.Context) (End, error) {
 		return 0, err
 	}
 	defer h.disown()
-	if !h.ready {
+	if !h.ready.Load() {
 		return 0, &Error{ErrState, function, "serving needs Ready first"}
 	}
 	defer h.end()

@@ -60,7 +60,9 @@ func (h *Handoff) Ready(ctx context.Context, r Readiness) error {
 	err = h.await(ctx, "handoff_announce_ready", func() C.int {
 		return C.handoff_go_announce(h.c, flags, numbers(r.Revisions), C.size_t(len(r.Revisions)), detail)
 	})
-	h.ready = h.ready || err == nil
+	if err == nil {
+		h.ready.Store(true)
+	}
 	return err
 }
 
