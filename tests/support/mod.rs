@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 #[path = "../../src/bin/handoff/demo/load.rs"]
 pub mod load;
 pub mod processes;
+pub mod python;
 pub mod watch;
 
 pub use processes::*;
