@@ -312,8 +312,17 @@ fn the_line_server_is_replaced_under_load() {
 #[test]
 fn the_tests_of_the_package_pass() {
     let Some(python) = Python::find() else { return };
-    let mut command = python.command();
-    command.args(["-X", "dev", "-W", "error", "-m", "unittest", "discover", "--start-directory"]);
+    let mut command = python.command("timeout");
+    command.arg("300").arg(python.interpreter).args([
+        "-X",
+        "dev",
+        "-W",
+        "error",
+        "-m",
+        "unittest",
+        "discover",
+        "--start-directory",
+    ]);
     let output = command.arg(binding().join("tests")).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && !said.contains("Warning"), "{said}");

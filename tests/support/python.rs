@@ -30,8 +30,9 @@ impl Python {
         Some(Self { interpreter, dir: tempfile::tempdir().unwrap() })
     }
 
-    pub fn command(&self) -> Command {
-        let mut command = Command::new(self.interpreter);
+    /// Any program that runs it.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
         command.env("PYTHONPATH", binding()).env("HANDOFF_LIBRARY", library());
         command
     }
