@@ -9,10 +9,10 @@ mod measure;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use compiled::{directory, have, program, root};
+use compiled::{directory, program, root};
 use measure::{FLOOR, Program, WARM_UP, handoffs, percentile, print_head, print_row};
 use support::go::{build_go, have_go};
-use support::python::python;
+use support::python::Python;
 
 const ROUNDS: usize = 200;
 
@@ -28,8 +28,8 @@ fn main() {
     if have_go() {
         daemon("Go", &Program::new(&[build_go("idle", "benches/idle/go", ".", &[])]));
     }
-    if have("python3") {
-        let idle = Program::new(&[python().into(), root().join("benches/idle/idle.py")]);
+    if let Some(python) = Python::find() {
+        let idle = Program::new(&[python.interpreter.into(), root().join("benches/idle/idle.py")]);
         // Not HANDOFF_LIBRARY: a supervisor keeps such names for itself.
         daemon("Python", &idle.env("PYTHONPATH", root().join("bindings/python")).env("LD_LIBRARY_PATH", directory()));
     }

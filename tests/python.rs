@@ -1,12 +1,20 @@
 //! The Python binding: its own tests, and daemons in Python under a real supervisor and live load.
 
+mod compiled;
 mod support;
 
+use compiled::expect_success;
 use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::thread::JoinHandle;
 use support::load::{Load, LoadOptions, verify};
-use support::python::daemon;
-use support::{SIGKILL, Service, programs, signal, wait_for_death, wait_until};
+use support::python::{Python, binding};
+use support::{SIGKILL, Service, library, programs, signal, wait_for_death, wait_until};
 
 /// Each program of the cycle replaces the one before it, under load.
 fn upgrades_lose_nothing(service: &Service, cycle: &[(&Path, &str)], rounds: usize) {
@@ -16,12 +24,13 @@ fn upgrades_lose_nothing(service: &Service, cycle: &[(&Path, &str)], rounds: usi
     let short = Load::start(short);
     for round in 0..rounds {
         let (program, build) = cycle[round % cycle.len()];
-        let (before, acknowledged) = (service.daemon_pid(), load.snapshot().acknowledged);
+        let before = service.daemon_pid();
         let upgrade = service.upgrade(program, &[]);
         assert_eq!((upgrade.code, upgrade.result.as_str()), (0, "committed"), "round {round}: {upgrade:?}");
         wait_for_death(before);
         let (pid, answered) = wait_until("an answer", || service.ping());
         assert_eq!((pid, answered.as_str()), (service.daemon_pid(), build), "round {round}");
+        let acknowledged = load.snapshot().acknowledged;
         wait_until("load on the new one", || (load.snapshot().acknowledged > acknowledged).then_some(()));
     }
     for report in [load.stop(), short.stop()] {
@@ -34,9 +43,9 @@ fn upgrades_lose_nothing(service: &Service, cycle: &[(&Path, &str)], rounds: usi
 
 #[test]
 fn a_store_with_threads_is_replaced_under_load() {
-    let dir = tempfile::tempdir().unwrap();
-    let a = daemon(dir.path(), "a", "ffi-tests/python/kv_blocking.py", "KV_BUILD=a");
-    let b = daemon(dir.path(), "b", "ffi-tests/python/kv_blocking.py", "KV_BUILD=b");
+    let Some(python) = Python::find() else { return };
+    let a = python.daemon("a", "ffi-tests/python/kv_blocking.py", "KV_BUILD=a");
+    let b = python.daemon("b", "ffi-tests/python/kv_blocking.py", "KV_BUILD=b");
     let mut service = Service::start(&a);
     upgrades_lose_nothing(&service, &[(&b, "b"), (&a, "a")], 20);
     assert_eq!(service.stop(), Some(0), "{}", service.stderr());
@@ -44,9 +53,9 @@ fn a_store_with_threads_is_replaced_under_load() {
 
 #[test]
 fn a_store_in_an_asyncio_loop_is_replaced_under_load() {
-    let dir = tempfile::tempdir().unwrap();
-    let a = daemon(dir.path(), "a", "ffi-tests/python/kv_asyncio.py", "KV_BUILD=a");
-    let b = daemon(dir.path(), "b", "ffi-tests/python/kv_asyncio.py", "KV_BUILD=b");
+    let Some(python) = Python::find() else { return };
+    let a = python.daemon("a", "ffi-tests/python/kv_asyncio.py", "KV_BUILD=a");
+    let b = python.daemon("b", "ffi-tests/python/kv_asyncio.py", "KV_BUILD=b");
     let mut service = Service::start(&a);
     upgrades_lose_nothing(&service, &[(&b, "b"), (&a, "a")], 20);
     assert_eq!(service.stop(), Some(0), "{}", service.stderr());
@@ -54,9 +63,9 @@ fn a_store_in_an_asyncio_loop_is_replaced_under_load() {
 
 #[test]
 fn c_and_python_hand_over_to_each_other() {
-    let dir = tempfile::tempdir().unwrap();
-    let threads = daemon(dir.path(), "threads", "ffi-tests/python/kv_blocking.py", "KV_BUILD=threads");
-    let asyncio = daemon(dir.path(), "asyncio", "ffi-tests/python/kv_asyncio.py", "KV_BUILD=asyncio");
+    let Some(python) = Python::find() else { return };
+    let threads = python.daemon("threads", "ffi-tests/python/kv_blocking.py", "KV_BUILD=threads");
+    let asyncio = python.daemon("asyncio", "ffi-tests/python/kv_asyncio.py", "KV_BUILD=asyncio");
     let c = &programs().kv_a;
     let service = Service::start(c);
     upgrades_lose_nothing(&service, &[(&threads, "threads"), (c, "a"), (&asyncio, "asyncio"), (c, "a")], 8);
@@ -64,28 +73,29 @@ fn c_and_python_hand_over_to_each_other() {
 
 // ---- hooks that do not behave
 
-/// ffi-tests/python/hooks.py with this scenario.
-fn scenario(dir: &Path, name: &str) -> PathBuf {
-    let program = daemon(dir, name, "ffi-tests/python/hooks.py", "");
-    let text = fs::read_to_string(&program).unwrap().replace("\"$@\"", name);
-    fs::write(&program, text).unwrap();
-    program
+fn scenario(python: &Python, name: &str) -> PathBuf {
+    python.daemon(name, &format!("ffi-tests/python/hooks.py {name}"), "")
+}
+
+/// Waits until a daemon has said this: its standard error comes through the supervisor, later than the outcome perhaps.
+fn heard(service: &Service, text: &str) {
+    wait_until(text, || service.stderr().contains(text).then_some(()));
 }
 
 /// A hook that fails: the handoff is undone, the reason says why, the traceback is in the log, and the next handoff commits.
 fn a_failure_is_told(name: &str, reason: &str) {
-    let dir = tempfile::tempdir().unwrap();
-    let mut service = Service::start(&scenario(dir.path(), name));
+    let Some(python) = Python::find() else { return };
+    let mut service = Service::start(&scenario(&python, name));
     let before = service.daemon_pid();
-    let upgrade = service.upgrade(&scenario(dir.path(), "behaves"), &[]);
+    let upgrade = service.upgrade(&scenario(&python, "behaves"), &[]);
     assert_eq!((upgrade.code, upgrade.result.as_str()), (10, "rolled_back"), "{upgrade:?}");
     assert!(upgrade.reason.contains(reason), "{upgrade:?}");
     assert_eq!(service.daemon_pid(), before);
+    heard(&service, "hooks: resumes");
     let said = service.stderr();
     let traceback = said.split("Traceback (most recent call last):").nth(1).unwrap_or_default();
-    assert!(traceback.contains(reason), "{said}");
-    assert!(said.contains("ERROR handoff: the ") && said.contains("hooks: resumes"), "{said}");
-    let again = service.upgrade(&scenario(dir.path(), "behaves-too"), &[]);
+    assert!(traceback.contains(reason) && said.contains("ERROR handoff: the "), "{said}");
+    let again = service.upgrade(&scenario(&python, "behaves-too"), &[]);
     assert_eq!(again.result, "committed", "{again:?}");
     assert_eq!(service.stop(), Some(0), "{}", service.stderr());
     assert!(service.stderr().contains("hooks: stopped"), "{}", service.stderr());
@@ -113,16 +123,16 @@ fn a_seal_without_a_revision_that_can_be_one_has_failed() {
 
 /// The successor dies while the incumbent drains.
 fn a_drain_hears_the_end(name: &str, cancelled: &str) {
-    let dir = tempfile::tempdir().unwrap();
-    let mut service = Service::start(&scenario(dir.path(), name));
+    let Some(python) = Python::find() else { return };
+    let mut service = Service::start(&scenario(&python, name));
     let before = service.daemon_pid();
-    let upgrading = service.begin_upgrade(&scenario(dir.path(), "behaves"), &[]);
-    wait_until("the drain", || service.stderr().contains("hooks: drains").then_some(()));
+    let upgrading = service.begin_upgrade(&scenario(&python, "behaves"), &[]);
+    heard(&service, "hooks: drains");
     signal(service.successor_of(before), SIGKILL);
     let upgrade = upgrading.wait();
     assert_eq!(upgrade.result, "rolled_back", "{upgrade:?}");
-    let said = service.stderr();
-    assert!(said.contains(cancelled) && said.contains("hooks: resumes"), "{said}");
+    heard(&service, cancelled);
+    heard(&service, "hooks: resumes");
     assert_eq!((service.daemon_pid(), service.stop()), (before, Some(0)), "{}", service.stderr());
 }
 
@@ -138,13 +148,19 @@ fn a_drain_in_a_loop_is_cancelled_as_a_task() {
 
 /// Someone is inside the fence when the seal is answered.
 fn the_seal_waits(name: &str) {
-    let dir = tempfile::tempdir().unwrap();
-    let service = Service::start(&scenario(dir.path(), name));
-    let upgrade = service.upgrade(&scenario(dir.path(), "behaves"), &[]);
+    let Some(python) = Python::find() else { return };
+    let service = Service::start(&scenario(&python, name));
+    let upgrade = service.upgrade(&scenario(&python, "behaves"), &[]);
     assert_eq!(upgrade.result, "committed", "{upgrade:?}");
+    heard(&service, "hooks: serves: True");
     let said = service.stderr();
-    let at = |text: &str| said.rfind(text).unwrap_or_else(|| panic!("no {text} in\n{said}"));
-    let order = ["hooks: writes", "hooks: seals", "hooks: has written", "hooks: serves: True"].map(at);
+    // By the clock that both processes share: their lines come on two ways.
+    let at_ns = |text: &str| -> u64 {
+        let after = said.rsplit(&format!("hooks: {text} @")).next().filter(|after| after.len() < said.len());
+        let after = after.unwrap_or_else(|| panic!("no {text} in\n{said}"));
+        after.split('\n').next().unwrap().parse().unwrap()
+    };
+    let order = ["writes", "seals", "has written", "serves: True"].map(at_ns);
     assert!(order.is_sorted(), "{said}");
 }
 
@@ -160,40 +176,40 @@ fn the_seal_waits_for_a_task_that_writes() {
 
 #[test]
 fn an_event_can_be_answered_once() {
-    let dir = tempfile::tempdir().unwrap();
-    let service = Service::start(&scenario(dir.path(), "answers"));
-    assert_eq!(service.upgrade(&scenario(dir.path(), "behaves"), &[]).result, "committed");
-    assert!(service.stderr().contains("hooks: twice: ESTALE"), "{}", service.stderr());
+    let Some(python) = Python::find() else { return };
+    let service = Service::start(&scenario(&python, "answers"));
+    assert_eq!(service.upgrade(&scenario(&python, "behaves"), &[]).result, "committed");
+    heard(&service, "hooks: twice: ESTALE");
 }
 
 #[test]
 fn what_can_not_go_on_ends() {
-    let dir = tempfile::tempdir().unwrap();
-    let behaves = scenario(dir.path(), "behaves");
+    let Some(python) = Python::find() else { return };
+    let behaves = scenario(&python, "behaves");
     for (name, reason) in [
         ("no-hooks", "no drain hook is registered"),
         ("drain-exits", "SystemExit: 3"),
         ("resume-raises", "OSError: told to fail the seal"),
     ] {
-        let service = Service::start(&scenario(dir.path(), name));
+        let service = Service::start(&scenario(&python, name));
         let before = service.daemon_pid();
         let upgrade = service.upgrade(&behaves, &[]);
         assert_eq!(upgrade.result, "started_cold", "{name}: {upgrade:?}");
-        assert!(service.stderr().contains(reason), "{name}: {}", service.stderr());
+        heard(&service, reason);
         assert_ne!(service.daemon_pid(), before, "{name}");
     }
 }
 
 #[test]
 fn a_bad_successor_is_undone() {
-    let dir = tempfile::tempdir().unwrap();
-    let good = daemon(dir.path(), "good", "ffi-tests/python/kv_asyncio.py", "KV_BUILD=good");
+    let Some(python) = Python::find() else { return };
+    let good = python.daemon("good", "ffi-tests/python/kv_asyncio.py", "KV_BUILD=good");
     let service = Service::start(&good);
     let load = Load::start(LoadOptions { clients: 4, ..LoadOptions::new(service.address) });
     for (fault, reason) in [("unhealthy", "told to be unhealthy"), ("crash", "exit status 9")] {
         for store in ["kv_blocking", "kv_asyncio"] {
             let script = format!("ffi-tests/python/{store}.py");
-            let bad = daemon(dir.path(), &format!("{store}-{fault}"), &script, &format!("KV_FAULT={fault}"));
+            let bad = python.daemon(&format!("{store}-{fault}"), &script, &format!("KV_FAULT={fault}"));
             let before = service.daemon_pid();
             let upgrade = service.upgrade(&bad, &[]);
             assert_eq!(upgrade.result, "rolled_back", "{store} {fault}: {upgrade:?}");
@@ -204,4 +220,146 @@ fn a_bad_successor_is_undone() {
     let report = load.stop();
     assert_eq!((report.failed_requests, &report.failures), (0, &Vec::new()), "of {}", report.requests);
     assert_eq!(verify(service.address, &report.acknowledged).unwrap(), Vec::<String>::new(), "lost writes");
+}
+
+// ---- the examples
+
+/// Clients that ask once per connection, and count the answers that were not to the question.
+struct Clients {
+    stop: Arc<AtomicBool>,
+    asked: Arc<AtomicUsize>,
+    threads: Vec<JoinHandle<Vec<String>>>,
+}
+
+impl Clients {
+    fn start(address: SocketAddr, question: &'static str, answer: &'static str) -> Self {
+        let (stop, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let client = || {
+            let (stop, asked) = (Arc::clone(&stop), Arc::clone(&asked));
+            std::thread::spawn(move || {
+                let mut failures = Vec::new();
+                while !stop.load(Relaxed) {
+                    match ask(address, question) {
+                        Ok(text) if text.contains(answer) => {}
+                        other => failures.push(format!("{other:?}")),
+                    }
+                    asked.fetch_add(1, Relaxed);
+                }
+                failures
+            })
+        };
+        let threads = (0..8).map(|_| client()).collect();
+        Self { stop, asked, threads }
+    }
+
+    fn stop(self) -> Vec<String> {
+        self.stop.store(true, Relaxed);
+        self.threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    }
+}
+
+/// What the server says until the first end of a line of which nothing follows at once.
+fn ask(address: SocketAddr, question: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(support::PATIENCE))?;
+    stream.write_all(question.as_bytes())?;
+    let (mut answer, mut part) = (Vec::new(), [0; 1024]);
+    while !answer.ends_with(b"\n") || answer.ends_with(b"\r\n") {
+        match stream.read(&mut part)? {
+            0 => break,
+            size => answer.extend(&part[..size]),
+        }
+    }
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+fn an_example_is_replaced(script: &str, listener: &str, question: &'static str, answer: &'static str) {
+    let Some(python) = Python::find() else { return };
+    let script = format!("bindings/python/examples/{script}");
+    let builds = ["build-a", "build-b"].map(|build| (build, python.daemon(build, &script, &format!("BUILD={build}"))));
+    let mut service = Service::place();
+    service.launch(&builds[0].1, &["--listen", &format!("{listener}=127.0.0.1:0")]);
+    let status = service.status().unwrap();
+    let listeners = status["listeners"].as_array().unwrap();
+    let given = listeners.iter().find(|given| given["name"] == listener).unwrap();
+    let address = given["address"].as_str().unwrap().parse().unwrap();
+    let clients = Clients::start(address, question, answer);
+    for round in 1..=20 {
+        let (build, program) = &builds[round % 2];
+        let upgrade = service.upgrade(program, &[]);
+        assert_eq!(upgrade.result, "committed", "round {round}: {upgrade:?}");
+        assert!(ask(address, question).unwrap().contains(build), "round {round}");
+        let asked = clients.asked.load(Relaxed);
+        wait_until("more answers", || (clients.asked.load(Relaxed) > asked + 8).then_some(()));
+    }
+    assert_eq!(clients.stop(), Vec::<String>::new());
+    assert_eq!(service.stop(), Some(0), "{}", service.stderr());
+    assert!(!service.stderr().contains("Traceback"), "{}", service.stderr());
+}
+
+#[test]
+fn the_http_server_is_replaced_under_load() {
+    an_example_is_replaced("http_server.py", "http", "GET /page HTTP/1.0\r\n\r\n", "\r\n\r\n/page from build-");
+}
+
+#[test]
+fn the_line_server_is_replaced_under_load() {
+    an_example_is_replaced("line_server.py", "lines", "hello\n", " HELLO\n");
+}
+
+// ---- the package
+
+#[test]
+fn the_tests_of_the_package_pass() {
+    let Some(python) = Python::find() else { return };
+    let mut command = python.command("timeout");
+    command.arg("300").arg(python.interpreter).args([
+        "-X",
+        "dev",
+        "-W",
+        "error",
+        "-m",
+        "unittest",
+        "discover",
+        "--start-directory",
+    ]);
+    let output = command.arg(binding().join("tests")).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && !said.contains("Warning"), "{said}");
+    let ran: usize = said.split("Ran ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+    assert!(ran >= 40 && !said.contains("skipped"), "{said}");
+}
+
+/// Everything that "pip install" does, with nothing from outside.
+#[test]
+fn the_wheel_brings_the_library_and_works_outside_of_the_tree() {
+    let Some(python) = Python::find() else { return };
+    let dir = python.dir.path();
+    expect_success(Command::new(python.interpreter).args(["-m", "venv"]).arg(dir.join("venv")));
+    let pip = |arguments: &[&str]| {
+        let mut command = Command::new(dir.join("venv/bin/python"));
+        command.args(["-m", "pip", "--disable-pip-version-check"]).args(arguments).current_dir(dir);
+        command.env_remove("PYTHONPATH").env("HANDOFF_LIBRARY", library());
+        expect_success(&mut command)
+    };
+    pip(&["wheel", "--no-index", "--no-deps", "--wheel-dir", "wheels", binding().to_str().unwrap()]);
+    let wheels: Vec<_> = fs::read_dir(dir.join("wheels")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let wheel = wheels[0].to_str().unwrap();
+    assert_eq!(wheels.len(), 1);
+    assert_eq!(wheel, format!("handoff-0.1.0-py3-none-linux_{}.whl", std::env::consts::ARCH));
+    pip(&["install", "--no-index", &format!("wheels/{wheel}")]);
+    pip(&["check"]);
+    let mut isolated = Command::new(dir.join("venv/bin/python"));
+    isolated.args(["-I", "-c", "import handoff; print(handoff.library_path)"]).env_remove("HANDOFF_LIBRARY");
+    let path = expect_success(isolated.current_dir(dir));
+    let path = Path::new(path.trim());
+    assert!(path.starts_with(dir) && path.ends_with("handoff/libhandoff.so.0"), "{}", path.display());
+    assert_eq!(fs::read(path).unwrap(), fs::read(library()).unwrap());
+    // As a daemon, too.
+    let venv = dir.join("venv/bin/python");
+    let command = format!("env -u PYTHONPATH -u HANDOFF_LIBRARY {} ffi-tests/python/kv_blocking.py", venv.display());
+    let script = python.program("kv", &command);
+    let mut service = Service::start(&script);
+    assert_eq!(service.upgrade(&script, &[]).result, "committed");
+    assert_eq!(service.stop(), Some(0), "{}", service.stderr());
 }

@@ -5,7 +5,8 @@ mod support;
 use std::fs;
 use std::path::Path;
 use support::go::{build_go, have_go, root};
-use support::{Service, compile, wait_for_death};
+use support::python::Python;
+use support::{Service, compile, wait_for_death, wait_until};
 
 /// The text of the only block of this language.
 fn block(language: &str) -> String {
@@ -49,6 +50,23 @@ fn the_daemon_in_go_can_be_replaced_and_stopped() {
         let before = service.daemon_pid();
         assert_eq!(service.upgrade(&program, &[]).result, "committed");
         wait_for_death(before);
+    }
+    assert_eq!(service.stop(), Some(0), "{}", service.stderr());
+}
+
+#[test]
+fn the_daemon_in_python_can_be_replaced_and_stopped() {
+    let Some(python) = Python::find() else { return };
+    let source = python.dir.path().join("daemon.py");
+    fs::write(&source, block("python")).unwrap();
+    let program = python.daemon("daemon", source.to_str().unwrap(), "");
+    let mut service = Service::start(&program);
+    for _ in 0..3 {
+        let before = service.daemon_pid();
+        assert_eq!(service.upgrade(&program, &[]).result, "committed");
+        wait_for_death(before);
+        let (pid, build) = wait_until("an answer", || service.ping());
+        assert_eq!((pid, build.as_str()), (service.daemon_pid(), "python"));
     }
     assert_eq!(service.stop(), Some(0), "{}", service.stderr());
 }

@@ -1,7 +1,7 @@
 """Makes the wheel (PEP 517), with nothing but Python: so "pip install ." needs no network, whatever is installed.
 
-The wheel carries libhandoff.so.0: the file that HANDOFF_LIBRARY names, or what cargo builds if this directory is in the source
-tree. Without both it carries none, is for any platform, and uses the library that the system has.
+The wheel carries libhandoff.so.0: the file that HANDOFF_LIBRARY names, or what cargo builds if this directory is in the
+source tree. Without both it carries none, is for any platform, and uses the library that the system has.
 """
 
 import base64

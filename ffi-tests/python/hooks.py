@@ -26,7 +26,7 @@ def is_first(scenario):
 
 
 def say(text):
-    print(f"hooks: {text}", file=sys.stderr, flush=True)
+    print(f"hooks: {text} @{time.monotonic_ns()}", file=sys.stderr, flush=True)
 
 
 def see_the_end_of(event):

@@ -4,10 +4,10 @@
 import asyncio
 import signal
 
+import handoff
+
 import kv_store
 from kv_store import FIRST_REQUEST_S, HANG_UP_S, LINE_BYTES_MAX, MARGIN_S, SEND_S
-
-import handoff
 
 
 class Server:

@@ -7,10 +7,10 @@ import socket
 import struct
 import threading
 
+import handoff
+
 import kv_store
 from kv_store import FIRST_REQUEST_S, HANG_UP_S, LINE_BYTES_MAX, MARGIN_S, SEND_S
-
-import handoff
 
 
 def readable(sockets, timeout_s=None):

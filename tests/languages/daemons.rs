@@ -1,9 +1,9 @@
 //! The same store in every language, each with the same two faults.
 
-use crate::compiled::{directory, have, program};
+use crate::compiled::{directory, have, program, root};
 use crate::support::faulty_script;
 use crate::support::go::{build_go, have_go};
-use crate::support::python::daemon;
+use crate::support::python::Python;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -82,8 +82,9 @@ fn go() -> Option<PathBuf> {
 }
 
 fn python(build: &str, source: &str) -> Option<PathBuf> {
-    let daemon = || daemon(&directory(), &format!("kv-{build}"), source, &format!("KV_BUILD={build}"));
-    have("python3").then(daemon)
+    let source = root().join(source);
+    let line = Python::find()?.line(&source.display().to_string(), &format!("KV_BUILD={build}"));
+    Some(script(&format!("kv-{build}"), &format!("exec {line}\n")))
 }
 
 /// The store of the demo, which stands on the Rust API. That has no word for "unhealthy": it comes up without the last

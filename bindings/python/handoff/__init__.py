@@ -16,7 +16,8 @@
 Log lines of the library go to ``logging``, logger "handoff".
 """
 
-from ._aio import StreamServer
+from typing import TYPE_CHECKING, Any
+
 from ._end import leave
 from ._errors import (
     Aborted,
@@ -47,6 +48,9 @@ from ._event import Event
 from ._handle import VARIABLES, Handoff
 from ._listener import Listener
 from ._native import ErrorCode, EventKind, Phase, library
+
+if TYPE_CHECKING:
+    from ._aio import StreamServer
 
 __version__ = "0.1.0"
 
@@ -91,3 +95,12 @@ __all__ = [
     "library_path",
     "library_version",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Who does not serve in an asyncio loop does not pay for its import.
+    if name == "StreamServer":
+        from ._aio import StreamServer
+
+        return StreamServer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

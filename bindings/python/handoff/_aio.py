@@ -7,11 +7,10 @@ import inspect
 import socket
 from collections.abc import Coroutine
 from contextlib import suppress
-from ctypes import byref
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from ._end import leave
-from ._event import Event, Revisions, make_readiness
+from ._event import Event
 from ._listener import FULL, OF_ONE_CLIENT, PAUSE_S, Listener
 from ._native import EventKind
 
@@ -19,61 +18,8 @@ if TYPE_CHECKING:
     from ._handle import Handoff
 
 
-class AsyncServing:
-    """What ``Handoff`` has for asyncio."""
-
-    async def wait_for_begin_async(self: Handoff, timeout: Optional[float] = None) -> None:  # type: ignore[misc]
-        """``wait_for_begin`` inside a loop, which goes on meanwhile."""
-        await _wait(self, "handoff_wait_for_begin", (), timeout)
-
-    async def announce_ready_async(  # type: ignore[misc]
-        self: Handoff,
-        revisions: Revisions = None,
-        *,
-        detail: Optional[str] = None,
-        healthy: bool = True,
-        format_changes: bool = False,
-        timeout: Optional[float] = None,
-    ) -> None:
-        """``announce_ready`` inside a loop, which goes on meanwhile."""
-        readiness = make_readiness(revisions, detail, healthy, format_changes)
-        await _wait(self, "handoff_announce_ready", (byref(readiness),), timeout)
-        self._announced = True
-
-    async def serve_async(self: Handoff) -> None:  # type: ignore[misc]
-        """``serve`` inside a loop: hooks may be coroutine functions, which are cancelled when their event is.
-
-        A hook that is no coroutine function runs on the loop's thread, and nothing else runs meanwhile.
-        """
-        self._check_announced()
-        loop, readable = asyncio.get_running_loop(), asyncio.Event()
-        pollfd = self.fileno()
-        loop.add_reader(pollfd, readable.set)
-        running: Optional[_Running] = None
-        try:
-            while True:
-                readable.clear()
-                event = self.next_event()
-                if event is None:
-                    await readable.wait()
-                    continue
-                if running is not None:
-                    await running.end()  # it is answered, or nobody waits for its answer
-                    running = None
-                if event.kind == EventKind.REPLACED:
-                    leave()
-                if event.kind == EventKind.STOPPED:
-                    return
-                hook = self._hook(event)
-                if hook is not None:
-                    running = _Running(self, event, hook)
-        finally:
-            loop.remove_reader(pollfd)
-            if running is not None:
-                running.task.cancel()
-
-
-async def _wait(handoff: Handoff, function: str, arguments: tuple[Any, ...], timeout: Optional[float]) -> None:
+async def wait(handoff: Handoff, function: str, arguments: tuple[Any, ...], timeout: Optional[float]) -> None:
+    """``Handoff.wait_for_begin_async`` and ``announce_ready_async``"""
     loop, readable, pollfd = asyncio.get_running_loop(), asyncio.Event(), handoff.fileno()
     loop.add_reader(pollfd, readable.set)
     try:
@@ -83,6 +29,36 @@ async def _wait(handoff: Handoff, function: str, arguments: tuple[Any, ...], tim
                 await asyncio.wait_for(readable.wait(), left_s)
     finally:
         loop.remove_reader(pollfd)
+
+
+async def serve(handoff: Handoff) -> None:
+    """``Handoff.serve_async``"""
+    handoff._check_announced()
+    loop, readable = asyncio.get_running_loop(), asyncio.Event()
+    pollfd = handoff.fileno()
+    loop.add_reader(pollfd, readable.set)
+    running: Optional[_Running] = None
+    try:
+        while True:
+            readable.clear()
+            event = handoff.next_event()
+            if event is None:
+                await readable.wait()
+                continue
+            if running is not None:
+                await running.end()  # it is answered, or nobody waits for its answer
+                running = None
+            if event.kind == EventKind.REPLACED:
+                leave()
+            if event.kind == EventKind.STOPPED:
+                return
+            hook = handoff._hook(event)
+            if hook is not None:
+                running = _Running(handoff, event, hook)
+    finally:
+        loop.remove_reader(pollfd)
+        if running is not None:
+            running.task.cancel()
 
 
 class _Running:

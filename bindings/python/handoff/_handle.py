@@ -14,7 +14,6 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Callable, Optional, TypeVar, Union
 
-from ._aio import AsyncServing
 from ._end import leave
 from ._errors import NotGiven, Pending, Sealed, Stale, WrongState, error
 from ._event import Event, Revisions, make_readiness
@@ -93,7 +92,7 @@ class _Fence(AbstractContextManager[None]):
         self._end(self._handoff._pointer)
 
 
-class Handoff(AsyncServing):
+class Handoff:
     """This process's part in its own replacement. Make it first in main, before threads, and before descriptors are opened.
 
     It finds out who this process is (``is_successor``), and takes the supervisor's variables (``VARIABLES``) out of the
@@ -404,6 +403,39 @@ class Handoff(AsyncServing):
             poll.poll()
         if end == EventKind.REPLACED:
             leave()
+
+    # ---- the same inside an asyncio loop, which goes on meanwhile; who has none does not pay for the import
+
+    async def wait_for_begin_async(self, timeout: Optional[float] = None) -> None:
+        """``wait_for_begin`` in a coroutine."""
+        from . import _aio
+
+        await _aio.wait(self, "handoff_wait_for_begin", (), timeout)
+
+    async def announce_ready_async(
+        self,
+        revisions: Revisions = None,
+        *,
+        detail: Optional[str] = None,
+        healthy: bool = True,
+        format_changes: bool = False,
+        timeout: Optional[float] = None,
+    ) -> None:
+        """``announce_ready`` in a coroutine."""
+        from . import _aio
+
+        readiness = make_readiness(revisions, detail, healthy, format_changes)
+        await _aio.wait(self, "handoff_announce_ready", (ctypes.byref(readiness),), timeout)
+        self._announced = True
+
+    async def serve_async(self) -> None:
+        """``serve`` in a coroutine: hooks may be coroutine functions, which are cancelled when their event is.
+
+        A hook that is no coroutine function runs on the loop's thread, and nothing else runs meanwhile.
+        """
+        from . import _aio
+
+        await _aio.serve(self)
 
     def _check_announced(self) -> None:
         if not self._announced:

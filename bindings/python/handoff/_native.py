@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
 import os
 from ctypes import POINTER, Structure, c_char, c_char_p, c_int, c_int32, c_int64, c_size_t, c_uint32, c_uint64, c_void_p
 from enum import IntEnum
-from pathlib import Path
 from typing import Any, Optional, Union
 
 ABI = 1
@@ -170,8 +168,8 @@ def _candidates() -> list[tuple[str, str]]:
     chosen = os.environ.get("HANDOFF_LIBRARY")
     if chosen:
         return [(chosen, "HANDOFF_LIBRARY")]
-    packed = Path(__file__).with_name(SONAME)
-    found = [(str(packed), "this package")] if packed.exists() else []
+    packed = os.path.join(os.path.dirname(os.path.abspath(__file__)), SONAME)
+    found = [(packed, "this package")] if os.path.exists(packed) else []
     # Development files are not needed to run: the soname is enough.
     return [*found, (SONAME, "the system's libraries (ld.so)")]
 

@@ -107,7 +107,7 @@ class Start(WithData):
     def test_data_that_somebody_else_writes(self):
         self.serving()
         with self.assertRaisesRegex(handoff.Locked, "serves this data already"):
-            self.handle().wait_for_begin()
+            self.handle().wait_for_begin(timeout=3600)  # not before it is tried again
 
     def test_a_wait_has_an_end_and_hears_signals(self):
         self.serving()

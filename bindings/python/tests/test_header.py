@@ -54,11 +54,8 @@ def ctype(declared):
     """The ctypes of a declaration "const char *name", with or without its name."""
     words = re.findall(r"\w+|\*", declared)
     words = [word for word in words if word not in ("const", "struct")]
-    if "*" in words:
-        words = words[: len(words) - words[::-1].index("*")]
-    else:
-        words = words[:1]
-    return TYPES[" ".join(words)]
+    end = len(words) - words[::-1].index("*") if "*" in words else 1
+    return TYPES[" ".join(words[:end])]
 
 
 def functions():

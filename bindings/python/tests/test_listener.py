@@ -109,7 +109,27 @@ class Shared(WithSupervisor):
         with self.assertRaises(ValueError):
             listener.settimeout(-1)
 
-    def test_close_wakes_all_that_wait_and_nobody_meets_another_descriptor(self):
+    def test_while_somebody_is_inside_the_number_is_not_free(self):
+        listener, entered, go_on = self.given(), threading.Event(), threading.Event()
+        wait, number = listener._wait, listener.fileno()
+
+        def slow_wait(until):
+            entered.set()
+            go_on.wait()
+            wait(until)
+
+        listener._wait = slow_wait
+        thread = threading.Thread(target=list, args=(listener,))
+        thread.start()
+        entered.wait()
+        listener.close()
+        os.fstat(number)
+        go_on.set()
+        thread.join()
+        with self.assertRaises(OSError):
+            os.fstat(number)
+
+    def test_close_wakes_all_that_wait(self):
         for _ in range(50):
             listener, errors, started = self.given(), [], threading.Barrier(4)
 
