@@ -95,7 +95,7 @@ mod tests {
             std::thread::spawn(move || {
                 for _ in 0..20_000 {
                     // Half of them begin, all of them end: once too often.
-                    let _ = if number % 2 == 0 { fence.begin() } else { Ok(()) };
+                    let _ = if number.is_multiple_of(2) { fence.begin() } else { Ok(()) };
                     let _ = fence.end();
                 }
             })
