@@ -47,21 +47,6 @@ static void refused_everywhere(handoff *h, int code) {
     IS(count, 3);
 }
 
-static void supervisors_are_not_there_yet(void) {
-    handoff_supervisor *s = NULL;
-    handoff_outcome outcome;
-    IS(handoff_supervisor_new(NULL, &s, text, sizeof text), HANDOFF_ESTATE);
-    CHECK(s == NULL && strstr(text, "not there yet"));
-    IS(handoff_supervisor_new(NULL, NULL, NULL, 0), HANDOFF_ESTATE);
-    IS(handoff_supervisor_add_listener(s, "x", 0), HANDOFF_ESTATE);
-    IS(handoff_supervisor_set_journal(s, "x"), HANDOFF_ESTATE);
-    IS(handoff_supervisor_perform_handoff(s, NULL, &outcome, sizeof outcome), HANDOFF_ESTATE);
-    IS(handoff_supervisor_resume_from_journal(s, &outcome, sizeof outcome), HANDOFF_ESTATE);
-    IS(handoff_supervisor_cancel(s), HANDOFF_ESTATE);
-    CHECK(strstr(handoff_supervisor_errmsg(s), "not there yet"));
-    handoff_supervisor_free(s);
-}
-
 static void log_nothing(void *user, int32_t level, const char *target, const char *line) {
     (void)user, (void)level, (void)target, (void)line;
 }
@@ -92,8 +77,21 @@ static void configs(void) {
     IS(handoff_config_set_int(c, HANDOFF_OPT_MODES, HANDOFF_MODE_EXCLUSIVE), HANDOFF_OK);
     IS(handoff_config_set_int(c, HANDOFF_OPT_MODES, HANDOFF_MODE_OVERLAP), HANDOFF_ESTATE);
     IS(handoff_config_set_int(c, HANDOFF_OPT_MODES, 0), HANDOFF_EINVAL);
-    IS(handoff_config_set_str(c, HANDOFF_OPT_ARG, "x"), HANDOFF_ESTATE);
-    IS(handoff_config_set_int(c, HANDOFF_OPT_READY_MS, 1), HANDOFF_ESTATE);
+    for (int32_t option = HANDOFF_OPT_DEADLINE_MS; option <= HANDOFF_OPT_READY_MS; option++) {
+        IS(handoff_config_set_str(c, option, "1"), HANDOFF_EINVAL);
+        IS(handoff_config_set_int(c, option, -1), HANDOFF_EINVAL);
+        IS(handoff_config_set_int(c, option, INT64_MAX), HANDOFF_EINVAL);
+        IS(handoff_config_set_int(c, option, 1), option == HANDOFF_OPT_PROBATION_MS ? HANDOFF_ESTATE : HANDOFF_OK);
+    }
+    IS(handoff_config_set_int(c, HANDOFF_OPT_PROBATION_MS, 0), HANDOFF_OK);
+    IS(handoff_config_set_int(c, HANDOFF_OPT_DEADLINE_MS, 0), HANDOFF_EINVAL);
+    IS(handoff_config_set_int(c, HANDOFF_OPT_INCUMBENT_DEATH, 2), HANDOFF_EINVAL);
+    IS(handoff_config_set_int(c, HANDOFF_OPT_ARG, 1), HANDOFF_EINVAL);
+    IS(handoff_config_set_str(c, HANDOFF_OPT_ARG, ""), HANDOFF_OK);
+    IS(handoff_config_set_str(c, HANDOFF_OPT_BINARY, ""), HANDOFF_EINVAL);
+    IS(handoff_config_set_str(c, HANDOFF_OPT_ENV, "NAME"), HANDOFF_EINVAL);
+    IS(handoff_config_set_str(c, HANDOFF_OPT_ENV, "=value"), HANDOFF_EINVAL);
+    IS(handoff_config_set_str(c, HANDOFF_OPT_ENV, "NAME=a=b"), HANDOFF_OK);
     IS(handoff_set_log(NULL, log_nothing, &count, destroy), HANDOFF_EINVAL);
     IS(count, 1);
     IS(handoff_set_log(c, NULL, &count, destroy), HANDOFF_EINVAL);
@@ -128,6 +126,9 @@ static void no_handle_without_sense(void) {
     handoff_config_set_str(c, HANDOFF_OPT_DATA_DIR, "/nowhere/at/all");
     IS(handoff_detect_role(c, &h, text, sizeof text), HANDOFF_ESYSTEM);
     CHECK(h == (handoff *)text && strstr(text, "/nowhere/at/all"));
+    handoff_config_set_str(c, HANDOFF_OPT_ARG, "x"); /* for a supervisor */
+    IS(handoff_detect_role(c, &h, text, sizeof text), HANDOFF_EINVAL);
+    CHECK(strstr(text, "option 20 is not one of a daemon"));
     handoff_config_free(c);
 }
 
@@ -278,7 +279,6 @@ int main(int argc, char **argv) {
     library();
     refused_everywhere(NULL, HANDOFF_EINVAL);
     handoff_free(NULL);
-    supervisors_are_not_there_yet();
     configs();
     no_handle_without_sense();
     handoff *h = made(dir, NULL, NULL);

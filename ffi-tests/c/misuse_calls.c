@@ -87,6 +87,8 @@ static void strings_of_a_config(void) {
         switch (option) {
         case HANDOFF_OPT_CONTROL_PATH:
         case HANDOFF_OPT_DATA_DIR: IS(code, HANDOFF_OK); break; /* handoff_detect_role says more */
+        case HANDOFF_OPT_ARG:
+        case HANDOFF_OPT_BINARY: IS(code, HANDOFF_OK); break; /* execve says more */
         case HANDOFF_OPT_BUILD_ID: IS(code, HANDOFF_ETOOBIG); break;
         default: CHECK(code < 0);
         }

@@ -1,13 +1,14 @@
-//! The handle, and the one guard that every call of it passes: null, fork, panic, overlap, log.
+//! The handle, and the one guard that every call of it, or of a supervisor, passes: null, fork, panic, overlap, log.
 
 use super::hooks::Hooks;
 use super::kind::{Mark, Marked, known};
 use super::log::Log;
-use super::text::c_string;
+use super::options::HandoffConfig;
+use super::text::{c_string, copy_out};
 use crate::error::{Error, Result};
 use crate::participant::Participant;
 use std::cell::Cell;
-use std::ffi::{CString, c_int};
+use std::ffi::{CString, c_char, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,6 +21,18 @@ pub struct Handoff {
     pub(super) participant: Participant,
     pub(super) hooks: Hooks,
     pub(super) names: Vec<CString>,
+    guard: Guard,
+}
+
+const HANDLE: u64 = u64::from_be_bytes(*b"handoff\xff");
+
+// SAFETY: in C's order, and the mark comes first.
+unsafe impl Marked for Handoff {
+    const KIND: u64 = HANDLE;
+}
+
+/// What every kind of handle has.
+pub(super) struct Guard {
     /// Of the last call that failed.
     detail: Mutex<String>,
     /// A call has panicked.
@@ -30,11 +43,36 @@ pub struct Handoff {
     dispatch: Dispatch,
 }
 
-const HANDLE: u64 = u64::from_be_bytes(*b"handoff\xff");
+/// A kind of handle.
+pub(super) trait Guarded: Marked {
+    fn guard(&self) -> &Guard;
 
-// SAFETY: in C's order, and the mark comes first.
-unsafe impl Marked for Handoff {
-    const KIND: u64 = HANDLE;
+    /// What it is doing, for the text of an error.
+    fn phase(&self) -> String;
+
+    /// Whether this is the process that made the handle.
+    fn check_fork(&self) -> Result<()>;
+
+    /// Whether the handle may be used by this process, and at all.
+    fn check(&self) -> Result<()> {
+        self.check_fork()?;
+        if self.guard().poisoned.load(Ordering::Acquire) { Err(Error::Panicked) } else { Ok(()) }
+    }
+
+    /// Every text names the call and the phase: whoever reads it does not have the program at hand.
+    fn fail(&self, name: &str, error: &Error) -> c_int {
+        let guard = self.guard();
+        // Also when the panic was that of another thread, which left the mutex poisoned.
+        if matches!(error, Error::Panicked) {
+            guard.poisoned.store(true, Ordering::Release);
+        }
+        // In a child another thread may have held the lock.
+        if !matches!(error, Error::Forked) {
+            let text = format!("{name}: {error}, in phase {}", self.phase());
+            *guard.detail.lock().unwrap_or_else(PoisonError::into_inner) = text;
+        }
+        error.code()
+    }
 }
 
 /// A call of class \[owner\] is under way.
@@ -60,27 +98,28 @@ pub(super) enum Class {
 ///
 /// # Safety
 /// `h` is NULL, or what C has a pointer to; a handle is not dropped before this returns, but from inside.
-pub(super) unsafe fn call(
-    h: *const Handoff,
+pub(super) unsafe fn call<H: Guarded>(
+    h: *const H,
     class: Class,
     name: &'static str,
-    f: impl FnOnce(&Handoff) -> Result<c_int>,
+    f: impl FnOnce(&H) -> Result<c_int>,
 ) -> c_int {
     // SAFETY: the caller's promise.
     let Some(handle) = (unsafe { known(h) }) else { return no_handle().code() };
     if let Err(error) = handle.check() {
         return error.code();
     }
-    if let Err(error) = handle.enter(class) {
+    let guard = handle.guard();
+    if let Err(error) = guard.enter(class) {
         return handle.fail(name, &error);
     }
-    let result = with_default(&handle.dispatch, || catch_unwind(AssertUnwindSafe(|| f(handle))));
+    let result = with_default(&guard.dispatch, || catch_unwind(AssertUnwindSafe(|| f(handle))));
     let code = match result.unwrap_or(Err(Error::Panicked)) {
         Ok(value) => value,
         Err(error) => handle.fail(name, &error),
     };
     if handle.check_fork().is_ok() {
-        handle.log.deliver();
+        guard.log.deliver();
     }
     // SAFETY: this call entered, and does not use the handle any more.
     unsafe { leave(h, class) };
@@ -91,12 +130,12 @@ pub(super) unsafe fn call(
 ///
 /// # Safety
 /// As [`call`].
-pub(super) unsafe fn peek(h: *const Handoff, f: impl FnOnce(&Handoff) -> Result<c_int>) -> c_int {
+pub(super) unsafe fn peek<H: Guarded>(h: *const H, f: impl FnOnce(&H) -> Result<c_int>) -> c_int {
     // SAFETY: the caller's promise.
     let Some(handle) = (unsafe { known(h) }) else { return no_handle().code() };
     let result = handle.check().and_then(|()| {
         catch_unwind(AssertUnwindSafe(|| f(handle))).unwrap_or_else(|_| {
-            handle.poisoned.store(true, Ordering::Release);
+            handle.guard().poisoned.store(true, Ordering::Release);
             Err(Error::Panicked)
         })
     });
@@ -107,30 +146,79 @@ fn no_handle() -> Error {
     Error::Invalid(String::new())
 }
 
+/// Makes a handle with `f`: its code, and the handle in its place; or the code of an error, and its detail in `err`.
+///
+/// # Safety
+/// `c` is NULL or a configuration, `place` NULL or room for a pointer, `err` NULL or `err_size` bytes.
+pub(super) unsafe fn make<H>(
+    c: *const HandoffConfig,
+    place: *mut *mut H,
+    err: *mut c_char,
+    err_size: usize,
+    f: impl FnOnce(HandoffConfig, Guard) -> Result<(H, c_int)>,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    let known = unsafe { known(c) };
+    let config = known.cloned().unwrap_or_default();
+    let log = Log::new(config.log.clone());
+    let guard = Guard::new(&log);
+    let dispatch = guard.dispatch.clone();
+    let made = with_default(&dispatch, || {
+        catch_unwind(AssertUnwindSafe(|| match () {
+            () if place.is_null() => Err(Error::Invalid("there is no place for the handle".into())),
+            () if known.is_none() && !c.is_null() => Err(Error::Invalid("this is not a configuration".into())),
+            () => f(config, guard),
+        }))
+    });
+    log.deliver();
+    match made.unwrap_or(Err(Error::Panicked)) {
+        Ok((handle, code)) => {
+            // SAFETY: not NULL, so room for a pointer, by the caller's promise.
+            unsafe { place.write(Box::into_raw(Box::new(handle))) };
+            code
+        }
+        Err(error) => {
+            // SAFETY: the caller's promise.
+            unsafe { copy_out(&error.to_string(), err, err_size) };
+            error.code()
+        }
+    }
+}
+
 impl Handoff {
-    pub(super) fn new(participant: Participant, log: Arc<Log>, dispatch: Dispatch) -> Self {
+    pub(super) fn new(participant: Participant, guard: Guard) -> Self {
         let names = participant.listeners().names().map(c_string).collect();
+        Self { mark: Mark::default(), participant, hooks: Hooks::default(), names, guard }
+    }
+}
+
+impl Guarded for Handoff {
+    fn guard(&self) -> &Guard {
+        &self.guard
+    }
+
+    fn phase(&self) -> String {
+        self.participant.phase_name().to_owned()
+    }
+
+    fn check_fork(&self) -> Result<()> {
+        self.participant.check_fork()
+    }
+}
+
+impl Guard {
+    fn new(log: &Arc<Log>) -> Self {
         Self {
-            mark: Mark::default(),
-            participant,
-            hooks: Hooks::default(),
-            names,
             detail: Mutex::default(),
             poisoned: AtomicBool::new(false),
             usage: AtomicU32::new(0),
-            log,
-            dispatch,
+            log: Arc::clone(log),
+            dispatch: log.dispatch(),
         }
     }
 
-    /// Whether the handle may be used by this process, and at all.
-    pub(super) fn check(&self) -> Result<()> {
-        self.check_fork()?;
-        if self.poisoned.load(Ordering::Acquire) { Err(Error::Panicked) } else { Ok(()) }
-    }
-
-    pub(super) fn check_fork(&self) -> Result<()> {
-        self.participant.check_fork()
+    pub(super) fn log(&self) -> &Arc<Log> {
+        &self.log
     }
 
     /// Whether the application has freed the handle, from inside of this call.
@@ -140,20 +228,6 @@ impl Handoff {
 
     pub(super) fn detail(&self) -> String {
         self.detail.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Every text names the call and the phase: whoever reads it does not have the program at hand.
-    fn fail(&self, name: &str, error: &Error) -> c_int {
-        // Also when the panic was that of another thread, which left the mutex poisoned.
-        if matches!(error, Error::Panicked) {
-            self.poisoned.store(true, Ordering::Release);
-        }
-        // In a child another thread may have held the lock.
-        if !matches!(error, Error::Forked) {
-            let text = format!("{name}: {error}, in phase {}", self.participant.phase_name());
-            *self.detail.lock().unwrap_or_else(PoisonError::into_inner) = text;
-        }
-        error.code()
     }
 
     fn enter(&self, class: Class) -> Result<()> {
@@ -175,11 +249,11 @@ impl Handoff {
 
 /// # Safety
 /// The call entered with the same class, and nobody uses a reference of this call any more.
-unsafe fn leave(h: *const Handoff, class: Class) {
+unsafe fn leave<H: Guarded>(h: *const H, class: Class) {
     DEPTH.set(DEPTH.get() - 1);
     let mine = if class == Class::Owner { OWNED + 1 } else { 1 };
     // SAFETY: this call still counts, so the handle is there.
-    let before = unsafe { &(*h).usage }.fetch_sub(mine, Ordering::AcqRel);
+    let before = unsafe { &*h }.guard().usage.fetch_sub(mine, Ordering::AcqRel);
     if before - mine == FREED {
         // SAFETY: freed by the application, and this was the last call.
         unsafe { destroy(h) };
@@ -190,10 +264,10 @@ unsafe fn leave(h: *const Handoff, class: Class) {
 ///
 /// # Safety
 /// `h` is NULL, or what C has a pointer to, and not freed yet.
-pub(super) unsafe fn free(h: *mut Handoff) {
+pub(super) unsafe fn free<H: Guarded>(h: *mut H) {
     // SAFETY: the caller's promise.
     let Some(handle) = (unsafe { known(h) }) else { return };
-    let before = handle.usage.fetch_or(FREED, Ordering::AcqRel);
+    let before = handle.guard().usage.fetch_or(FREED, Ordering::AcqRel);
     // A child has only the thread that forked; the calls of the others never return here.
     let alone = before == 0 || (handle.check_fork().is_err() && DEPTH.get() == 0);
     if before & FREED == 0 && alone {
@@ -204,10 +278,10 @@ pub(super) unsafe fn free(h: *mut Handoff) {
 
 /// # Safety
 /// Nobody uses the handle, now or later.
-unsafe fn destroy(h: *const Handoff) {
-    // SAFETY: made by Box::into_raw in detect_role, and given up by everybody.
+unsafe fn destroy<H: Guarded>(h: *const H) {
+    // SAFETY: made by Box::into_raw in `make`, and given up by everybody.
     let handle = unsafe { Box::from_raw(h.cast_mut()) };
-    let (log, dispatch) = (Arc::clone(&handle.log), handle.dispatch.clone());
+    let (log, dispatch) = (Arc::clone(&handle.guard().log), handle.guard().dispatch.clone());
     // In a child another thread may have held the log's lock.
     let forked = handle.check_fork().is_err();
     let dispatch = if forked { Dispatch::none() } else { dispatch };

@@ -1,6 +1,6 @@
 //! What a program can ask the library, and the end of a handle.
 
-use super::handle::{Handoff, free};
+use super::handle::{Guarded, Handoff, free};
 use super::kind::known;
 use super::text::copy_out;
 use std::ffi::{c_char, c_int};
@@ -65,7 +65,7 @@ pub unsafe extern "C" fn handoff_errmsg(h: *const Handoff, buf: *mut c_char, siz
         None => "this is not a handle".to_owned(),
         Some(handle) => match handle.check_fork() {
             Err(error) => error.to_string(),
-            Ok(()) => handle.detail(),
+            Ok(()) => handle.guard().detail(),
         },
     };
     // SAFETY: NULL or `size` bytes, by contract.

@@ -1,7 +1,7 @@
 //! Serving: hooks, or events in the application's own loop.
 
 use super::enums::handoff_results;
-use super::handle::{Class, Handoff, call, peek};
+use super::handle::{Class, Guarded, Handoff, call, peek};
 use super::hooks::{Hook, name};
 use super::log::UserData;
 use super::structs::{handoff_destroy_fn, handoff_event, handoff_hook_fn};
@@ -67,7 +67,7 @@ fn serve(h: &Handoff) -> Result<c_int> {
             (_, Some(hook)) => h.run_hook(&hook, event),
             (kind, None) => h.fail_event(event, &format!("no {} hook is registered", name(kind))),
         }
-        if h.is_freed() {
+        if h.guard().is_freed() {
             return Err(Error::State("the handle was freed by a hook".into()));
         }
     }
@@ -114,11 +114,16 @@ unsafe fn fill(event: *mut handoff_event, next: Event) -> c_int {
 /// goes on, and then serve returns REPLACED, or STOPPED after a resume. Leaves errno as it is.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn handoff_stop(h: *mut Handoff) -> c_int {
+    // SAFETY: by contract.
+    keeping_errno(|| unsafe { peek(h, |h| h.participant.stop().map(|()| 0)) })
+}
+
+/// A signal handler must leave it as it was.
+pub(super) fn keeping_errno(f: impl FnOnce() -> c_int) -> c_int {
     // SAFETY: the address is this thread's errno, and good while the thread runs.
     let errno = unsafe { &mut *libc::__errno_location() };
     let before = *errno;
-    // SAFETY: by contract.
-    let code = unsafe { peek(h, |h| h.participant.stop().map(|()| 0)) };
+    let code = f();
     *errno = before;
     code
 }

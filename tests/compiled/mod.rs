@@ -1,4 +1,4 @@
-//! Compiles C against the header and the shared library of this build.
+//! Compiles C and C++ against the header and the shared library of this build.
 
 #![allow(dead_code)] // each test program uses a part of this
 
@@ -36,12 +36,12 @@ pub fn directory() -> PathBuf {
     dir
 }
 
-/// Compiles and links a program in C; its path.
+/// Compiles and links a program in C or C++; its path.
 pub fn program(name: &str, source: &str, flags: &[&str]) -> PathBuf {
-    program_by("cc", name, source, flags)
+    program_by(if source.ends_with(".cpp") { "c++" } else { "cc" }, name, source, flags)
 }
 
-/// The same with this compiler, also of C++.
+/// The same with this compiler.
 pub fn program_by(compiler: &str, name: &str, source: &str, flags: &[&str]) -> PathBuf {
     let dir = directory();
     let program = dir.join(name);
