@@ -43,7 +43,7 @@ int (*supervisor_new_as_accepted)(const handoff_config *c, handoff_supervisor **
 int (*supervisor_add_listener_as_accepted)(handoff_supervisor *s, const char *name, int fd) = handoff_supervisor_add_listener;
 int (*supervisor_set_journal_as_accepted)(handoff_supervisor *s, const char *path) = handoff_supervisor_set_journal;
 int (*supervisor_perform_handoff_as_accepted)(handoff_supervisor *s, const handoff_config *spawn, handoff_outcome *o, size_t size) = handoff_supervisor_perform_handoff;
-int (*supervisor_resume_from_journal_as_accepted)(handoff_supervisor *s, handoff_outcome *o, size_t size) = handoff_supervisor_resume_from_journal;
+int (*supervisor_resume_from_journal_as_accepted)(handoff_supervisor *s, const handoff_config *spawn, handoff_outcome *o, size_t size) = handoff_supervisor_resume_from_journal;
 int (*supervisor_cancel_as_accepted)(handoff_supervisor *s) = handoff_supervisor_cancel;
 const char *(*supervisor_errmsg_as_accepted)(const handoff_supervisor *s) = handoff_supervisor_errmsg;
 void (*supervisor_free_as_accepted)(handoff_supervisor *s) = handoff_supervisor_free;

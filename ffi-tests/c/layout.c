@@ -146,6 +146,8 @@ CHECK(handoff_outcome_reverted, HANDOFF_OUTCOME_REVERTED == 3);
 CHECK(handoff_outcome_started_cold, HANDOFF_OUTCOME_STARTED_COLD == 4);
 CHECK(handoff_outcome_refused, HANDOFF_OUTCOME_REFUSED == 5);
 CHECK(handoff_outcome_undecided, HANDOFF_OUTCOME_UNDECIDED == 6);
+CHECK(handoff_outcome_failed, HANDOFF_OUTCOME_FAILED == 7);
+CHECK(handoff_outcome_adopted, HANDOFF_OUTCOME_ADOPTED == 8);
 CHECK(handoff_log_levels, sizeof(handoff_log_levels) == 4);
 CHECK(handoff_log_error, HANDOFF_LOG_ERROR == 1);
 CHECK(handoff_log_warn, HANDOFF_LOG_WARN == 2);

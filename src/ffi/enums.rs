@@ -279,6 +279,8 @@ const _: () = {
     assert!(handoff_outcomes::HANDOFF_OUTCOME_STARTED_COLD as i32 == 4);
     assert!(handoff_outcomes::HANDOFF_OUTCOME_REFUSED as i32 == 5);
     assert!(handoff_outcomes::HANDOFF_OUTCOME_UNDECIDED as i32 == 6);
+    assert!(handoff_outcomes::HANDOFF_OUTCOME_FAILED as i32 == 7);
+    assert!(handoff_outcomes::HANDOFF_OUTCOME_ADOPTED as i32 == 8);
     assert!(handoff_log_levels::HANDOFF_LOG_ERROR as i32 == 1);
     assert!(handoff_log_levels::HANDOFF_LOG_WARN as i32 == 2);
     assert!(handoff_log_levels::HANDOFF_LOG_INFO as i32 == 3);
