@@ -2,7 +2,7 @@
 
 mod compiled;
 
-use compiled::{STRICT, expect_success, have, library, program, root};
+use compiled::{expect_success, library, program, root};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -35,51 +35,11 @@ fn the_file_has_its_name_stays_loaded_and_needs_nothing_unusual() {
     }
 }
 
-/// The header alone, with the layout that programs were compiled for.
-fn compiles(compiler: &str, language: &str, standard: &str) {
-    let mut command = Command::new(compiler);
-    command.args(["-x", language, &format!("-std={standard}"), "-fsyntax-only"]).args(STRICT);
-    command.arg("-Wno-missing-field-initializers").arg("-I").arg(root().join("include"));
-    expect_success(command.arg(root().join("ffi-tests/c/layout.c")));
-}
-
-#[test]
-fn the_header_compiles_in_every_dialect_and_the_layout_is_as_promised() {
-    for (c, cpp) in [("gcc", "g++"), ("clang", "clang++")] {
-        if have(c) {
-            ["c99", "c11", "c17", "c2x"].iter().for_each(|standard| compiles(c, "c", standard));
-        }
-        if have(cpp) {
-            ["c++11", "c++14", "c++17", "c++20"].iter().for_each(|standard| compiles(cpp, "c++", standard));
-        }
-    }
-}
-
 #[test]
 fn no_input_and_no_order_of_calls_is_worse_than_an_error_code() {
     let data = tempfile::tempdir().unwrap();
     let abuse = program("abuse", "ffi-tests/c/abuse.c", &["-std=c11"]);
     expect_success(Command::new("timeout").arg("120").arg(abuse).arg(data.path()));
-}
-
-#[test]
-fn the_same_under_valgrind() {
-    if !have("valgrind") {
-        return;
-    }
-    let data = tempfile::tempdir().unwrap();
-    let abuse = program("abuse-valgrind", "ffi-tests/c/abuse.c", &["-std=c11"]);
-    let mut valgrind = Command::new("timeout");
-    valgrind.args([
-        "300",
-        "valgrind",
-        "--quiet",
-        "--error-exitcode=99",
-        "--leak-check=full",
-        "--errors-for-leak-kinds=definite",
-    ]);
-    valgrind.arg(format!("--suppressions={}", root().join("ffi-tests/valgrind.supp").display()));
-    expect_success(valgrind.arg(abuse).arg(data.path()));
 }
 
 /// An example that runs without a supervisor, until SIGTERM.

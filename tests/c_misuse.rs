@@ -39,6 +39,7 @@ fn states(scenario: &str) {
     service.wait_for("quits: 0, 0 failures");
     service.expect("waits", Verdict::Committed);
     service.expect_end(scenario);
+    service.wait_for("the successor has looked");
     service.stop();
     service.expect_end("waits");
     passed(&format!("misuse: function x state, {scenario}"));

@@ -213,6 +213,7 @@ static int successor(void) {
     IS(handoff_announce_ready(h, &r, -1), HANDOFF_OK);
     everything_in(HANDOFF_PHASE_SERVING); /* the first handoff_dispatch is in it */
     everything_in(HANDOFF_PHASE_SERVING);
+    fprintf(stderr, "the successor has looked\n"); /* from now on it may be stopped */
     IS(by_poll(), HANDOFF_STOPPED);
     handoff_free(h);
     return finish(0);

@@ -145,6 +145,7 @@ static atomic_int handled, broken, stops;
 
 static void on_signal(int signal) {
     (void)signal;
+    int before = errno;
     errno = 4711;
     int phase = handoff_phase(h);
     if (handoff_abi() != HANDOFF_ABI || !handoff_version()[0] || !handoff_strerror(-1)[0]) broken = 1;
@@ -152,6 +153,7 @@ static void on_signal(int signal) {
     if (stops && handoff_stop(h) != HANDOFF_OK) broken = 3;
     if (handoff_stop(NULL) != HANDOFF_EINVAL) broken = 4;
     if (errno != 4711) broken = 5;
+    errno = before;
     handled++;
 }
 

@@ -53,8 +53,8 @@ pub extern "C" fn handoff_strerror(code: c_int) -> *const c_char {
     text.as_ptr()
 }
 
-/// [any] Copies the detail of the last call that failed, on whatever thread: "<call>: <what was tried, on what, and what to
-/// do>, in phase <PHASE>". What does not fit is cut off at the end.
+/// [any] Copies the detail of the last call that failed, on whatever thread, as "handoff_done: why, in phase SERVING": which
+/// call, what was tried, on what, and what to do. What does not fit is cut off at the end.
 /// Calls of class [signal], handoff_write_begin and handoff_write_end leave it as it is. Returns buf, which always ends
 /// with NUL; "" if buf is NULL or size is 0.
 #[unsafe(no_mangle)]

@@ -3,6 +3,7 @@
 
 use super::handle::Handoff;
 use std::ffi::{c_char, c_void};
+use std::mem::offset_of;
 
 /// What the application is asked to do. Grows at the end.
 #[repr(C)]
@@ -121,9 +122,39 @@ pub type handoff_log_fn =
 /// Frees user. Called exactly once, also when the call that took it fails.
 pub type handoff_destroy_fn = Option<unsafe extern "C-unwind" fn(user: *mut c_void)>;
 
-const _: () = {
-    assert!(size_of::<handoff_event>() == 40);
-    assert!(size_of::<handoff_outcome>() == 592);
-    #[cfg(target_pointer_width = "64")]
-    assert!(size_of::<handoff_readiness>() == 32 && size_of::<handoff_connection>() == 32);
-};
+const fn size_of_field<S, F>(_: fn(&S) -> &F) -> usize {
+    size_of::<F>()
+}
+
+/// What compiled programs rely on: size and alignment, then each field, its offset and its size. ffi-tests/c/layout.c says
+/// the same to compilers of C.
+macro_rules! layout {
+    ($name:ident: $size:literal, $align:literal; $($field:ident: $offset:literal, $bytes:literal;)+) => {
+        const _: () = {
+            assert!(size_of::<$name>() == $size && align_of::<$name>() == $align);
+            $(assert!(offset_of!($name, $field) == $offset && size_of_field(|s: &$name| &s.$field) == $bytes);)+
+        };
+    };
+}
+
+#[cfg(target_pointer_width = "64")]
+layout! {
+    handoff_readiness: 32, 8;
+    size: 0, 4; flags: 4, 4; revisions: 8, 8; revision_count: 16, 8; detail: 24, 8;
+}
+layout! {
+    handoff_event: 40, 8;
+    size: 0, 4; kind: 4, 4; id: 8, 8; deadline_ns: 16, 8; cancel_fd: 24, 4; flags: 28, 4;
+    handoff_id: 32, 8;
+}
+#[cfg(target_pointer_width = "64")]
+layout! {
+    handoff_connection: 32, 8;
+    size: 0, 4; fd: 4, 4; name: 8, 8; state: 16, 8; state_size: 24, 8;
+}
+layout! {
+    handoff_outcome: 592, 8;
+    size: 0, 4; result: 4, 4; handoff_id: 8, 8; generation: 16, 8; pid: 24, 4; pidfd: 28, 4;
+    warm_ns: 32, 8; drain_ns: 40, 8; seal_ns: 48, 8; ready_ns: 56, 8; pause_ns: 64, 8;
+    total_ns: 72, 8; reason: 80, 512;
+}

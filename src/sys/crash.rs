@@ -1,8 +1,8 @@
 //! Steps at which a test can end or stop this process. Without the feature `crash-points` they are nothing.
 //!
 //! With it, the variable `CRASH_POINTS` names a directory. If there is a file `trace` in it, each step that a process comes
-//! to is appended, as `<role>:<step>`. If there is a file `armed` in it, its first line is an order, `kill <role>:<step>` or
-//! `stop <role>:<step>`: the first process that comes to that step renames the file to `fired.<number of lines>`, leaves the
+//! to is appended, as `<role>:<step>`. If there is a file `armed` in it, its first line is an order, `kill <role>:<step>`,
+//! `stop <role>:<step>` or `panic <role>:<step>`: the first process that comes to that step renames the file to `fired.<number of lines>`, leaves the
 //! other lines in a new `armed`, and does that to itself.
 
 use std::fmt::Arguments;
@@ -51,8 +51,9 @@ mod with_feature {
         let Ok(orders) = fs::read_to_string(&armed) else { return };
         let (first, rest) = orders.split_once('\n').unwrap_or((&orders, ""));
         let signal = match first.split_once(' ') {
-            Some(("kill", step)) if step == point => Signal::SIGKILL,
-            Some(("stop", step)) if step == point => Signal::SIGSTOP,
+            Some(("kill", step)) if step == point => Some(Signal::SIGKILL),
+            Some(("stop", step)) if step == point => Some(Signal::SIGSTOP),
+            Some(("panic", step)) if step == point => None,
             _ => return,
         };
         // Whoever renames it has it.
@@ -66,7 +67,10 @@ mod with_feature {
         if !rest.is_empty() {
             replace(&armed, rest);
         }
-        kill(own, signal).expect("a process can signal itself");
+        match signal {
+            Some(signal) => kill(own, signal).expect("a process can signal itself"),
+            None => panic!("told to panic {point}"),
+        }
     }
 
     /// Nobody sees half of it.

@@ -37,6 +37,20 @@ fn a_panic_goes_to_the_log_and_poisons_the_handle() {
     assert!(lines.iter().any(|(level, text)| *level == 1 && text.contains("of the test")), "{lines:?}");
 }
 
+/// That of the helper thread shows as a poisoned mutex.
+#[test]
+fn a_panic_of_another_thread_poisons_the_handle() {
+    let mut h = null_mut();
+    // SAFETY: as the header has it; nobody else uses these.
+    unsafe {
+        assert_eq!(handoff_detect_role(null(), &raw mut h, null_mut(), 0), 1);
+        assert_eq!(call(h, Class::Any, "handoff_test", |_| Err(Error::Panicked)), -7);
+        assert_eq!(handoff_write_begin(h), -7);
+        assert_eq!(handoff_stop(h), -7);
+        handoff_free(h);
+    }
+}
+
 #[test]
 fn a_panic_of_others_goes_where_it_went() {
     let thread = std::thread::spawn(|| panic!("not of the library"));
