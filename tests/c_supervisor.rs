@@ -1,15 +1,17 @@
 //! A supervisor inside a program in C: `ffi-tests/c/supervisor.c` does what the tests tell it, with real daemons and clients.
 
+mod compiled;
 mod support;
 
+use compiled::have;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
 use support::load::{Load, LoadOptions, verify};
 use support::{
-    SIGKILL, SIGTERM, Service, compile, freeze, lives, process_state, programs, signal, thaw, wait_for_death,
+    SIGKILL, SIGTERM, Service, children, compile, freeze, lives, process_state, programs, signal, thaw, wait_for_death,
     wait_until, waits,
 };
 
@@ -28,6 +30,7 @@ const UNDECIDED: i32 = 6;
 const FAILED: i32 = 7;
 const ADOPTED: i32 = 8;
 
+const SIGHUP: i32 = 1;
 const SIGUSR1: i32 = 10;
 const SIGUSR2: i32 = 12;
 
@@ -291,6 +294,19 @@ fn a_handoff_that_was_open_is_ended_by_the_program_that_comes_back() {
 }
 
 #[test]
+fn a_forked_child_of_the_program_does_not_hide_its_death() {
+    let (place, mut host, first) = serving("");
+    host.tell(&format!("perform {} KV_FAULT=hang-open", name(&programs().faulty)));
+    let successor = place.successor_of(first);
+    wait_until("the incumbent has sealed", || place.ping().is_none().then_some(()));
+    signal(host.pid(), SIGHUP); // forks
+    wait_until("a child", || children(host.pid()).into_iter().find(|pid| ![first, successor].contains(pid)));
+    host.kill();
+    assert_eq!(place.wait_until_served(), first);
+    wait_for_death(successor);
+}
+
+#[test]
 fn nobody_is_left_to_resume() {
     let (mut place, host, first) = serving("");
     host.kill();
@@ -381,4 +397,38 @@ fn a_daemon_that_dies_between_two_calls_is_started_again() {
     assert_eq!((said.code, said.result, said.generation), (OK, STARTED_COLD, 3), "{said:?}");
     host.end();
     assert!(lives(said.pid));
+}
+
+/// The command, in a place of its own: its first two arguments.
+fn abuse(mut command: impl FnMut(&Service) -> Command) {
+    let place = Service::place();
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    let program = PROGRAM.get_or_init(|| compile("supervisor_abuse", "ffi-tests/c/supervisor_abuse.c", &[]));
+    let output = command(&place).arg(program).arg(place.dir.path()).arg(&programs().faulty).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}\n{said}", output.status);
+}
+
+#[test]
+fn no_input_and_no_order_of_calls_is_worse_than_an_error_code() {
+    abuse(|place| {
+        let mut timeout = place.other_command("timeout");
+        timeout.arg("120");
+        timeout
+    });
+}
+
+#[test]
+fn the_same_under_valgrind() {
+    if !have("valgrind") {
+        return;
+    }
+    abuse(|place| {
+        let mut valgrind = place.other_command("timeout");
+        valgrind.args(["300", "valgrind", "--quiet", "--error-exitcode=99", "--leak-check=full"]);
+        valgrind.arg("--errors-for-leak-kinds=definite");
+        let suppressions = Path::new(env!("CARGO_MANIFEST_DIR")).join("ffi-tests/valgrind.supp");
+        valgrind.arg(format!("--suppressions={}", suppressions.display()));
+        valgrind
+    });
 }
