@@ -219,14 +219,23 @@ fn cancelled_by(number: i32) {
     assert!(said.text.contains("cancelled by the caller"), "{said:?}");
     assert_eq!(place.ping(), Some((first, "a".to_owned())));
     wait_for_death(successor);
-    // What comes between two calls does nothing to the next.
-    signal(host.pid(), number);
     commits(&place, &mut host);
 }
 
 #[test]
 fn a_signal_handler_cancels() {
     cancelled_by(SIGUSR1);
+}
+
+#[test]
+fn a_cancel_between_two_calls_does_nothing_to_the_next() {
+    let (place, mut host) = place("");
+    // The handler runs before the line can be read.
+    signal(host.pid(), SIGUSR1);
+    let said = host.perform(format!("{} KV_FAULT=slow-open=300", name(&programs().faulty)));
+    assert_eq!((said.code, said.result), (OK, STARTED_COLD), "{said:?}");
+    signal(host.pid(), SIGUSR1);
+    commits(&place, &mut host);
 }
 
 #[test]
@@ -352,6 +361,15 @@ fn whoever_reaps(mode: &str) {
     let said = host.perform(format!("{} KV_FAULT=fork-open ready=500", name(&programs().faulty)));
     assert_eq!((said.code, said.result, said.pid), (OK, ROLLED_BACK, first), "{said:?}");
     assert_eq!(place.daemons(), [first], "not even a child of the successor is left");
+    // Nor one that keeps the lock when both are dead.
+    host.tell(&format!("perform {} KV_FAULT=fork-open", name(&programs().faulty)));
+    let successor = place.successor_of(first);
+    wait_until("a child of the successor", || (place.daemons().len() == 3).then_some(()));
+    signal(first, SIGKILL);
+    signal(successor, SIGKILL);
+    let said = host.said();
+    assert_eq!((said.code, said.result), (OK, STARTED_COLD), "{said:?}");
+    let first = said.pid;
     let second = commits(&place, &mut host);
     wait_until("it is reaped by somebody", || process_state(first).is_none().then_some(()));
     signal(second, SIGKILL);

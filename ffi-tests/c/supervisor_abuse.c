@@ -159,14 +159,20 @@ static void too_much_for_the_kernel(void) {
     handoff_config_free(spawn);
 }
 
-static int callbacks, frees;
+static int callbacks, frees, forks, is_child;
 static handoff_config *busy_spawn;
+static pid_t child;
 
 /* From inside a call everything of class [owner] is busy; free waits for its end. */
 static void on_log(void *user, int32_t level, const char *target, const char *line) {
     (void)level, (void)target, (void)user;
     CHECK(line[0]);
     if (callbacks++ == 0) refused_everywhere(s, busy_spawn, HANDOFF_EBUSY);
+    if (forks && strncmp(line, "prepare", 7) == 0) {
+        forks = 0;
+        child = fork();
+        is_child = child == 0;
+    }
     if (frees) handoff_supervisor_free(s);
     if (frees) refused_everywhere(s, busy_spawn, HANDOFF_ESTATE);
     frees = 0;
@@ -187,27 +193,43 @@ static int journal_is_there(void) {
 }
 
 static void forked(const handoff_config *spawn, int daemon) {
-    pid_t child = fork();
-    if (child == 0) {
+    pid_t using = fork();
+    if (using == 0) {
         refused_everywhere(s, spawn, HANDOFF_EFORKED);
         IS(handoff_supervisor_cancel(s), HANDOFF_EFORKED);
         handoff_supervisor_free(s);
         _exit(failures != 0);
     }
-    IS(exit_code_of(child), 0);
+    IS(exit_code_of(using), 0);
     CHECK(is_alive(daemon) && journal_is_there());
 }
 
 
+static void forked_in_a_callback(const handoff_config *spawn) {
+    handoff_outcome outcome;
+    forks = 1;
+    int code = handoff_supervisor_perform_handoff(s, spawn, &outcome, sizeof outcome);
+    if (is_child) { /* in the midst of a handoff of the parent, which does not notice */
+        IS(code, HANDOFF_EFORKED);
+        handoff_supervisor_free(s);
+        _exit(failures != 0);
+    }
+    IS(code, HANDOFF_OK);
+    IS(exit_code_of(child), 0);
+    IS(outcome.result, HANDOFF_OUTCOME_COMMITTED);
+    if (outcome.result != HANDOFF_OUTCOME_COMMITTED) fprintf(stderr, "%s\n", outcome.reason);
+    close(outcome.pidfd);
+}
+
 /* Another thread of the program forks while a handoff is under way; the child frees. */
 static void *fork_in_a_handoff(void *successor_waits) {
     for (int i = 0; i < 10000 && access(successor_waits, F_OK) != 0; i++) poll(NULL, 0, 1);
-    pid_t child = fork();
-    if (child == 0) {
+    pid_t freeing = fork();
+    if (freeing == 0) {
         handoff_supervisor_free(s);
         _exit(0);
     }
-    IS(exit_code_of(child), 0);
+    IS(exit_code_of(freeing), 0);
     IS(handoff_supervisor_perform_handoff(s, busy_spawn, &o, sizeof o), HANDOFF_EBUSY);
     unlink(successor_waits);
     return NULL;
@@ -225,11 +247,12 @@ static void with_daemons(void) {
     int logs = 0, first;
     char journal[512], opening[512];
     pthread_t thread;
-    handoff_config *c = handoff_config_new(), *slow = spawn_of(store);
+    handoff_config *c = handoff_config_new(), *slow = spawn_of(store), *slow_open = spawn_of(store);
     snprintf(journal, sizeof journal, "%s/kv.journal", dir);
     snprintf(opening, sizeof opening, "%s/data/opening", dir);
     busy_spawn = spawn_of(store);
     handoff_config_set_str(slow, HANDOFF_OPT_ENV, "KV_FAULT=open-waits");
+    handoff_config_set_str(slow_open, HANDOFF_OPT_ENV, "KV_FAULT=slow-open=500");
     handoff_set_log(c, on_log, &logs, destroy);
     IS(handoff_supervisor_new(c, &s, text, sizeof text), HANDOFF_OK);
     handoff_config_free(c);
@@ -251,6 +274,7 @@ static void with_daemons(void) {
     pthread_join(thread, NULL);
     IS(outcome.result, HANDOFF_OUTCOME_COMMITTED);
     CHECK(outcome.handoff_id && outcome.generation == 2 && outcome.pause_ns && outcome.total_ns > outcome.ready_ns);
+    forked_in_a_callback(slow_open);
     IS(logs, 0);
     frees = 1;
     IS(handoff_supervisor_perform_handoff(s, busy_spawn, &o, sizeof o), HANDOFF_OK);
@@ -262,6 +286,7 @@ static void with_daemons(void) {
     close(first), close(outcome.pidfd), close(o.pidfd);
     handoff_config_free(busy_spawn);
     handoff_config_free(slow);
+    handoff_config_free(slow_open);
 }
 
 int main(int argc, char **argv) {
