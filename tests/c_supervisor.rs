@@ -4,10 +4,11 @@ mod compiled;
 mod support;
 
 use compiled::have;
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use support::load::{Load, LoadOptions, verify};
 use support::{
@@ -39,6 +40,11 @@ fn host_program() -> &'static PathBuf {
     PROGRAM.get_or_init(|| compile("supervisor", "ffi-tests/c/supervisor.c", &[]))
 }
 
+/// What is shown after a failure.
+fn stderr(place: &Service) -> File {
+    File::options().create(true).append(true).open(place.path("run.stderr")).unwrap()
+}
+
 /// What a call of the supervisor said.
 #[derive(Debug)]
 struct Said {
@@ -59,9 +65,8 @@ struct Host {
 
 impl Host {
     fn start(place: &Service, mode: &str) -> Self {
-        let stderr = std::fs::File::options().create(true).append(true).open(place.path("run.stderr")).unwrap();
         let mut command = place.other_command(host_program());
-        command.arg(place.dir.path()).arg(mode).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr);
+        command.arg(place.dir.path()).arg(mode).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr(place));
         let mut child = command.spawn().unwrap();
         let (stdin, lines) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
         Self { child, lines, stdin, log: Vec::new() }
@@ -422,9 +427,10 @@ fn abuse(mut command: impl FnMut(&Service) -> Command) {
     let place = Service::place();
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     let program = PROGRAM.get_or_init(|| compile("supervisor_abuse", "ffi-tests/c/supervisor_abuse.c", &[]));
-    let output = command(&place).arg(program).arg(place.dir.path()).arg(&programs().faulty).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{}\n{said}", output.status);
+    // Not a pipe: the daemons inherit it, and may outlive a program that fails.
+    let stderr = stderr(&place);
+    let status = command(&place).arg(program).arg(place.dir.path()).arg(&programs().faulty).stderr(stderr).status();
+    assert!(status.as_ref().is_ok_and(ExitStatus::success), "{status:?}");
 }
 
 #[test]

@@ -160,7 +160,7 @@ static void too_much_for_the_kernel(void) {
 }
 
 static int callbacks, frees, forks, is_child;
-static handoff_config *busy_spawn;
+static handoff_config *busy_spawn, *slow, *slow_open; /* not on a stack: valgrind looks for them in forked children, too */
 static pid_t child;
 
 /* From inside a call everything of class [owner] is busy; free waits for its end. */
@@ -247,10 +247,12 @@ static void with_daemons(void) {
     int logs = 0, first;
     char journal[512], opening[512];
     pthread_t thread;
-    handoff_config *c = handoff_config_new(), *slow = spawn_of(store), *slow_open = spawn_of(store);
+    handoff_config *c = handoff_config_new();
     snprintf(journal, sizeof journal, "%s/kv.journal", dir);
     snprintf(opening, sizeof opening, "%s/data/opening", dir);
     busy_spawn = spawn_of(store);
+    slow = spawn_of(store);
+    slow_open = spawn_of(store);
     handoff_config_set_str(slow, HANDOFF_OPT_ENV, "KV_FAULT=open-waits");
     handoff_config_set_str(slow_open, HANDOFF_OPT_ENV, "KV_FAULT=slow-open=500");
     handoff_set_log(c, on_log, &logs, destroy);
