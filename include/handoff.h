@@ -346,7 +346,8 @@ uint32_t handoff_abi(void);
 // [signal] What a code says, a static text, never NULL. handoff_errmsg knows more.
 const char *handoff_strerror(int code);
 
-// [any] Copies the detail of the last call that failed, on whatever thread: what was tried, on what, and what to do.
+// [any] Copies the detail of the last call that failed, on whatever thread: "<call>: <what was tried, on what, and what to
+// do>, in phase <PHASE>". What does not fit is cut off at the end.
 // Calls of class [signal], handoff_write_begin and handoff_write_end leave it as it is. Returns buf, which always ends
 // with NUL; "" if buf is NULL or size is 0.
 const char *handoff_errmsg(const struct handoff *h, char *buf, size_t size);

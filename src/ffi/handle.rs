@@ -1,6 +1,7 @@
 //! The handle, and the one guard that every call of it, or of a supervisor, passes: null, fork, panic, overlap, log.
 
 use super::hooks::Hooks;
+use super::kind::{Mark, Marked, known};
 use super::log::Log;
 use super::options::HandoffConfig;
 use super::text::{c_string, copy_out};
@@ -14,11 +15,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tracing::dispatcher::{Dispatch, with_default};
 
 /// One per process: its role, listeners, control socket, lock.
+#[cfg_attr(unix, repr(C))] // said so that cbindgen does not see it: the struct is opaque for C
 pub struct Handoff {
+    mark: Mark<HANDLE>,
     pub(super) participant: Participant,
     pub(super) hooks: Hooks,
     pub(super) names: Vec<CString>,
     guard: Guard,
+}
+
+const HANDLE: u64 = u64::from_be_bytes(*b"handoff\xff");
+
+// SAFETY: in C's order, and the mark comes first.
+unsafe impl Marked for Handoff {
+    const KIND: u64 = HANDLE;
 }
 
 /// What every kind of handle has.
@@ -34,8 +44,11 @@ pub(super) struct Guard {
 }
 
 /// A kind of handle.
-pub(super) trait Guarded {
+pub(super) trait Guarded: Marked {
     fn guard(&self) -> &Guard;
+
+    /// What it is doing, for the text of an error.
+    fn phase(&self) -> String;
 
     /// Whether this is the process that made the handle.
     fn check_fork(&self) -> Result<()>;
@@ -44,6 +57,21 @@ pub(super) trait Guarded {
     fn check(&self) -> Result<()> {
         self.check_fork()?;
         if self.guard().poisoned.load(Ordering::Acquire) { Err(Error::Panicked) } else { Ok(()) }
+    }
+
+    /// Every text names the call and the phase: whoever reads it does not have the program at hand.
+    fn fail(&self, name: &str, error: &Error) -> c_int {
+        let guard = self.guard();
+        // Also when the panic was that of another thread, which left the mutex poisoned.
+        if matches!(error, Error::Panicked) {
+            guard.poisoned.store(true, Ordering::Release);
+        }
+        // In a child another thread may have held the lock.
+        if !matches!(error, Error::Forked) {
+            let text = format!("{name}: {error}, in phase {}", self.phase());
+            *guard.detail.lock().unwrap_or_else(PoisonError::into_inner) = text;
+        }
+        error.code()
     }
 }
 
@@ -66,28 +94,29 @@ pub(super) enum Class {
     Any,
 }
 
-/// Runs a call: its value, or the code of its error, whose text is kept for `handoff_errmsg`.
+/// Runs the call `name`: its value, or the code of its error, whose text is kept for `handoff_errmsg`.
 ///
 /// # Safety
-/// `h` is NULL, or a handle that is not dropped before this returns, but from inside.
-pub(super) unsafe fn call<H: Guarded>(h: *const H, class: Class, f: impl FnOnce(&H) -> Result<c_int>) -> c_int {
+/// `h` is NULL, or what C has a pointer to; a handle is not dropped before this returns, but from inside.
+pub(super) unsafe fn call<H: Guarded>(
+    h: *const H,
+    class: Class,
+    name: &'static str,
+    f: impl FnOnce(&H) -> Result<c_int>,
+) -> c_int {
     // SAFETY: the caller's promise.
-    let Some(handle) = (unsafe { h.as_ref() }) else { return no_handle().code() };
+    let Some(handle) = (unsafe { known(h) }) else { return no_handle().code() };
     if let Err(error) = handle.check() {
         return error.code();
     }
     let guard = handle.guard();
     if let Err(error) = guard.enter(class) {
-        return guard.fail(&error);
+        return handle.fail(name, &error);
     }
     let result = with_default(&guard.dispatch, || catch_unwind(AssertUnwindSafe(|| f(handle))));
-    let code = match result {
-        Ok(Ok(value)) => value,
-        Ok(Err(error)) => guard.fail(&error),
-        Err(_) => {
-            guard.poisoned.store(true, Ordering::Release);
-            guard.fail(&Error::Panicked)
-        }
+    let code = match result.unwrap_or(Err(Error::Panicked)) {
+        Ok(value) => value,
+        Err(error) => handle.fail(name, &error),
     };
     if handle.check_fork().is_ok() {
         guard.log.deliver();
@@ -103,7 +132,7 @@ pub(super) unsafe fn call<H: Guarded>(h: *const H, class: Class, f: impl FnOnce(
 /// As [`call`].
 pub(super) unsafe fn peek<H: Guarded>(h: *const H, f: impl FnOnce(&H) -> Result<c_int>) -> c_int {
     // SAFETY: the caller's promise.
-    let Some(handle) = (unsafe { h.as_ref() }) else { return no_handle().code() };
+    let Some(handle) = (unsafe { known(h) }) else { return no_handle().code() };
     let result = handle.check().and_then(|()| {
         catch_unwind(AssertUnwindSafe(|| f(handle))).unwrap_or_else(|_| {
             handle.guard().poisoned.store(true, Ordering::Release);
@@ -129,14 +158,16 @@ pub(super) unsafe fn make<H>(
     f: impl FnOnce(HandoffConfig, Guard) -> Result<(H, c_int)>,
 ) -> c_int {
     // SAFETY: the caller's promise.
-    let config = unsafe { c.as_ref() }.cloned().unwrap_or_default();
+    let known = unsafe { known(c) };
+    let config = known.cloned().unwrap_or_default();
     let log = Log::new(config.log.clone());
     let guard = Guard::new(&log);
     let dispatch = guard.dispatch.clone();
     let made = with_default(&dispatch, || {
-        catch_unwind(AssertUnwindSafe(|| match place.is_null() {
-            true => Err(Error::Invalid("there is no place for the handle".into())),
-            false => f(config, guard),
+        catch_unwind(AssertUnwindSafe(|| match () {
+            () if place.is_null() => Err(Error::Invalid("there is no place for the handle".into())),
+            () if known.is_none() && !c.is_null() => Err(Error::Invalid("this is not a configuration".into())),
+            () => f(config, guard),
         }))
     });
     log.deliver();
@@ -157,13 +188,17 @@ pub(super) unsafe fn make<H>(
 impl Handoff {
     pub(super) fn new(participant: Participant, guard: Guard) -> Self {
         let names = participant.listeners().names().map(c_string).collect();
-        Self { participant, hooks: Hooks::default(), names, guard }
+        Self { mark: Mark::default(), participant, hooks: Hooks::default(), names, guard }
     }
 }
 
 impl Guarded for Handoff {
     fn guard(&self) -> &Guard {
         &self.guard
+    }
+
+    fn phase(&self) -> String {
+        self.participant.phase_name().to_owned()
     }
 
     fn check_fork(&self) -> Result<()> {
@@ -193,14 +228,6 @@ impl Guard {
 
     pub(super) fn detail(&self) -> String {
         self.detail.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn fail(&self, error: &Error) -> c_int {
-        // In a child another thread may have held the lock.
-        if !matches!(error, Error::Forked) {
-            *self.detail.lock().unwrap_or_else(PoisonError::into_inner) = error.to_string();
-        }
-        error.code()
     }
 
     fn enter(&self, class: Class) -> Result<()> {
@@ -236,10 +263,10 @@ unsafe fn leave<H: Guarded>(h: *const H, class: Class) {
 /// What `handoff_free` does: at once, or when the last call under way returns.
 ///
 /// # Safety
-/// `h` is NULL, or a handle that was not freed yet.
+/// `h` is NULL, or what C has a pointer to, and not freed yet.
 pub(super) unsafe fn free<H: Guarded>(h: *mut H) {
     // SAFETY: the caller's promise.
-    let Some(handle) = (unsafe { h.as_ref() }) else { return };
+    let Some(handle) = (unsafe { known(h) }) else { return };
     let before = handle.guard().usage.fetch_or(FREED, Ordering::AcqRel);
     // A child has only the thread that forked; the calls of the others never return here.
     let alone = before == 0 || (handle.check_fork().is_err() && DEPTH.get() == 0);

@@ -12,6 +12,7 @@ mod answer;
 mod enums;
 mod handle;
 mod hooks;
+mod kind;
 mod library;
 mod log;
 mod options;

@@ -1,6 +1,7 @@
 //! Configuration: opaque, with numbered, typed options.
 
 use super::enums::{handoff_forks, handoff_modes, handoff_options};
+use super::kind::{Mark, Marked, known};
 use super::log::{Callback, UserData};
 use super::structs::{handoff_destroy_fn, handoff_log_fn};
 use super::text::{os, required};
@@ -38,7 +39,9 @@ const TIME_MS_MAX: i64 = i32::MAX as i64;
 
 /// Options; copied by whoever takes it.
 #[derive(Clone)]
+#[cfg_attr(unix, repr(C))] // said so that cbindgen does not see it: the struct is opaque for C
 pub struct HandoffConfig {
+    mark: Mark<CONFIG>,
     /// For a daemon.
     pub(super) config: Config,
     /// For what a supervisor starts.
@@ -49,9 +52,17 @@ pub struct HandoffConfig {
     set: u64,
 }
 
+const CONFIG: u64 = u64::from_be_bytes(*b"config\xff\xff");
+
+// SAFETY: in C's order, and the mark comes first.
+unsafe impl Marked for HandoffConfig {
+    const KIND: u64 = CONFIG;
+}
+
 impl Default for HandoffConfig {
     fn default() -> Self {
-        Self { config: Config::default(), spawn: no_program(), build_id: Vec::new(), log: None, set: 0 }
+        let mark = Mark::default();
+        Self { mark, config: Config::default(), spawn: no_program(), build_id: Vec::new(), log: None, set: 0 }
     }
 }
 
@@ -101,7 +112,8 @@ pub unsafe extern "C" fn handoff_set_log(
 /// NULL is fine.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn handoff_config_free(c: *mut HandoffConfig) {
-    if !c.is_null() {
+    // SAFETY: NULL, or what C has a pointer to.
+    if unsafe { known(c) }.is_some() {
         // SAFETY: made by handoff_config_new, and not freed yet, by contract.
         drop(unsafe { Box::from_raw(c) });
     }
@@ -111,7 +123,11 @@ pub unsafe extern "C" fn handoff_config_free(c: *mut HandoffConfig) {
 /// `c` is NULL, or a configuration that nobody else uses now.
 unsafe fn change(c: *mut HandoffConfig, f: impl FnOnce(&mut HandoffConfig) -> Result<()>) -> c_int {
     // SAFETY: the caller's promise.
-    let Some(config) = (unsafe { c.as_mut() }) else { return Error::Invalid(String::new()).code() };
+    if unsafe { known(c) }.is_none() {
+        return Error::Invalid(String::new()).code();
+    }
+    // SAFETY: the caller's promise; it is a configuration.
+    let config = unsafe { &mut *c };
     match catch_unwind(AssertUnwindSafe(|| f(config))) {
         Ok(Ok(())) => 0,
         Ok(Err(error)) => error.code(),

@@ -21,7 +21,7 @@ pub unsafe extern "C" fn handoff_on_drain(
 ) -> c_int {
     let hook = Hook::new(r#fn, UserData::new(user, destroy));
     // SAFETY: by contract.
-    unsafe { call(h, Class::Owner, |h| h.hooks.set(EventKind::Drain, hook)) }
+    unsafe { call(h, Class::Owner, "handoff_on_drain", |h| h.hooks.set(EventKind::Drain, hook)) }
 }
 
 /// [owner] What seals; as handoff_on_drain.
@@ -34,7 +34,7 @@ pub unsafe extern "C" fn handoff_on_seal(
 ) -> c_int {
     let hook = Hook::new(r#fn, UserData::new(user, destroy));
     // SAFETY: by contract.
-    unsafe { call(h, Class::Owner, |h| h.hooks.set(EventKind::Seal, hook)) }
+    unsafe { call(h, Class::Owner, "handoff_on_seal", |h| h.hooks.set(EventKind::Seal, hook)) }
 }
 
 /// [owner] What resumes; as handoff_on_drain.
@@ -47,7 +47,7 @@ pub unsafe extern "C" fn handoff_on_resume(
 ) -> c_int {
     let hook = Hook::new(r#fn, UserData::new(user, destroy));
     // SAFETY: by contract.
-    unsafe { call(h, Class::Owner, |h| h.hooks.set(EventKind::Resume, hook)) }
+    unsafe { call(h, Class::Owner, "handoff_on_resume", |h| h.hooks.set(EventKind::Resume, hook)) }
 }
 
 /// [owner] Blocks, and runs hooks on this thread; an event without a hook fails. HANDOFF_REPLACED: _exit, write nothing;
@@ -55,7 +55,7 @@ pub unsafe extern "C" fn handoff_on_resume(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn handoff_serve(h: *mut Handoff) -> c_int {
     // SAFETY: by contract.
-    unsafe { call(h, Class::Owner, serve) }
+    unsafe { call(h, Class::Owner, "handoff_serve", serve) }
 }
 
 fn serve(h: &Handoff) -> Result<c_int> {
@@ -99,7 +99,7 @@ pub unsafe extern "C" fn handoff_dispatch(h: *mut Handoff, event: *mut handoff_e
         Ok(0)
     };
     // SAFETY: by contract.
-    unsafe { call(h, Class::Owner, dispatch) }
+    unsafe { call(h, Class::Owner, "handoff_dispatch", dispatch) }
 }
 
 /// # Safety

@@ -2,6 +2,7 @@
 
 use super::enums::{handoff_ready_flags, handoff_results};
 use super::handle::{Class, Guard, Guarded, Handoff, call, make};
+use super::kind::known;
 use super::options::HandoffConfig;
 use super::structs::handoff_readiness;
 use super::text::{numbers, optional};
@@ -46,7 +47,7 @@ pub unsafe extern "C" fn handoff_detect_role(
 pub unsafe extern "C" fn handoff_take_listener(h: *mut Handoff, name: *const c_char, index: u32) -> c_int {
     // SAFETY: by contract.
     unsafe {
-        call(h, Class::Any, |h| {
+        call(h, Class::Any, "handoff_take_listener", |h| {
             let name = optional(name).map(String::from_utf8_lossy);
             Ok(h.participant.listeners().take(name.as_deref(), index as usize)?.into_raw_fd())
         })
@@ -57,7 +58,7 @@ pub unsafe extern "C" fn handoff_take_listener(h: *mut Handoff, name: *const c_c
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn handoff_listener_name(h: *const Handoff, index: u32) -> *const c_char {
     // SAFETY: NULL or a handle, by contract.
-    let name = unsafe { h.as_ref() }.filter(|h| h.check().is_ok()).and_then(|h| h.names.get(index as usize));
+    let name = unsafe { known(h) }.filter(|h| h.check().is_ok()).and_then(|h| h.names.get(index as usize));
     name.map_or(std::ptr::null(), |name| name.as_ptr())
 }
 
@@ -65,7 +66,7 @@ pub unsafe extern "C" fn handoff_listener_name(h: *const Handoff, index: u32) ->
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn handoff_warmed(h: *mut Handoff) -> c_int {
     // SAFETY: by contract.
-    unsafe { call(h, Class::Owner, |h| h.participant.warmed().map(|()| 0)) }
+    unsafe { call(h, Class::Owner, "handoff_warmed", |h| h.participant.warmed().map(|()| 0)) }
 }
 
 /// [owner] Waits until the data may be opened, and says warmed if you did not; timeout_ms -1 = no limit. HANDOFF_OK with
@@ -74,7 +75,9 @@ pub unsafe extern "C" fn handoff_warmed(h: *mut Handoff) -> c_int {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn handoff_wait_for_begin(h: *mut Handoff, timeout_ms: c_int) -> c_int {
     // SAFETY: by contract.
-    unsafe { call(h, Class::Owner, |h| h.participant.wait_for_begin(limit(timeout_ms)).map(code)) }
+    unsafe {
+        call(h, Class::Owner, "handoff_wait_for_begin", |h| h.participant.wait_for_begin(limit(timeout_ms)).map(code))
+    }
 }
 
 /// [owner] Says that this process could serve, and waits for the commit; r NULL = healthy, no revisions; timeout_ms -1 =
@@ -88,7 +91,7 @@ pub unsafe extern "C" fn handoff_announce_ready(
 ) -> c_int {
     // SAFETY: by contract.
     unsafe {
-        call(h, Class::Owner, |h| {
+        call(h, Class::Owner, "handoff_announce_ready", |h| {
             let readiness = if r.is_null() { Readiness::default() } else { read(r)? };
             h.participant.announce_ready(&readiness, limit(timeout_ms)).map(code)
         })

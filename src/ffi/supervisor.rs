@@ -2,6 +2,7 @@
 
 use super::enums::{handoff_outcomes, handoff_results};
 use super::handle::{Class, Guard, Guarded, call, free, make, peek};
+use super::kind::{Mark, Marked, known};
 use super::library::handoff_strerror;
 use super::options::HandoffConfig;
 use super::serve::keeping_errno;
@@ -17,7 +18,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 /// A supervisor inside a program: the listeners of one service, and its processes.
+#[cfg_attr(unix, repr(C))] // said so that cbindgen does not see it: the struct is opaque for C
 pub struct HandoffSupervisor {
+    mark: Mark<SUPERVISOR>,
     /// Only a call of class \[owner\] takes it, so nobody waits for it.
     supervisor: Arc<Mutex<Supervisor>>,
     canceller: Canceller,
@@ -25,6 +28,13 @@ pub struct HandoffSupervisor {
     told: Mutex<CString>,
     epoch: u32,
     guard: Guard,
+}
+
+const SUPERVISOR: u64 = u64::from_be_bytes(*b"superv\xff\xff");
+
+// SAFETY: in C's order, and the mark comes first.
+unsafe impl Marked for HandoffSupervisor {
+    const KIND: u64 = SUPERVISOR;
 }
 
 /// Makes a supervisor, without listeners and processes; c may be NULL, and has HANDOFF_OPT_BUILD_ID, for the journal, and
@@ -48,7 +58,7 @@ pub unsafe extern "C" fn handoff_supervisor_new(
         let supervisor = Supervisor::new()?.with_build_id(config.for_supervisor()?);
         let canceller = supervisor.canceller();
         let (supervisor, told) = (Arc::new(Mutex::new(supervisor)), Mutex::default());
-        Ok((HandoffSupervisor { supervisor, canceller, told, epoch: fork::epoch(), guard }, 0))
+        Ok((HandoffSupervisor { mark: Mark::default(), supervisor, canceller, told, epoch: fork::epoch(), guard }, 0))
     };
     // SAFETY: by contract.
     unsafe { make(c, s, err, err_size, new) }
@@ -70,7 +80,7 @@ pub unsafe extern "C" fn handoff_supervisor_add_listener(
 ) -> c_int {
     // SAFETY: by contract.
     unsafe {
-        call(s, Class::Owner, |s| {
+        call(s, Class::Owner, "handoff_supervisor_add_listener", |s| {
             let name = std::str::from_utf8(required(name, "name")?)
                 .map_err(|_| Error::Invalid("the name of a listener is UTF-8".into()))?;
             let mut supervisor = s.lock();
@@ -91,7 +101,7 @@ pub unsafe extern "C" fn handoff_supervisor_add_listener(
 pub unsafe extern "C" fn handoff_supervisor_set_journal(s: *mut HandoffSupervisor, path: *const c_char) -> c_int {
     // SAFETY: by contract.
     unsafe {
-        call(s, Class::Owner, |s| {
+        call(s, Class::Owner, "handoff_supervisor_set_journal", |s| {
             let path = PathBuf::from(os(required(path, "path")?));
             match path.file_name() {
                 Some(_) => s.lock().set_journal(path).map(|()| 0),
@@ -130,7 +140,7 @@ pub unsafe extern "C" fn handoff_supervisor_perform_handoff(
 ) -> c_int {
     // SAFETY: by contract.
     unsafe {
-        call(s, Class::Owner, |s| {
+        call(s, Class::Owner, "handoff_supervisor_perform_handoff", |s| {
             check_room(o, size)?;
             let spec = for_spawn(spawn)?;
             let outcome = s.lock().perform_attended(&spec, &mut || s.attend())?;
@@ -162,7 +172,7 @@ pub unsafe extern "C" fn handoff_supervisor_resume_from_journal(
 ) -> c_int {
     // SAFETY: by contract.
     unsafe {
-        call(s, Class::Owner, |s| {
+        call(s, Class::Owner, "handoff_supervisor_resume_from_journal", |s| {
             check_room(o, size)?;
             let spec = for_spawn(spawn)?;
             let mut supervisor = s.lock();
@@ -200,7 +210,7 @@ pub unsafe extern "C" fn handoff_supervisor_errmsg(s: *const HandoffSupervisor) 
         Ok(0)
     };
     // SAFETY: by contract.
-    let code = unsafe { call(s, Class::Owner, tell) };
+    let code = unsafe { call(s, Class::Owner, "handoff_supervisor_errmsg", tell) };
     if text.is_null() { handoff_strerror(code) } else { text }
 }
 
@@ -230,6 +240,11 @@ impl HandoffSupervisor {
 impl Guarded for HandoffSupervisor {
     fn guard(&self) -> &Guard {
         &self.guard
+    }
+
+    fn phase(&self) -> String {
+        // Of a call that another thread is in.
+        self.supervisor.try_lock().map_or("busy", |supervisor| supervisor.status().phase).to_owned()
     }
 
     fn check_fork(&self) -> Result<()> {
@@ -267,8 +282,9 @@ fn check_room(o: *const handoff_outcome, size: usize) -> Result<()> {
 /// NULL, or a configuration that nobody changes now.
 unsafe fn for_spawn(spawn: *const HandoffConfig) -> Result<SpawnSpec> {
     // SAFETY: the caller's promise.
-    match unsafe { spawn.as_ref() } {
+    match unsafe { known(spawn) } {
         Some(spawn) => spawn.for_spawn().cloned(),
+        None if !spawn.is_null() => Err(Error::Invalid("spawn is not a configuration".into())),
         None => Err(Error::Invalid("spawn is NULL: it says what to start".into())),
     }
 }
