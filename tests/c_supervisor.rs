@@ -404,6 +404,29 @@ fn a_program_that_waits_for_any_child() {
 }
 
 #[test]
+fn a_successor_that_dies_between_two_calls_is_not_undone_by_an_incumbent_that_has_retired() {
+    let (place, mut host) = place("");
+    let first = host.perform(format!("{} KV_FAULT=lingers", name(&programs().faulty)));
+    assert_eq!((first.code, first.result), (OK, STARTED_COLD), "{first:?}");
+    let second = commits(&place, &mut host);
+    // What it has to do is done; the supervisor has not looked since.
+    wait_until("it has heard that it is replaced, and lingers", || {
+        let wchan = std::fs::read_to_string(format!("/proc/{}/wchan", first.pid)).unwrap();
+        wchan.contains("pause").then_some(())
+    });
+    signal(second, SIGKILL);
+    host.await_death();
+    host.tell(&format!("perform {}", name(&programs().kv_a)));
+    // As long as it is there it keeps the data, and the supervisor waits.
+    wait_until("the second is reaped", || process_state(second).is_none().then_some(()));
+    assert_eq!(place.daemons(), [first.pid]);
+    signal(first.pid, SIGKILL);
+    let said = host.said();
+    assert_eq!((said.code, said.result, said.generation), (OK, STARTED_COLD, 3), "{said:?}");
+    assert_eq!(place.ping(), Some((said.pid, "a".to_owned())));
+}
+
+#[test]
 fn a_daemon_that_dies_between_two_calls_is_started_again() {
     let (place, mut host, first) = serving("");
     signal(first, SIGKILL);
