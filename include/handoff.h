@@ -523,8 +523,9 @@ int handoff_supervisor_set_journal(struct handoff_supervisor *s, const char *pat
 // in its next call: then call this again, and another one is started on the same listeners. Clients wait in their backlog
 // meanwhile.
 //
-// It waits first for what the call before has left: for the exit of a process that was replaced, and, up to the
-// deadline of spawn, for the end of what was HANDOFF_OUTCOME_UNDECIDED. Log lines come while it waits.
+// It waits first for what the call before has left: until a process that was replaced has let go of the data, which for a
+// cold start is its exit (it is asked to after 10 s, and killed after 20 s), and, up to the deadline of spawn, for the end of
+// what was HANDOFF_OUTCOME_UNDECIDED. Log lines come while it waits.
 //
 // HANDOFF_EINVAL: o is NULL or size too small; spawn is NULL, has no HANDOFF_OPT_ARG, or an option or a log that does not
 // belong to it. HANDOFF_EBUSY: the last one is still undecided; nothing was disturbed. HANDOFF_EABORTED: cancelled before it

@@ -1,15 +1,18 @@
 //! A supervisor inside a program in C: `ffi-tests/c/supervisor.c` does what the tests tell it, with real daemons and clients.
 
+mod compiled;
 mod support;
 
+use compiled::have;
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use support::load::{Load, LoadOptions, verify};
 use support::{
-    SIGKILL, SIGTERM, Service, compile, freeze, lives, process_state, programs, signal, thaw, wait_for_death,
+    SIGKILL, SIGTERM, Service, children, compile, freeze, lives, process_state, programs, signal, thaw, wait_for_death,
     wait_until, waits,
 };
 
@@ -28,12 +31,18 @@ const UNDECIDED: i32 = 6;
 const FAILED: i32 = 7;
 const ADOPTED: i32 = 8;
 
+const SIGHUP: i32 = 1;
 const SIGUSR1: i32 = 10;
 const SIGUSR2: i32 = 12;
 
 fn host_program() -> &'static PathBuf {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| compile("supervisor", "ffi-tests/c/supervisor.c", &[]))
+}
+
+/// What is shown after a failure.
+fn stderr(place: &Service) -> File {
+    File::options().create(true).append(true).open(place.path("run.stderr")).unwrap()
 }
 
 /// What a call of the supervisor said.
@@ -56,9 +65,8 @@ struct Host {
 
 impl Host {
     fn start(place: &Service, mode: &str) -> Self {
-        let stderr = std::fs::File::options().create(true).append(true).open(place.path("run.stderr")).unwrap();
         let mut command = place.other_command(host_program());
-        command.arg(place.dir.path()).arg(mode).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr);
+        command.arg(place.dir.path()).arg(mode).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr(place));
         let mut child = command.spawn().unwrap();
         let (stdin, lines) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
         Self { child, lines, stdin, log: Vec::new() }
@@ -216,14 +224,23 @@ fn cancelled_by(number: i32) {
     assert!(said.text.contains("cancelled by the caller"), "{said:?}");
     assert_eq!(place.ping(), Some((first, "a".to_owned())));
     wait_for_death(successor);
-    // What comes between two calls does nothing to the next.
-    signal(host.pid(), number);
     commits(&place, &mut host);
 }
 
 #[test]
 fn a_signal_handler_cancels() {
     cancelled_by(SIGUSR1);
+}
+
+#[test]
+fn a_cancel_between_two_calls_does_nothing_to_the_next() {
+    let (place, mut host) = place("");
+    // The handler runs before the line can be read.
+    signal(host.pid(), SIGUSR1);
+    let said = host.perform(format!("{} KV_FAULT=slow-open=300", name(&programs().faulty)));
+    assert_eq!((said.code, said.result), (OK, STARTED_COLD), "{said:?}");
+    signal(host.pid(), SIGUSR1);
+    commits(&place, &mut host);
 }
 
 #[test]
@@ -291,6 +308,19 @@ fn a_handoff_that_was_open_is_ended_by_the_program_that_comes_back() {
 }
 
 #[test]
+fn a_forked_child_of_the_program_does_not_hide_its_death() {
+    let (place, mut host, first) = serving("");
+    host.tell(&format!("perform {} KV_FAULT=hang-open", name(&programs().faulty)));
+    let successor = place.successor_of(first);
+    wait_until("the incumbent has sealed", || place.ping().is_none().then_some(()));
+    signal(host.pid(), SIGHUP); // forks
+    wait_until("a child", || children(host.pid()).into_iter().find(|pid| ![first, successor].contains(pid)));
+    host.kill();
+    assert_eq!(place.wait_until_served(), first);
+    wait_for_death(successor);
+}
+
+#[test]
 fn nobody_is_left_to_resume() {
     let (mut place, host, first) = serving("");
     host.kill();
@@ -336,6 +366,15 @@ fn whoever_reaps(mode: &str) {
     let said = host.perform(format!("{} KV_FAULT=fork-open ready=500", name(&programs().faulty)));
     assert_eq!((said.code, said.result, said.pid), (OK, ROLLED_BACK, first), "{said:?}");
     assert_eq!(place.daemons(), [first], "not even a child of the successor is left");
+    // Nor one that keeps the lock when both are dead.
+    host.tell(&format!("perform {} KV_FAULT=fork-open", name(&programs().faulty)));
+    let successor = place.successor_of(first);
+    wait_until("a child of the successor", || (place.daemons().len() == 3).then_some(()));
+    signal(first, SIGKILL);
+    signal(successor, SIGKILL);
+    let said = host.said();
+    assert_eq!((said.code, said.result), (OK, STARTED_COLD), "{said:?}");
+    let first = said.pid;
     let second = commits(&place, &mut host);
     wait_until("it is reaped by somebody", || process_state(first).is_none().then_some(()));
     signal(second, SIGKILL);
@@ -365,6 +404,29 @@ fn a_program_that_waits_for_any_child() {
 }
 
 #[test]
+fn a_successor_that_dies_between_two_calls_is_not_undone_by_an_incumbent_that_has_retired() {
+    let (place, mut host) = place("");
+    let first = host.perform(format!("{} KV_FAULT=lingers", name(&programs().faulty)));
+    assert_eq!((first.code, first.result), (OK, STARTED_COLD), "{first:?}");
+    let second = commits(&place, &mut host);
+    // What it has to do is done; the supervisor has not looked since.
+    wait_until("it has heard that it is replaced, and lingers", || {
+        let wchan = std::fs::read_to_string(format!("/proc/{}/wchan", first.pid)).unwrap();
+        wchan.contains("pause").then_some(())
+    });
+    signal(second, SIGKILL);
+    host.await_death();
+    host.tell(&format!("perform {}", name(&programs().kv_a)));
+    // As long as it is there it keeps the data, and the supervisor waits.
+    wait_until("the second is reaped", || process_state(second).is_none().then_some(()));
+    assert_eq!(place.daemons(), [first.pid]);
+    signal(first.pid, SIGKILL);
+    let said = host.said();
+    assert_eq!((said.code, said.result, said.generation), (OK, STARTED_COLD, 3), "{said:?}");
+    assert_eq!(place.ping(), Some((said.pid, "a".to_owned())));
+}
+
+#[test]
 fn a_daemon_that_dies_between_two_calls_is_started_again() {
     let (place, mut host, first) = serving("");
     signal(first, SIGKILL);
@@ -381,4 +443,39 @@ fn a_daemon_that_dies_between_two_calls_is_started_again() {
     assert_eq!((said.code, said.result, said.generation), (OK, STARTED_COLD, 3), "{said:?}");
     host.end();
     assert!(lives(said.pid));
+}
+
+/// The command, in a place of its own: its first two arguments.
+fn abuse(mut command: impl FnMut(&Service) -> Command) {
+    let place = Service::place();
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    let program = PROGRAM.get_or_init(|| compile("supervisor_abuse", "ffi-tests/c/supervisor_abuse.c", &[]));
+    // Not a pipe: the daemons inherit it, and may outlive a program that fails.
+    let stderr = stderr(&place);
+    let status = command(&place).arg(program).arg(place.dir.path()).arg(&programs().faulty).stderr(stderr).status();
+    assert!(status.as_ref().is_ok_and(ExitStatus::success), "{status:?}");
+}
+
+#[test]
+fn no_input_and_no_order_of_calls_is_worse_than_an_error_code() {
+    abuse(|place| {
+        let mut timeout = place.other_command("timeout");
+        timeout.arg("120");
+        timeout
+    });
+}
+
+#[test]
+fn the_same_under_valgrind() {
+    if !have("valgrind") {
+        return;
+    }
+    abuse(|place| {
+        let mut valgrind = place.other_command("timeout");
+        valgrind.args(["300", "valgrind", "--quiet", "--error-exitcode=99", "--leak-check=full"]);
+        valgrind.arg("--errors-for-leak-kinds=definite");
+        let suppressions = Path::new(env!("CARGO_MANIFEST_DIR")).join("ffi-tests/valgrind.supp");
+        valgrind.arg(format!("--suppressions={}", suppressions.display()));
+        valgrind
+    });
 }

@@ -9,8 +9,8 @@
  * A WORD is an argument of the daemon, the first its program; or name=MS, an option; or NAME=VALUE of its environment.
  * TEXT is the reason of the outcome, or the error's.  A line "log: ..." may come at any time.
  *
- * SIGUSR1 cancels from its handler, SIGUSR2 from a thread.  MODE: ignore, no-wait (SA_NOCLDWAIT), reap (wait(-1) in a
- * thread without end). */
+ * SIGUSR1 cancels from its handler, SIGUSR2 from a thread; SIGHUP forks a child that only lives.
+ * MODE: ignore, no-wait (SA_NOCLDWAIT), reap (wait(-1) in a thread without end). */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -37,6 +37,12 @@ static void fail(const char *what) {
 }
 
 static void on_usr1(int signal) { (void)signal; handoff_supervisor_cancel(s); }
+
+static void on_hup(int signal) {
+    (void)signal;
+    if (fork() == 0)
+        for (;;) pause();
+}
 
 static void *cancel_at_usr2(void *set) {
     for (int got; sigwait(set, &got) == 0;) handoff_supervisor_cancel(s);
@@ -118,6 +124,7 @@ static void set_mode(const char *mode) {
     pthread_t thread;
     struct sigaction action = {.sa_handler = on_usr1};
     sigaction(SIGUSR1, &action, NULL); /* without SA_RESTART: it interrupts calls */
+    signal(SIGHUP, on_hup);
     sigemptyset(&usr2);
     sigaddset(&usr2, SIGUSR2);
     pthread_sigmask(SIG_BLOCK, &usr2, NULL);

@@ -212,6 +212,7 @@ impl Engine {
         }
         if dead.iter().any(Option::is_some) {
             self.drain_all();
+            self.look_at_page(); // what O has said there, too
             dead.into_iter().flatten().for_each(|key| self.bury(key));
         }
         if timer {
