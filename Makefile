@@ -25,8 +25,6 @@ CARGO_TARGET_DIR ?= target
 PROGRAM := $(CARGO_TARGET_DIR)/release/handoff
 BUILD   := $(CARGO_TARGET_DIR)/dist
 SOURCES := $(shell find src -name '*.rs') build.rs cbindgen.toml Cargo.toml Cargo.lock
-# The profile is in Cargo.toml. One crate type at a time: for all three of them together cargo leaves out LTO without a word.
-LIBRARY := $(CARGO) rustc $(CARGOFLAGS) --profile dist --lib --no-default-features --crate-type
 
 all: $(PROGRAM) $(BUILD)/libhandoff.so $(BUILD)/libhandoff.a
 
@@ -35,13 +33,14 @@ $(PROGRAM): $(SOURCES)
 	$(CARGO) build $(CARGOFLAGS) --release --bin handoff
 	touch $@
 
+# The profile is in Cargo.toml. These two crate types and no third: beside an rlib cargo leaves out LTO without a
+# word. The compiler tells what a program that links the archive needs beside it.
 $(BUILD)/libhandoff.so: $(SOURCES)
-	$(LIBRARY) cdylib
+	$(CARGO) rustc $(CARGOFLAGS) --profile dist --lib --no-default-features --crate-type cdylib,staticlib \
+	    -- --print native-static-libs=$(abspath $(BUILD))/native-static-libs
 	touch $@
 
-# The compiler tells what a program that links it needs beside it.
-$(BUILD)/libhandoff.a: $(SOURCES)
-	$(LIBRARY) staticlib -- --print native-static-libs=$(abspath $(BUILD))/native-static-libs
+$(BUILD)/libhandoff.a: $(BUILD)/libhandoff.so
 	touch $@
 
 # Relative to the prefix where that can be, so that the whole of it may be moved (pkg-config --define-prefix).

@@ -24,6 +24,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Runs the top-level Makefile. Its target directory is its own, and is used again the next time.
 fn make(goal: &str, variables: &[(&str, &Path)]) {
     let mut command = Command::new("make");
+    command.arg("-j2"); // program and library side by side
     command.arg(goal).current_dir(root()).env("CARGO", env!("CARGO")).env("CARGOFLAGS", "--locked --offline --quiet");
     command.env("CARGO_TARGET_DIR", Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("packaging"));
     // The library is built as for a release, the program in a third of the time.
