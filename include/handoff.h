@@ -50,7 +50,7 @@
 typedef enum handoff_results {
     // It is done.
     HANDOFF_OK = 0,
-    // detect_role: nobody is to be replaced.
+    // detect_role: nobody is to be replaced. resume_from_journal: nobody is left.
     HANDOFF_COLD_START = 1,
     // detect_role: this process was started to replace another one.
     HANDOFF_SUCCESSOR = 2,
@@ -78,7 +78,7 @@ typedef enum handoff_errors {
     HANDOFF_EFORKED = -6,
     // The library panicked, which is a bug in it; the handle can only be freed.
     HANDOFF_EPANIC = -7,
-    // The handoff was aborted: exit.
+    // The handoff was aborted: exit. perform_handoff: cancelled before it began.
     HANDOFF_EABORTED = -8,
     // The event is over: answered, cancelled or late. The call did nothing.
     HANDOFF_ESTALE = -9,
@@ -143,7 +143,9 @@ typedef enum handoff_event_flags {
     HANDOFF_EVENT_AFTER_COMMIT = 1,
 } handoff_event_flags;
 
-// Options. S = string, I = integer, + = may be given many times.
+// Options. S = string, I = integer, + = may be given many times. Those below 20 are for handoff_detect_role; of them
+// handoff_supervisor_new takes BUILD_ID, and whatever takes a spawn CONTROL_PATH and DATA_DIR (default: none), as the daemon
+// should find them. The others are for a spawn. Times are in milliseconds, from 1 to 2147483647.
 typedef enum handoff_options {
     // S  default $HANDOFF_CONTROL; none: no control socket, the daemon cannot be replaced.
     HANDOFF_OPT_CONTROL_PATH = 1,
@@ -159,21 +161,22 @@ typedef enum handoff_options {
     HANDOFF_OPT_HELPER_THREAD = 6,
     // I  1: accept a data directory on NFS and the like, whose locks may not keep other hosts out; 0 (default): refuse.
     HANDOFF_OPT_NETWORK_DATA_DIR = 7,
-    // S+ spawn: argv, in order.
+    // S+ spawn: argv, in order, the program's name first.
     HANDOFF_OPT_ARG = 20,
-    // S+ spawn: NAME=value.
+    // S+ spawn: NAME=value, beside this process's own environment; not LISTEN_* and HANDOFF_*.
     HANDOFF_OPT_ENV = 21,
-    // S  spawn: path to execute, default argv[0].
+    // S  spawn: path to execute, default argv[0]; without a slash it is searched in PATH.
     HANDOFF_OPT_BINARY = 22,
-    // I  spawn: the whole handoff, default 300000.
+    // I  spawn: the whole handoff, or a cold start until it is UNDECIDED; default 300000.
     HANDOFF_OPT_DEADLINE_MS = 23,
-    // I  spawn: drain, default 60000.
+    // I  spawn: the drain, default 60000.
     HANDOFF_OPT_DRAIN_GRACE_MS = 24,
-    // I  spawn: park the incumbent that long after commit, default 0.
+    // I  spawn: park the incumbent that long after commit, default 0. Not there yet: HANDOFF_ESTATE, unless 0.
     HANDOFF_OPT_PROBATION_MS = 25,
-    // I  spawn: 0 start cold (default), 1 promote the successor.
+    // I  spawn: if the incumbent dies before it has sealed: 0 its own program starts cold (default), 1 the successor is promoted.
     HANDOFF_OPT_INCUMBENT_DEATH = 26,
-    // I  spawn: until the successor's Hello, default 10000.
+    // I  spawn: until a process says Hello, default 10000. One that starts cold and never does is one without the library: it
+    // is taken to serve then.
     HANDOFF_OPT_HELLO_MS = 27,
     // I  spawn: from Begin to Ready, default 60000, and 1 s of slack; a hung application is not alive because its library is.
     HANDOFF_OPT_READY_MS = 28,
@@ -215,8 +218,12 @@ typedef enum handoff_outcomes {
     HANDOFF_OUTCOME_STARTED_COLD = 4,
     // Nothing was disturbed: busy, incompatible, bad input.
     HANDOFF_OUTCOME_REFUSED = 5,
-    // Not known at the deadline; the supervisor goes on.
+    // Not known at the deadline; the next call goes on with it. Of a cold start: it does not serve yet.
     HANDOFF_OUTCOME_UNDECIDED = 6,
+    // Nobody serves: the process that was to start cold could not be started, or has died.
+    HANDOFF_OUTCOME_FAILED = 7,
+    // resume_from_journal: no handoff was open, and the daemon that serves was adopted.
+    HANDOFF_OUTCOME_ADOPTED = 8,
 } handoff_outcomes;
 
 // Levels of a log line.
@@ -234,7 +241,7 @@ typedef struct handoff handoff;
 // Options; copied by whoever takes it.
 typedef struct handoff_config handoff_config;
 
-// A supervisor inside a program.
+// A supervisor inside a program: the listeners of one service, and its processes.
 typedef struct handoff_supervisor handoff_supervisor;
 
 // A log line; level is HANDOFF_LOG_*. Runs only on a thread that is inside a call of the library, one line at a time,
@@ -295,21 +302,22 @@ typedef struct handoff_connection {
     size_t state_size;
 } handoff_connection;
 
-// How a handoff ended. Grows at the end.
+// How a handoff, a start or an adoption ended. Grows at the end. Times are 0 if it did not come so far.
 typedef struct handoff_outcome {
     // As filled in by the library.
     uint32_t size;
     // HANDOFF_OUTCOME_*
     int32_t result;
-    // The same in every log of this handoff.
+    // The same in every log of this handoff; 0 for a cold start that nobody's death caused, and without a handoff.
     uint64_t handoff_id;
-    // 1, 2, 3 ...: which process of the service serves now.
+    // 1, 2, 3 ...: which process of the service serves now; 0 if none does.
     uint64_t generation;
-    // The process that serves now.
+    // The process that serves now, or is about to (HANDOFF_OUTCOME_UNDECIDED); 0 if none does. A number may be given to
+    // another process: signal it through pidfd.
     int32_t pid;
-    // Its pidfd, yours; -1 if none.
+    // Its pidfd (pidfd_open(2)), yours, close-on-exec; readable once it is dead; -1 if pid is 0, or no descriptor was left.
     int32_t pidfd;
-    // Until the successor had loaded what needs no data.
+    // From the spawn until the successor had loaded what needs no data.
     uint64_t warm_ns;
     // The drain.
     uint64_t drain_ns;
@@ -319,9 +327,9 @@ typedef struct handoff_outcome {
     uint64_t ready_ns;
     // What a client could feel: from "accept closed" to committed.
     uint64_t pause_ns;
-    // All.
+    // All, from the call to its outcome.
     uint64_t total_ns;
-    // For people; with a successor's exit status and last lines of stderr.
+    // For people; with a successor's exit status. Empty if all went well.
     char reason[512];
 } handoff_outcome;
 
@@ -338,7 +346,8 @@ uint32_t handoff_abi(void);
 // [signal] What a code says, a static text, never NULL. handoff_errmsg knows more.
 const char *handoff_strerror(int code);
 
-// [any] Copies the detail of the last call that failed, on whatever thread: what was tried, on what, and what to do.
+// [any] Copies the detail of the last call that failed, on whatever thread: "<call>: <what was tried, on what, and what to
+// do>, in phase <PHASE>". What does not fit is cut off at the end.
 // Calls of class [signal], handoff_write_begin and handoff_write_end leave it as it is. Returns buf, which always ends
 // with NUL; "" if buf is NULL or size is 0.
 const char *handoff_errmsg(const struct handoff *h, char *buf, size_t size);
@@ -348,10 +357,11 @@ const char *handoff_errmsg(const struct handoff *h, char *buf, size_t size);
 // In a forked child it closes the child's copies, and the parent keeps its lock.
 void handoff_free(struct handoff *h);
 
-// All options at their defaults. NULL: no memory. A configuration belongs to one thread at a time.
+// All options at their defaults. NULL: no memory. A configuration belongs to one thread at a time. Which options it may have
+// depends on who takes it: handoff_options has them in groups.
 struct handoff_config *handoff_config_new(void);
 
-// Sets a string option; copies. EINVAL: unknown to this library, or of the other kind.
+// Sets a string option; copies. EINVAL: unknown to this library, of the other kind, or a value that it can not have.
 int handoff_config_set_str(struct handoff_config *c, int32_t option, const char *value);
 
 // Sets an integer option. EINVAL: unknown to this library, of the other kind, or a value that it does not have.
@@ -367,7 +377,8 @@ void handoff_config_free(struct handoff_config *c);
 
 // Makes the handle; c may be NULL. HANDOFF_COLD_START or HANDOFF_SUCCESSOR; an error copies its detail to err, which may
 // be NULL. Consumes the environment that the supervisor made, HANDOFF_DATA_DIR included: copy what you need of it before.
-// It comes first in main, before other threads are there and before descriptors are opened.
+// It comes first in main, before other threads are there and before descriptors are opened. HANDOFF_EINVAL: c has an option
+// that is for a supervisor.
 int handoff_detect_role(const struct handoff_config *c, struct handoff **h, char *err, size_t err_size);
 
 // [any] The descriptor of the index-th listener of this name: a new duplicate each time, close-on-exec, yours. name NULL
@@ -468,28 +479,88 @@ int handoff_put_connection(struct handoff *h, int fd, const char *name, const vo
 // [owner] After announce_ready returned 0: 1 = *c is filled, 0 = no more. Not there yet: HANDOFF_ESTATE.
 int handoff_next_connection(struct handoff *h, struct handoff_connection *c, size_t size);
 
-// Makes a supervisor. Not there yet: HANDOFF_ESTATE, as every function of a supervisor.
+// Makes a supervisor, without listeners and processes; c may be NULL, and has HANDOFF_OPT_BUILD_ID, for the journal, and
+// handoff_set_log at most: anything else is HANDOFF_EINVAL, as what belongs to a program is given to perform_handoff. An
+// error copies its detail to err, which may be NULL.
+//
+// Raises the soft RLIMIT_NOFILE of this process to the hard one, which the processes that it starts inherit: they get
+// each listener as a descriptor.
+//
+// It works only inside of its calls, on their threads; between them the service needs nobody. So a process that was
+// replaced stays a zombie until the next call, and is ended there if it has not exited. It needs no SIGCHLD: a program
+// may ignore that, or wait for any child, as it likes; then an exit status may be unknown. A program may have several.
 int handoff_supervisor_new(const struct handoff_config *c, struct handoff_supervisor **s, char *err, size_t err_size);
 
-// Duplicates fd; make it non-blocking before.
+// [owner] A socket that each process gets under this name (handoff_take_listener), in the order of these calls, at most
+// 4096. Duplicates fd; yours may be closed. Make it non-blocking before: its mode is left as it is. Once a process runs,
+// the next one gets it.
+//
+// HANDOFF_EDUPLICATE: there is one of this name, from an earlier call, or from the daemon that was adopted. The name is
+// looked at first, so with fd -1 this asks whether a listener must still be bound. HANDOFF_EINVAL: an empty name, one with
+// ':', a control character or no UTF-8, or fd is no socket; HANDOFF_ETOOBIG: a name of more than 255 bytes; HANDOFF_ELIMIT;
+// HANDOFF_ESYSTEM: no descriptor left.
 int handoff_supervisor_add_listener(struct handoff_supervisor *s, const char *name, int fd);
 
-// Where the supervisor writes what a restarted one must know.
+// [owner] Where the supervisor writes what one that comes after it must know. Before anything else but listeners;
+// HANDOFF_ESTATE later. Without a journal a daemon that outlives this program is still found at its control path, but a
+// handoff that was open is ended by its processes alone.
+//
+// The directory must exist, and should be on a tmpfs, since nothing is fsync'ed; it belongs to this user alone, as
+// what stands there is believed. Beside it are path.new and, named as the file without its extension, the pages of
+// handoffs: two services need two names. HANDOFF_EINVAL: NULL or empty; whether it can be written shows at the first start.
 int handoff_supervisor_set_journal(struct handoff_supervisor *s, const char *path);
 
-// Blocks until the handoff has its outcome. The first call is a cold start.
+// [owner] Starts the program of spawn, to replace the process that serves; or cold, if there is none: the first time,
+// and when the last one has died. Blocks until the outcome is known. HANDOFF_OK: *o is filled, whatever the outcome is:
+// look at o->result.
+//
+// spawn has HANDOFF_OPT_ARG, and may have the other options for spawn, HANDOFF_OPT_CONTROL_PATH and HANDOFF_OPT_DATA_DIR;
+// it is copied. The paths are the daemon's, and the same for all of its processes; without a control path it can be replaced,
+// but not adopted. Each process leads a session of its own, has no signal blocked and none ignored, /dev/null as stdin, and
+// this process's other streams, user, limits, directory and environment, without LISTEN_* and HANDOFF_*.
+//
+// size is sizeof *o. o->pidfd is yours: close it. It becomes readable when the process dies, which this supervisor learns
+// in its next call: then call this again, and another one is started on the same listeners. Clients wait in their backlog
+// meanwhile.
+//
+// It waits first for what the call before has left: for the exit of a process that was replaced, and, up to the
+// deadline of spawn, for the end of what was HANDOFF_OUTCOME_UNDECIDED. Log lines come while it waits.
+//
+// HANDOFF_EINVAL: o is NULL or size too small; spawn is NULL, has no HANDOFF_OPT_ARG, or an option or a log that does not
+// belong to it. HANDOFF_EBUSY: the last one is still undecided; nothing was disturbed. HANDOFF_EABORTED: cancelled before it
+// began. HANDOFF_ESTATE: resume_from_journal has failed. HANDOFF_ESYSTEM. A program that can not be executed is no
+// error: HANDOFF_OUTCOME_REFUSED, or _FAILED if nobody served.
 int handoff_supervisor_perform_handoff(struct handoff_supervisor *s, const struct handoff_config *spawn, struct handoff_outcome *o, size_t size);
 
-// Adopts what runs.
-int handoff_supervisor_resume_from_journal(struct handoff_supervisor *s, struct handoff_outcome *o, size_t size);
+// [owner] Goes on where another supervisor of this service has stopped, which is gone: ends the handoff that was open, and
+// adopts the daemon that serves, with its listeners. The first call of all but set_journal, as the daemon has its
+// listeners' addresses: bind those of which add_listener says after it that they are not there. Blocks, for some seconds
+// if a daemon lives that does not answer, and for a minute at most.
+//
+// spawn is as for perform_handoff, since a journal has only the processes in it: the paths say where the daemon is found,
+// the rest what it is replaced by if it has to be. size is sizeof *o.
+//
+// HANDOFF_OK: a daemon of this service lives, and *o tells which and how the open handoff ended; HANDOFF_OUTCOME_ADOPTED if
+// there was none. o->pidfd is yours. HANDOFF_COLD_START: nobody is left, and o is as it was: add the listeners, and call
+// perform_handoff. HANDOFF_ELOCKED: a daemon lives and can not be adopted, or cancel ended the wait; nothing was disturbed,
+// errmsg names it, and this supervisor can only be freed. HANDOFF_ESTATE: it is not the first call. HANDOFF_EINVAL as
+// perform_handoff. HANDOFF_ESYSTEM.
+int handoff_supervisor_resume_from_journal(struct handoff_supervisor *s, const struct handoff_config *spawn, struct handoff_outcome *o, size_t size);
 
-// [signal] Aborts the handoff that is under way.
+// [signal] Gives up the handoff that perform_handoff waits for, if its successor has not committed yet: the incumbent goes
+// on, and the outcome tells. Of a cold start it ends the wait only: HANDOFF_OUTCOME_UNDECIDED. It ends the wait of
+// resume_from_journal, too, after a second. Without a call under way it does nothing, also not to the next. Leaves errno as it is.
 int handoff_supervisor_cancel(struct handoff_supervisor *s);
 
-// The detail of the last call that failed, until the next one.
+// [owner] The detail of the last call of s that failed, "" if none did; never NULL. Borrowed until the next call of this
+// function on s, or until it is freed. A supervisor that is NULL, busy, of the parent, or broken by a panic, gives
+// the static text of its error code.
 const char *handoff_supervisor_errmsg(const struct handoff_supervisor *s);
 
-// The daemons live on. NULL is fine.
+// [owner] Ends the supervisor. The daemon lives on, and serves; the next supervisor adopts it. A successor of an undecided
+// handoff is ended, unless it has committed. NULL is fine. From inside a log callback it is gone when the call that runs it
+// returns. In a forked child it closes the child's copies, but for those of a call that another thread was in, and kills and
+// removes nothing.
 void handoff_supervisor_free(struct handoff_supervisor *s);
 
 #ifdef __cplusplus

@@ -17,7 +17,9 @@ pub const TEXT_BYTES_MAX: usize = 4096;
 pub const BUILD_ID_BYTES_MAX: usize = 256;
 /// Listeners of a service at most: the kernel's bound for one message is 253 (`SCM_MAX_FD`); inheritance has none.
 pub const LISTENERS_MAX: usize = 4096;
-/// Listeners in one message at most: below `SCM_MAX_FD`, and names of 255 bytes still fit into a frame.
+/// Bytes of a listener's name at most: as systemd has it (`FileDescriptorName=`).
+pub const LISTENER_NAME_BYTES_MAX: usize = 255;
+/// Listeners in one message at most: below `SCM_MAX_FD`, and the longest names still fit into a frame.
 pub const LISTENERS_IN_MESSAGE_MAX: usize = 200;
 
 /// The wait before a daemon that crashed is started again: short enough for clients that wait in the backlog.

@@ -15,8 +15,8 @@ use support::Service;
 /// The oldest glibc that the installed files run with, as the README says. It is that of the oldest functions that std
 /// calls by their newest names: a build on an older system needs less.
 const GLIBC: (u32, u32) = (2, 34);
-/// What the library may add to the smallest shared library that Rust makes. That one has some 270 KB, for the most part
-/// what prints a backtrace.
+/// What the library may add to the smallest shared library that Rust makes. That one has some 260 KB, for the most part
+/// what prints a backtrace; docs/development.md has more.
 const LIBRARY_BYTES_MAX: u64 = 600 << 10;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");

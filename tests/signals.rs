@@ -112,7 +112,7 @@ extern "C" fn count(_: i32) {
     INTERRUPTIONS.fetch_add(1, Ordering::Relaxed);
 }
 
-/// Interrupts this thread, and no other, as often as possible.
+/// Interrupts this thread, and no other, as often as leaves it time for anything else.
 fn interrupt_this_thread() -> Storm {
     // Without SA_RESTART.
     let action = SigAction::new(SigHandler::Handler(count), SaFlags::empty(), SigSet::empty());
@@ -123,6 +123,8 @@ fn interrupt_this_thread() -> Storm {
         // SAFETY: three numbers; the thread joins this one, so it lives.
         let sent = unsafe { libc::syscall(libc::SYS_tgkill, process, thread, libc::SIGUSR1) };
         assert_eq!(sent, 0);
+        // Without a pause the thread only runs its handler, where another processor sends fast enough.
+        std::thread::sleep(Duration::from_micros(5));
     })
 }
 

@@ -1,6 +1,7 @@
 /* abuse.c DIR - every function with what it should not get, without a supervisor: a code, never a crash. */
 #define _GNU_SOURCE
 #include "check.h"
+#include "every.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <handoff.h>
@@ -38,53 +39,12 @@ static void library(void) {
 
 /* Each function of a handle, on one that cannot be used: `code`. */
 static void refused_everywhere(handoff *h, int code) {
-    handoff_event event;
-    handoff_connection connection;
-    const void *data;
-    size_t size;
     int count = 0;
-    IS(handoff_take_listener(h, NULL, 0), code);
-    CHECK(handoff_listener_name(h, 0) == NULL);
-    IS(handoff_warmed(h), code);
-    IS(handoff_wait_for_begin(h, 0), code);
-    IS(handoff_announce_ready(h, NULL, 0), code);
+    refused(h, code);
     IS(handoff_on_drain(h, silent, &count, destroy), code);
     IS(handoff_on_seal(h, silent, &count, destroy), code);
     IS(handoff_on_resume(h, silent, &count, destroy), code);
     IS(count, 3);
-    IS(handoff_serve(h), code);
-    IS(handoff_pollfd(h), code);
-    IS(handoff_dispatch(h, &event, sizeof event), code);
-    IS(handoff_stop(h), code);
-    IS(handoff_done(h, 1), code);
-    IS(handoff_sealed(h, 1, NULL, 0), code);
-    IS(handoff_failed(h, 1, "x"), code);
-    IS(handoff_progress(h, 1, 1, 2), code);
-    IS(handoff_phase(h), code);
-    IS(handoff_remaining_ms(h, 1), code);
-    IS(handoff_write_begin(h), code);
-    IS(handoff_write_end(h), code);
-    IS(handoff_put_state(h, "k", "v", 1), code);
-    IS(handoff_put_state_fd(h, "k", 0), code);
-    IS(handoff_get_state(h, "k", &data, &size), code);
-    IS(handoff_take_state_fd(h, "k"), code);
-    IS(handoff_put_connection(h, 0, "k", "v", 1), code);
-    IS(handoff_next_connection(h, &connection, sizeof connection), code);
-}
-
-static void supervisors_are_not_there_yet(void) {
-    handoff_supervisor *s = NULL;
-    handoff_outcome outcome;
-    IS(handoff_supervisor_new(NULL, &s, text, sizeof text), HANDOFF_ESTATE);
-    CHECK(s == NULL && strstr(text, "not there yet"));
-    IS(handoff_supervisor_new(NULL, NULL, NULL, 0), HANDOFF_ESTATE);
-    IS(handoff_supervisor_add_listener(s, "x", 0), HANDOFF_ESTATE);
-    IS(handoff_supervisor_set_journal(s, "x"), HANDOFF_ESTATE);
-    IS(handoff_supervisor_perform_handoff(s, NULL, &outcome, sizeof outcome), HANDOFF_ESTATE);
-    IS(handoff_supervisor_resume_from_journal(s, &outcome, sizeof outcome), HANDOFF_ESTATE);
-    IS(handoff_supervisor_cancel(s), HANDOFF_ESTATE);
-    CHECK(strstr(handoff_supervisor_errmsg(s), "not there yet"));
-    handoff_supervisor_free(s);
 }
 
 static void log_nothing(void *user, int32_t level, const char *target, const char *line) {
@@ -117,8 +77,21 @@ static void configs(void) {
     IS(handoff_config_set_int(c, HANDOFF_OPT_MODES, HANDOFF_MODE_EXCLUSIVE), HANDOFF_OK);
     IS(handoff_config_set_int(c, HANDOFF_OPT_MODES, HANDOFF_MODE_OVERLAP), HANDOFF_ESTATE);
     IS(handoff_config_set_int(c, HANDOFF_OPT_MODES, 0), HANDOFF_EINVAL);
-    IS(handoff_config_set_str(c, HANDOFF_OPT_ARG, "x"), HANDOFF_ESTATE);
-    IS(handoff_config_set_int(c, HANDOFF_OPT_READY_MS, 1), HANDOFF_ESTATE);
+    for (int32_t option = HANDOFF_OPT_DEADLINE_MS; option <= HANDOFF_OPT_READY_MS; option++) {
+        IS(handoff_config_set_str(c, option, "1"), HANDOFF_EINVAL);
+        IS(handoff_config_set_int(c, option, -1), HANDOFF_EINVAL);
+        IS(handoff_config_set_int(c, option, INT64_MAX), HANDOFF_EINVAL);
+        IS(handoff_config_set_int(c, option, 1), option == HANDOFF_OPT_PROBATION_MS ? HANDOFF_ESTATE : HANDOFF_OK);
+    }
+    IS(handoff_config_set_int(c, HANDOFF_OPT_PROBATION_MS, 0), HANDOFF_OK);
+    IS(handoff_config_set_int(c, HANDOFF_OPT_DEADLINE_MS, 0), HANDOFF_EINVAL);
+    IS(handoff_config_set_int(c, HANDOFF_OPT_INCUMBENT_DEATH, 2), HANDOFF_EINVAL);
+    IS(handoff_config_set_int(c, HANDOFF_OPT_ARG, 1), HANDOFF_EINVAL);
+    IS(handoff_config_set_str(c, HANDOFF_OPT_ARG, ""), HANDOFF_OK);
+    IS(handoff_config_set_str(c, HANDOFF_OPT_BINARY, ""), HANDOFF_EINVAL);
+    IS(handoff_config_set_str(c, HANDOFF_OPT_ENV, "NAME"), HANDOFF_EINVAL);
+    IS(handoff_config_set_str(c, HANDOFF_OPT_ENV, "=value"), HANDOFF_EINVAL);
+    IS(handoff_config_set_str(c, HANDOFF_OPT_ENV, "NAME=a=b"), HANDOFF_OK);
     IS(handoff_set_log(NULL, log_nothing, &count, destroy), HANDOFF_EINVAL);
     IS(count, 1);
     IS(handoff_set_log(c, NULL, &count, destroy), HANDOFF_EINVAL);
@@ -153,6 +126,9 @@ static void no_handle_without_sense(void) {
     handoff_config_set_str(c, HANDOFF_OPT_DATA_DIR, "/nowhere/at/all");
     IS(handoff_detect_role(c, &h, text, sizeof text), HANDOFF_ESYSTEM);
     CHECK(h == (handoff *)text && strstr(text, "/nowhere/at/all"));
+    handoff_config_set_str(c, HANDOFF_OPT_ARG, "x"); /* for a supervisor */
+    IS(handoff_detect_role(c, &h, text, sizeof text), HANDOFF_EINVAL);
+    CHECK(strstr(text, "option 20 is not one of a daemon"));
     handoff_config_free(c);
 }
 
@@ -182,7 +158,7 @@ static void too_early(handoff *h) {
     IS(handoff_write_begin(h), HANDOFF_ESEALED);
     IS(handoff_write_end(h), HANDOFF_ESTATE);
     IS(handoff_put_state(h, NULL, NULL, SIZE_MAX), HANDOFF_ESTATE);
-    CHECK(errmsg_has(h, "handoff_put_state is not there yet"));
+    CHECK(errmsg_has(h, "handoff_put_state: not there yet"));
     IS(handoff_next_connection(h, NULL, 0), HANDOFF_ESTATE);
     IS(handoff_on_drain(h, NULL, &count, destroy), HANDOFF_EINVAL);
     IS(count, 1);
@@ -239,7 +215,7 @@ static void the_lock_is_taken(void) {
     handoff_free(other);
 }
 
-static void *serve(void *h) {
+static void *serving(void *h) {
     int code;
     do code = handoff_serve(h);
     while (code == HANDOFF_EBUSY); /* while the other thread looks whether we are in it */
@@ -274,7 +250,7 @@ static void serves(handoff *h) {
     void *result;
     handoff_event event;
     int code, until = 2000;
-    pthread_create(&thread, NULL, serve, h);
+    pthread_create(&thread, NULL, serving, h);
     while ((code = handoff_warmed(h)) == HANDOFF_OK && until-- > 0) poll(NULL, 0, 5); /* until it blocks */
     IS(code, HANDOFF_EBUSY);
     IS(handoff_serve(h), HANDOFF_EBUSY);
@@ -303,7 +279,6 @@ int main(int argc, char **argv) {
     library();
     refused_everywhere(NULL, HANDOFF_EINVAL);
     handoff_free(NULL);
-    supervisors_are_not_there_yet();
     configs();
     no_handle_without_sense();
     handoff *h = made(dir, NULL, NULL);

@@ -1,7 +1,12 @@
 /* check.h - what the tests in C share. */
 #ifndef CHECK_H
 #define CHECK_H
+#ifdef __cplusplus
+#include <atomic>
+using std::atomic_int;
+#else
 #include <stdatomic.h>
+#endif
 #include <stdio.h>
 
 static atomic_int failures;

@@ -10,6 +10,7 @@
  *   crash-warm          dies of SIGSEGV instead of waiting for begin
  *   crash-committed     dies of SIGSEGV once it has committed, before it serves
  *   cut-committed       the same, but cuts its session with the supervisor two seconds before
+ *   crash               exits with 7 after begin, with the lock held
  *   slow-open=MS        sleeps after begin, with the lock held
  *   hang-open           never comes back from it
  *   unhealthy           is ready, and says that it is not well
@@ -155,6 +156,7 @@ static int faulty_wait_for_begin(handoff *h, int timeout_ms) {
     sleep_if("slow-warm=");
     if (is_fault("crash-warm")) crash();
     int result = handoff_wait_for_begin(h, timeout_ms);
+    if (is_fault("crash")) _exit(7);
     sleep_if("slow-open=");
     if (is_fault("open-waits")) {
         char path[sizeof data_dir + 16];

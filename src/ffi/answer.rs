@@ -9,7 +9,7 @@ use std::ffi::{c_char, c_int};
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn handoff_done(h: *mut Handoff, event_id: u64) -> c_int {
     // SAFETY: by contract.
-    unsafe { call(h, Class::Any, |h| h.participant.done(event_id, 0).map(|()| 0)) }
+    unsafe { call(h, Class::Any, "handoff_done", |h| h.participant.done(event_id, 0).map(|()| 0)) }
 }
 
 /// [event] SEAL succeeded: all writers are closed, at these revisions, one per shard. Waits for writers that are still
@@ -20,7 +20,7 @@ pub unsafe extern "C" fn handoff_done(h: *mut Handoff, event_id: u64) -> c_int {
 pub unsafe extern "C" fn handoff_sealed(h: *mut Handoff, event_id: u64, revisions: *const u64, count: usize) -> c_int {
     // SAFETY: by contract.
     unsafe {
-        call(h, Class::Any, |h| {
+        call(h, Class::Any, "handoff_sealed", |h| {
             let revisions = numbers(revisions, count, REVISIONS_MAX)?;
             h.participant.sealed(event_id, revisions).map(|()| 0)
         })
@@ -33,7 +33,7 @@ pub unsafe extern "C" fn handoff_sealed(h: *mut Handoff, event_id: u64, revision
 pub unsafe extern "C" fn handoff_failed(h: *mut Handoff, event_id: u64, why: *const c_char) -> c_int {
     // SAFETY: by contract.
     unsafe {
-        call(h, Class::Any, |h| {
+        call(h, Class::Any, "handoff_failed", |h| {
             let why = required(why, "why").unwrap_or(b"no reason was given");
             h.participant.failed(event_id, &String::from_utf8_lossy(why)).map(|()| 0)
         })
@@ -44,7 +44,7 @@ pub unsafe extern "C" fn handoff_failed(h: *mut Handoff, event_id: u64, why: *co
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn handoff_progress(h: *mut Handoff, event_id: u64, done: u64, total: u64) -> c_int {
     // SAFETY: by contract.
-    unsafe { call(h, Class::Any, |h| h.participant.progress(event_id, done, total).map(|()| 0)) }
+    unsafe { call(h, Class::Any, "handoff_progress", |h| h.participant.progress(event_id, done, total).map(|()| 0)) }
 }
 
 /// [signal] HANDOFF_PHASE_*; a hint, not a fence.
@@ -59,7 +59,7 @@ pub unsafe extern "C" fn handoff_phase(h: *const Handoff) -> c_int {
 pub unsafe extern "C" fn handoff_remaining_ms(h: *const Handoff, event_id: u64) -> c_int {
     // SAFETY: by contract.
     unsafe {
-        call(h, Class::Any, |h| {
+        call(h, Class::Any, "handoff_remaining_ms", |h| {
             let left_ms = h.participant.remaining_ms(event_id)?;
             Ok(c_int::try_from(left_ms).unwrap_or(c_int::MAX))
         })

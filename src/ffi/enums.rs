@@ -9,7 +9,7 @@ pub const HANDOFF_ABI: u32 = 1;
 pub enum handoff_results {
     /// It is done.
     HANDOFF_OK = 0,
-    /// detect_role: nobody is to be replaced.
+    /// detect_role: nobody is to be replaced. resume_from_journal: nobody is left.
     HANDOFF_COLD_START = 1,
     /// detect_role: this process was started to replace another one.
     HANDOFF_SUCCESSOR = 2,
@@ -38,7 +38,7 @@ pub enum handoff_errors {
     HANDOFF_EFORKED = -6,
     /// The library panicked, which is a bug in it; the handle can only be freed.
     HANDOFF_EPANIC = -7,
-    /// The handoff was aborted: exit.
+    /// The handoff was aborted: exit. perform_handoff: cancelled before it began.
     HANDOFF_EABORTED = -8,
     /// The event is over: answered, cancelled or late. The call did nothing.
     HANDOFF_ESTALE = -9,
@@ -107,7 +107,9 @@ pub enum handoff_event_flags {
     HANDOFF_EVENT_AFTER_COMMIT = 1,
 }
 
-/// Options. S = string, I = integer, + = may be given many times.
+/// Options. S = string, I = integer, + = may be given many times. Those below 20 are for handoff_detect_role; of them
+/// handoff_supervisor_new takes BUILD_ID, and whatever takes a spawn CONTROL_PATH and DATA_DIR (default: none), as the daemon
+/// should find them. The others are for a spawn. Times are in milliseconds, from 1 to 2147483647.
 #[repr(C)]
 pub enum handoff_options {
     /// S  default $HANDOFF_CONTROL; none: no control socket, the daemon cannot be replaced.
@@ -124,21 +126,22 @@ pub enum handoff_options {
     HANDOFF_OPT_HELPER_THREAD = 6,
     /// I  1: accept a data directory on NFS and the like, whose locks may not keep other hosts out; 0 (default): refuse.
     HANDOFF_OPT_NETWORK_DATA_DIR = 7,
-    /// S+ spawn: argv, in order.
+    /// S+ spawn: argv, in order, the program's name first.
     HANDOFF_OPT_ARG = 20,
-    /// S+ spawn: NAME=value.
+    /// S+ spawn: NAME=value, beside this process's own environment; not LISTEN_* and HANDOFF_*.
     HANDOFF_OPT_ENV = 21,
-    /// S  spawn: path to execute, default argv[0].
+    /// S  spawn: path to execute, default argv[0]; without a slash it is searched in PATH.
     HANDOFF_OPT_BINARY = 22,
-    /// I  spawn: the whole handoff, default 300000.
+    /// I  spawn: the whole handoff, or a cold start until it is UNDECIDED; default 300000.
     HANDOFF_OPT_DEADLINE_MS = 23,
-    /// I  spawn: drain, default 60000.
+    /// I  spawn: the drain, default 60000.
     HANDOFF_OPT_DRAIN_GRACE_MS = 24,
-    /// I  spawn: park the incumbent that long after commit, default 0.
+    /// I  spawn: park the incumbent that long after commit, default 0. Not there yet: HANDOFF_ESTATE, unless 0.
     HANDOFF_OPT_PROBATION_MS = 25,
-    /// I  spawn: 0 start cold (default), 1 promote the successor.
+    /// I  spawn: if the incumbent dies before it has sealed: 0 its own program starts cold (default), 1 the successor is promoted.
     HANDOFF_OPT_INCUMBENT_DEATH = 26,
-    /// I  spawn: until the successor's Hello, default 10000.
+    /// I  spawn: until a process says Hello, default 10000. One that starts cold and never does is one without the library: it
+    /// is taken to serve then.
     HANDOFF_OPT_HELLO_MS = 27,
     /// I  spawn: from Begin to Ready, default 60000, and 1 s of slack; a hung application is not alive because its library is.
     HANDOFF_OPT_READY_MS = 28,
@@ -184,8 +187,12 @@ pub enum handoff_outcomes {
     HANDOFF_OUTCOME_STARTED_COLD = 4,
     /// Nothing was disturbed: busy, incompatible, bad input.
     HANDOFF_OUTCOME_REFUSED = 5,
-    /// Not known at the deadline; the supervisor goes on.
+    /// Not known at the deadline; the next call goes on with it. Of a cold start: it does not serve yet.
     HANDOFF_OUTCOME_UNDECIDED = 6,
+    /// Nobody serves: the process that was to start cold could not be started, or has died.
+    HANDOFF_OUTCOME_FAILED = 7,
+    /// resume_from_journal: no handoff was open, and the daemon that serves was adopted.
+    HANDOFF_OUTCOME_ADOPTED = 8,
 }
 
 /// Levels of a log line.

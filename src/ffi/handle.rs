@@ -1,22 +1,38 @@
-//! The handle, and the one guard that every call of it passes: null, fork, panic, overlap, log.
+//! The handle, and the one guard that every call of it, or of a supervisor, passes: null, fork, panic, overlap, log.
 
 use super::hooks::Hooks;
+use super::kind::{Mark, Marked, known};
 use super::log::Log;
-use super::text::c_string;
+use super::options::HandoffConfig;
+use super::text::{c_string, copy_out};
 use crate::error::{Error, Result};
 use crate::participant::Participant;
 use std::cell::Cell;
-use std::ffi::{CString, c_int};
+use std::ffi::{CString, c_char, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tracing::dispatcher::{Dispatch, with_default};
 
 /// One per process: its role, listeners, control socket, lock.
+#[cfg_attr(unix, repr(C))] // said so that cbindgen does not see it: the struct is opaque for C
 pub struct Handoff {
+    mark: Mark<HANDLE>,
     pub(super) participant: Participant,
     pub(super) hooks: Hooks,
     pub(super) names: Vec<CString>,
+    guard: Guard,
+}
+
+const HANDLE: u64 = u64::from_be_bytes(*b"handoff\xff");
+
+// SAFETY: in C's order, and the mark comes first.
+unsafe impl Marked for Handoff {
+    const KIND: u64 = HANDLE;
+}
+
+/// What every kind of handle has.
+pub(super) struct Guard {
     /// Of the last call that failed.
     detail: Mutex<String>,
     /// A call has panicked.
@@ -25,6 +41,38 @@ pub struct Handoff {
     usage: AtomicU32,
     log: Arc<Log>,
     dispatch: Dispatch,
+}
+
+/// A kind of handle.
+pub(super) trait Guarded: Marked {
+    fn guard(&self) -> &Guard;
+
+    /// What it is doing, for the text of an error.
+    fn phase(&self) -> String;
+
+    /// Whether this is the process that made the handle.
+    fn check_fork(&self) -> Result<()>;
+
+    /// Whether the handle may be used by this process, and at all.
+    fn check(&self) -> Result<()> {
+        self.check_fork()?;
+        if self.guard().poisoned.load(Ordering::Acquire) { Err(Error::Panicked) } else { Ok(()) }
+    }
+
+    /// Every text names the call and the phase: whoever reads it does not have the program at hand.
+    fn fail(&self, name: &str, error: &Error) -> c_int {
+        let guard = self.guard();
+        // Also when the panic was that of another thread, which left the mutex poisoned.
+        if matches!(error, Error::Panicked) {
+            guard.poisoned.store(true, Ordering::Release);
+        }
+        // In a child another thread may have held the lock.
+        if !matches!(error, Error::Forked) {
+            let text = format!("{name}: {error}, in phase {}", self.phase());
+            *guard.detail.lock().unwrap_or_else(PoisonError::into_inner) = text;
+        }
+        error.code()
+    }
 }
 
 /// A call of class \[owner\] is under way.
@@ -46,30 +94,32 @@ pub(super) enum Class {
     Any,
 }
 
-/// Runs a call: its value, or the code of its error, whose text is kept for `handoff_errmsg`.
+/// Runs the call `name`: its value, or the code of its error, whose text is kept for `handoff_errmsg`.
 ///
 /// # Safety
-/// `h` is NULL, or a handle that is not dropped before this returns, but from inside.
-pub(super) unsafe fn call(h: *const Handoff, class: Class, f: impl FnOnce(&Handoff) -> Result<c_int>) -> c_int {
+/// `h` is NULL, or what C has a pointer to; a handle is not dropped before this returns, but from inside.
+pub(super) unsafe fn call<H: Guarded>(
+    h: *const H,
+    class: Class,
+    name: &'static str,
+    f: impl FnOnce(&H) -> Result<c_int>,
+) -> c_int {
     // SAFETY: the caller's promise.
-    let Some(handle) = (unsafe { h.as_ref() }) else { return no_handle().code() };
+    let Some(handle) = (unsafe { known(h) }) else { return no_handle().code() };
     if let Err(error) = handle.check() {
         return error.code();
     }
-    if let Err(error) = handle.enter(class) {
-        return handle.fail(&error);
+    let guard = handle.guard();
+    if let Err(error) = guard.enter(class) {
+        return handle.fail(name, &error);
     }
-    let result = with_default(&handle.dispatch, || catch_unwind(AssertUnwindSafe(|| f(handle))));
-    let code = match result {
-        Ok(Ok(value)) => value,
-        Ok(Err(error)) => handle.fail(&error),
-        Err(_) => {
-            handle.poisoned.store(true, Ordering::Release);
-            handle.fail(&Error::Panicked)
-        }
+    let result = with_default(&guard.dispatch, || catch_unwind(AssertUnwindSafe(|| f(handle))));
+    let code = match result.unwrap_or(Err(Error::Panicked)) {
+        Ok(value) => value,
+        Err(error) => handle.fail(name, &error),
     };
     if handle.check_fork().is_ok() {
-        handle.log.deliver();
+        guard.log.deliver();
     }
     // SAFETY: this call entered, and does not use the handle any more.
     unsafe { leave(h, class) };
@@ -80,12 +130,12 @@ pub(super) unsafe fn call(h: *const Handoff, class: Class, f: impl FnOnce(&Hando
 ///
 /// # Safety
 /// As [`call`].
-pub(super) unsafe fn peek(h: *const Handoff, f: impl FnOnce(&Handoff) -> Result<c_int>) -> c_int {
+pub(super) unsafe fn peek<H: Guarded>(h: *const H, f: impl FnOnce(&H) -> Result<c_int>) -> c_int {
     // SAFETY: the caller's promise.
-    let Some(handle) = (unsafe { h.as_ref() }) else { return no_handle().code() };
+    let Some(handle) = (unsafe { known(h) }) else { return no_handle().code() };
     let result = handle.check().and_then(|()| {
         catch_unwind(AssertUnwindSafe(|| f(handle))).unwrap_or_else(|_| {
-            handle.poisoned.store(true, Ordering::Release);
+            handle.guard().poisoned.store(true, Ordering::Release);
             Err(Error::Panicked)
         })
     });
@@ -96,29 +146,79 @@ fn no_handle() -> Error {
     Error::Invalid(String::new())
 }
 
+/// Makes a handle with `f`: its code, and the handle in its place; or the code of an error, and its detail in `err`.
+///
+/// # Safety
+/// `c` is NULL or a configuration, `place` NULL or room for a pointer, `err` NULL or `err_size` bytes.
+pub(super) unsafe fn make<H>(
+    c: *const HandoffConfig,
+    place: *mut *mut H,
+    err: *mut c_char,
+    err_size: usize,
+    f: impl FnOnce(HandoffConfig, Guard) -> Result<(H, c_int)>,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    let known = unsafe { known(c) };
+    let config = known.cloned().unwrap_or_default();
+    let log = Log::new(config.log.clone());
+    let guard = Guard::new(&log);
+    let dispatch = guard.dispatch.clone();
+    let made = with_default(&dispatch, || {
+        catch_unwind(AssertUnwindSafe(|| match () {
+            () if place.is_null() => Err(Error::Invalid("there is no place for the handle".into())),
+            () if known.is_none() && !c.is_null() => Err(Error::Invalid("this is not a configuration".into())),
+            () => f(config, guard),
+        }))
+    });
+    log.deliver();
+    match made.unwrap_or(Err(Error::Panicked)) {
+        Ok((handle, code)) => {
+            // SAFETY: not NULL, so room for a pointer, by the caller's promise.
+            unsafe { place.write(Box::into_raw(Box::new(handle))) };
+            code
+        }
+        Err(error) => {
+            // SAFETY: the caller's promise.
+            unsafe { copy_out(&error.to_string(), err, err_size) };
+            error.code()
+        }
+    }
+}
+
 impl Handoff {
-    pub(super) fn new(participant: Participant, log: Arc<Log>, dispatch: Dispatch) -> Self {
+    pub(super) fn new(participant: Participant, guard: Guard) -> Self {
         let names = participant.listeners().names().map(c_string).collect();
+        Self { mark: Mark::default(), participant, hooks: Hooks::default(), names, guard }
+    }
+}
+
+impl Guarded for Handoff {
+    fn guard(&self) -> &Guard {
+        &self.guard
+    }
+
+    fn phase(&self) -> String {
+        self.participant.phase_name().to_owned()
+    }
+
+    fn check_fork(&self) -> Result<()> {
+        self.participant.check_fork()
+    }
+}
+
+impl Guard {
+    fn new(log: &Arc<Log>) -> Self {
         Self {
-            participant,
-            hooks: Hooks::default(),
-            names,
             detail: Mutex::default(),
             poisoned: AtomicBool::new(false),
             usage: AtomicU32::new(0),
-            log,
-            dispatch,
+            log: Arc::clone(log),
+            dispatch: log.dispatch(),
         }
     }
 
-    /// Whether the handle may be used by this process, and at all.
-    pub(super) fn check(&self) -> Result<()> {
-        self.check_fork()?;
-        if self.poisoned.load(Ordering::Acquire) { Err(Error::Panicked) } else { Ok(()) }
-    }
-
-    pub(super) fn check_fork(&self) -> Result<()> {
-        self.participant.check_fork()
+    pub(super) fn log(&self) -> &Arc<Log> {
+        &self.log
     }
 
     /// Whether the application has freed the handle, from inside of this call.
@@ -128,14 +228,6 @@ impl Handoff {
 
     pub(super) fn detail(&self) -> String {
         self.detail.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn fail(&self, error: &Error) -> c_int {
-        // In a child another thread may have held the lock.
-        if !matches!(error, Error::Forked) {
-            *self.detail.lock().unwrap_or_else(PoisonError::into_inner) = error.to_string();
-        }
-        error.code()
     }
 
     fn enter(&self, class: Class) -> Result<()> {
@@ -157,11 +249,11 @@ impl Handoff {
 
 /// # Safety
 /// The call entered with the same class, and nobody uses a reference of this call any more.
-unsafe fn leave(h: *const Handoff, class: Class) {
+unsafe fn leave<H: Guarded>(h: *const H, class: Class) {
     DEPTH.set(DEPTH.get() - 1);
     let mine = if class == Class::Owner { OWNED + 1 } else { 1 };
     // SAFETY: this call still counts, so the handle is there.
-    let before = unsafe { &(*h).usage }.fetch_sub(mine, Ordering::AcqRel);
+    let before = unsafe { &*h }.guard().usage.fetch_sub(mine, Ordering::AcqRel);
     if before - mine == FREED {
         // SAFETY: freed by the application, and this was the last call.
         unsafe { destroy(h) };
@@ -171,11 +263,11 @@ unsafe fn leave(h: *const Handoff, class: Class) {
 /// What `handoff_free` does: at once, or when the last call under way returns.
 ///
 /// # Safety
-/// `h` is NULL, or a handle that was not freed yet.
-pub(super) unsafe fn free(h: *mut Handoff) {
+/// `h` is NULL, or what C has a pointer to, and not freed yet.
+pub(super) unsafe fn free<H: Guarded>(h: *mut H) {
     // SAFETY: the caller's promise.
-    let Some(handle) = (unsafe { h.as_ref() }) else { return };
-    let before = handle.usage.fetch_or(FREED, Ordering::AcqRel);
+    let Some(handle) = (unsafe { known(h) }) else { return };
+    let before = handle.guard().usage.fetch_or(FREED, Ordering::AcqRel);
     // A child has only the thread that forked; the calls of the others never return here.
     let alone = before == 0 || (handle.check_fork().is_err() && DEPTH.get() == 0);
     if before & FREED == 0 && alone {
@@ -186,10 +278,10 @@ pub(super) unsafe fn free(h: *mut Handoff) {
 
 /// # Safety
 /// Nobody uses the handle, now or later.
-unsafe fn destroy(h: *const Handoff) {
-    // SAFETY: made by Box::into_raw in detect_role, and given up by everybody.
+unsafe fn destroy<H: Guarded>(h: *const H) {
+    // SAFETY: made by Box::into_raw in `make`, and given up by everybody.
     let handle = unsafe { Box::from_raw(h.cast_mut()) };
-    let (log, dispatch) = (Arc::clone(&handle.log), handle.dispatch.clone());
+    let (log, dispatch) = (Arc::clone(&handle.guard().log), handle.guard().dispatch.clone());
     // In a child another thread may have held the log's lock.
     let forked = handle.check_fork().is_err();
     let dispatch = if forked { Dispatch::none() } else { dispatch };

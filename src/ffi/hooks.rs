@@ -58,11 +58,11 @@ impl Handoff {
         let Some(function) = hook.function else { return };
         let for_c = handoff_event::from(event);
         let h = std::ptr::from_ref(self).cast_mut();
+        let what = format!("the {} hook", name(event.kind));
         // SAFETY: registered with this pointer; the handle and the event outlive the call. The application gets the
         // pointer that it made the handle with; nothing in the library writes through it.
-        outside(|| unsafe { function(h, &raw const for_c, hook.data.user) });
-        let why = format!("the {} hook returned without an answer", name(event.kind));
-        self.fail_event(event, &why);
+        outside(&what, || unsafe { function(h, &raw const for_c, hook.data.user) });
+        self.fail_event(event, &format!("{what} returned without an answer"));
     }
 
     pub(super) fn fail_event(&self, event: Event, why: &str) {

@@ -1,6 +1,7 @@
 //! What a program can ask the library, and the end of a handle.
 
-use super::handle::{Handoff, free};
+use super::handle::{Guarded, Handoff, free};
+use super::kind::known;
 use super::text::copy_out;
 use std::ffi::{c_char, c_int};
 
@@ -52,17 +53,19 @@ pub extern "C" fn handoff_strerror(code: c_int) -> *const c_char {
     text.as_ptr()
 }
 
-/// [any] Copies the detail of the last call that failed, on whatever thread: what was tried, on what, and what to do.
+/// [any] Copies the detail of the last call that failed, on whatever thread: "<call>: <what was tried, on what, and what to
+/// do>, in phase <PHASE>". What does not fit is cut off at the end.
 /// Calls of class [signal], handoff_write_begin and handoff_write_end leave it as it is. Returns buf, which always ends
 /// with NUL; "" if buf is NULL or size is 0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn handoff_errmsg(h: *const Handoff, buf: *mut c_char, size: usize) -> *const c_char {
     // SAFETY: NULL or a handle, by contract.
-    let text = match unsafe { h.as_ref() } {
-        None => "the handle is NULL".to_owned(),
-        Some(handle) => match handle.check() {
+    let text = match unsafe { known(h) } {
+        None if h.is_null() => "the handle is NULL".to_owned(),
+        None => "this is not a handle".to_owned(),
+        Some(handle) => match handle.check_fork() {
             Err(error) => error.to_string(),
-            Ok(()) => handle.detail(),
+            Ok(()) => handle.guard().detail(),
         },
     };
     // SAFETY: NULL or `size` bytes, by contract.

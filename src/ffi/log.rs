@@ -33,7 +33,7 @@ impl Drop for UserData {
     fn drop(&mut self) {
         if let Some(destroy) = self.destroy {
             // SAFETY: registered for this pointer; a value is dropped once.
-            outside(|| unsafe { destroy(self.user) });
+            outside("a destroy function", || unsafe { destroy(self.user) });
         }
     }
 }
@@ -52,13 +52,31 @@ impl Callback {
     fn call(&self, line: &Line) {
         let Some(function) = self.function else { return };
         // SAFETY: registered with this pointer; both strings end with NUL and outlive the call.
-        outside(|| unsafe { function(self.data.user, line.level, line.target.as_ptr(), line.text.as_ptr()) });
+        outside("the log callback", || unsafe {
+            function(self.data.user, line.level, line.target.as_ptr(), line.text.as_ptr())
+        });
     }
 }
 
-/// Runs code of the application: its panics and log lines are none of ours.
-pub(super) fn outside<T>(f: impl FnOnce() -> T) -> T {
-    with_default(&Dispatch::none(), f)
+/// Runs code of the application: its panics and log lines are none of ours. It must return: what unwinds out of it, an
+/// exception or the end of its thread, would leave the handle half used, so the process ends.
+pub(super) fn outside<T>(what: &str, f: impl FnOnce() -> T) -> T {
+    let must_return = MustReturn(what);
+    let result = with_default(&Dispatch::none(), f);
+    std::mem::forget(must_return);
+    result
+}
+
+/// Dropped only by what unwinds.
+struct MustReturn<'a>(&'a str);
+
+impl Drop for MustReturn<'_> {
+    fn drop(&mut self) {
+        // One write(2), and no panic: this may be an unwinding that Rust knows nothing of.
+        let text = format!("handoff: {} was left by an exception or by the end of its thread: abort\n", self.0);
+        let _ = nix::unistd::write(std::io::stderr(), text.as_bytes());
+        std::process::abort();
+    }
 }
 
 struct Line {

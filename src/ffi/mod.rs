@@ -1,4 +1,4 @@
-//! The C ABI: a thin shell over [`crate::participant`], with no logic of its own.
+//! The C ABI: a thin shell over [`crate::participant`] and [`crate::supervisor`], with no logic of its own.
 //!
 //! The comments on what is exported here are `include/handoff.h`: cbindgen copies them, in the order of the source. What
 //! every call has in common, null, fork, overlap, log and panic, is in one place, `handle`.
@@ -12,6 +12,7 @@ mod answer;
 mod enums;
 mod handle;
 mod hooks;
+mod kind;
 mod library;
 mod log;
 mod options;

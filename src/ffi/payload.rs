@@ -8,14 +8,10 @@ use std::ffi::{c_char, c_int, c_void};
 
 /// # Safety
 /// As [`call`].
-unsafe fn not_yet(h: *const Handoff, class: Class, name: &str) -> c_int {
-    let refuse = |_: &Handoff| {
-        Err(Error::State(format!(
-            "{name} is not there yet: this version of the library moves no state and no connections"
-        )))
-    };
+unsafe fn not_yet(h: *const Handoff, class: Class, name: &'static str) -> c_int {
+    let text = "not there yet: this version of the library moves no state and no connections";
     // SAFETY: the caller's promise.
-    unsafe { call(h, class, refuse) }
+    unsafe { call(h, class, name, |_| Err(Error::State(text.into()))) }
 }
 
 /// [event] Gives the successor a copy of a blob, in sealed memory. Not there yet: HANDOFF_ESTATE.

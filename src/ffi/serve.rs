@@ -1,7 +1,7 @@
 //! Serving: hooks, or events in the application's own loop.
 
 use super::enums::handoff_results;
-use super::handle::{Class, Handoff, call, peek};
+use super::handle::{Class, Guarded, Handoff, call, peek};
 use super::hooks::{Hook, name};
 use super::log::UserData;
 use super::structs::{handoff_destroy_fn, handoff_event, handoff_hook_fn};
@@ -21,7 +21,7 @@ pub unsafe extern "C" fn handoff_on_drain(
 ) -> c_int {
     let hook = Hook::new(r#fn, UserData::new(user, destroy));
     // SAFETY: by contract.
-    unsafe { call(h, Class::Owner, |h| h.hooks.set(EventKind::Drain, hook)) }
+    unsafe { call(h, Class::Owner, "handoff_on_drain", |h| h.hooks.set(EventKind::Drain, hook)) }
 }
 
 /// [owner] What seals; as handoff_on_drain.
@@ -34,7 +34,7 @@ pub unsafe extern "C" fn handoff_on_seal(
 ) -> c_int {
     let hook = Hook::new(r#fn, UserData::new(user, destroy));
     // SAFETY: by contract.
-    unsafe { call(h, Class::Owner, |h| h.hooks.set(EventKind::Seal, hook)) }
+    unsafe { call(h, Class::Owner, "handoff_on_seal", |h| h.hooks.set(EventKind::Seal, hook)) }
 }
 
 /// [owner] What resumes; as handoff_on_drain.
@@ -47,7 +47,7 @@ pub unsafe extern "C" fn handoff_on_resume(
 ) -> c_int {
     let hook = Hook::new(r#fn, UserData::new(user, destroy));
     // SAFETY: by contract.
-    unsafe { call(h, Class::Owner, |h| h.hooks.set(EventKind::Resume, hook)) }
+    unsafe { call(h, Class::Owner, "handoff_on_resume", |h| h.hooks.set(EventKind::Resume, hook)) }
 }
 
 /// [owner] Blocks, and runs hooks on this thread; an event without a hook fails. HANDOFF_REPLACED: _exit, write nothing;
@@ -55,7 +55,7 @@ pub unsafe extern "C" fn handoff_on_resume(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn handoff_serve(h: *mut Handoff) -> c_int {
     // SAFETY: by contract.
-    unsafe { call(h, Class::Owner, serve) }
+    unsafe { call(h, Class::Owner, "handoff_serve", serve) }
 }
 
 fn serve(h: &Handoff) -> Result<c_int> {
@@ -67,7 +67,7 @@ fn serve(h: &Handoff) -> Result<c_int> {
             (_, Some(hook)) => h.run_hook(&hook, event),
             (kind, None) => h.fail_event(event, &format!("no {} hook is registered", name(kind))),
         }
-        if h.is_freed() {
+        if h.guard().is_freed() {
             return Err(Error::State("the handle was freed by a hook".into()));
         }
     }
@@ -99,7 +99,7 @@ pub unsafe extern "C" fn handoff_dispatch(h: *mut Handoff, event: *mut handoff_e
         Ok(0)
     };
     // SAFETY: by contract.
-    unsafe { call(h, Class::Owner, dispatch) }
+    unsafe { call(h, Class::Owner, "handoff_dispatch", dispatch) }
 }
 
 /// # Safety
@@ -114,11 +114,16 @@ unsafe fn fill(event: *mut handoff_event, next: Event) -> c_int {
 /// goes on, and then serve returns REPLACED, or STOPPED after a resume. Leaves errno as it is.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn handoff_stop(h: *mut Handoff) -> c_int {
+    // SAFETY: by contract.
+    keeping_errno(|| unsafe { peek(h, |h| h.participant.stop().map(|()| 0)) })
+}
+
+/// A signal handler must leave it as it was.
+pub(super) fn keeping_errno(f: impl FnOnce() -> c_int) -> c_int {
     // SAFETY: the address is this thread's errno, and good while the thread runs.
     let errno = unsafe { &mut *libc::__errno_location() };
     let before = *errno;
-    // SAFETY: by contract.
-    let code = unsafe { peek(h, |h| h.participant.stop().map(|()| 0)) };
+    let code = f();
     *errno = before;
     code
 }

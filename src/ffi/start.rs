@@ -1,24 +1,23 @@
 //! The start: the same main for a cold start and a successor.
 
 use super::enums::{handoff_ready_flags, handoff_results};
-use super::handle::{Class, Handoff, call};
-use super::log::Log;
+use super::handle::{Class, Guard, Guarded, Handoff, call, make};
+use super::kind::known;
 use super::options::HandoffConfig;
 use super::structs::handoff_readiness;
-use super::text::{copy_out, numbers, optional};
+use super::text::{numbers, optional};
 use crate::error::{Error, Result};
 use crate::limits::REVISIONS_MAX;
 use crate::participant::{Participant, Progress, Readiness};
 use std::ffi::{c_char, c_int};
 use std::os::fd::IntoRawFd;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
-use tracing::dispatcher::with_default;
 
 /// Makes the handle; c may be NULL. HANDOFF_COLD_START or HANDOFF_SUCCESSOR; an error copies its detail to err, which may
 /// be NULL. Consumes the environment that the supervisor made, HANDOFF_DATA_DIR included: copy what you need of it before.
-/// It comes first in main, before other threads are there and before descriptors are opened.
+/// It comes first in main, before other threads are there and before descriptors are opened. HANDOFF_EINVAL: c has an option
+/// that is for a supervisor.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn handoff_detect_role(
     c: *const HandoffConfig,
@@ -26,37 +25,18 @@ pub unsafe extern "C" fn handoff_detect_role(
     err: *mut c_char,
     err_size: usize,
 ) -> c_int {
-    // SAFETY: NULL or a configuration, by contract.
-    let config = unsafe { c.as_ref() }.cloned().unwrap_or_default();
-    let log = Log::new(config.log.clone());
-    let dispatch = log.dispatch();
-    let before_wait = Arc::clone(&log);
-    let settings = config.config.before_wait(move || before_wait.deliver());
-    let detect = || {
-        if h.is_null() {
-            return Err(Error::Invalid("there is no place for the handle".into()));
-        }
-        Ok(Handoff::new(Participant::detect(&settings)?, Arc::clone(&log), dispatch.clone()))
+    let detect = |config: HandoffConfig, guard: Guard| {
+        config.for_daemon()?;
+        let log = Arc::clone(guard.log());
+        let participant = Participant::detect(&config.config.before_wait(move || log.deliver()))?;
+        let role = match participant.is_successor() {
+            true => handoff_results::HANDOFF_SUCCESSOR,
+            false => handoff_results::HANDOFF_COLD_START,
+        };
+        Ok((Handoff::new(participant, guard), role as c_int))
     };
-    let detected = with_default(&dispatch, || catch_unwind(AssertUnwindSafe(detect)));
-    log.deliver();
-    match detected.unwrap_or(Err(Error::Panicked)) {
-        Ok(handle) => {
-            let successor = handle.participant.is_successor();
-            let handle = Box::new(handle);
-            // SAFETY: not NULL, so room for a pointer, by contract.
-            unsafe { h.write(Box::into_raw(handle)) };
-            match successor {
-                true => handoff_results::HANDOFF_SUCCESSOR as c_int,
-                false => handoff_results::HANDOFF_COLD_START as c_int,
-            }
-        }
-        Err(error) => {
-            // SAFETY: NULL or `err_size` bytes, by contract.
-            unsafe { copy_out(&error.to_string(), err, err_size) };
-            error.code()
-        }
-    }
+    // SAFETY: by contract.
+    unsafe { make(c, h, err, err_size, detect) }
 }
 
 /// [any] The descriptor of the index-th listener of this name: a new duplicate each time, close-on-exec, yours. name NULL
@@ -67,7 +47,7 @@ pub unsafe extern "C" fn handoff_detect_role(
 pub unsafe extern "C" fn handoff_take_listener(h: *mut Handoff, name: *const c_char, index: u32) -> c_int {
     // SAFETY: by contract.
     unsafe {
-        call(h, Class::Any, |h| {
+        call(h, Class::Any, "handoff_take_listener", |h| {
             let name = optional(name).map(String::from_utf8_lossy);
             Ok(h.participant.listeners().take(name.as_deref(), index as usize)?.into_raw_fd())
         })
@@ -78,7 +58,7 @@ pub unsafe extern "C" fn handoff_take_listener(h: *mut Handoff, name: *const c_c
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn handoff_listener_name(h: *const Handoff, index: u32) -> *const c_char {
     // SAFETY: NULL or a handle, by contract.
-    let name = unsafe { h.as_ref() }.filter(|h| h.check().is_ok()).and_then(|h| h.names.get(index as usize));
+    let name = unsafe { known(h) }.filter(|h| h.check().is_ok()).and_then(|h| h.names.get(index as usize));
     name.map_or(std::ptr::null(), |name| name.as_ptr())
 }
 
@@ -86,7 +66,7 @@ pub unsafe extern "C" fn handoff_listener_name(h: *const Handoff, index: u32) ->
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn handoff_warmed(h: *mut Handoff) -> c_int {
     // SAFETY: by contract.
-    unsafe { call(h, Class::Owner, |h| h.participant.warmed().map(|()| 0)) }
+    unsafe { call(h, Class::Owner, "handoff_warmed", |h| h.participant.warmed().map(|()| 0)) }
 }
 
 /// [owner] Waits until the data may be opened, and says warmed if you did not; timeout_ms -1 = no limit. HANDOFF_OK with
@@ -95,7 +75,9 @@ pub unsafe extern "C" fn handoff_warmed(h: *mut Handoff) -> c_int {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn handoff_wait_for_begin(h: *mut Handoff, timeout_ms: c_int) -> c_int {
     // SAFETY: by contract.
-    unsafe { call(h, Class::Owner, |h| h.participant.wait_for_begin(limit(timeout_ms)).map(code)) }
+    unsafe {
+        call(h, Class::Owner, "handoff_wait_for_begin", |h| h.participant.wait_for_begin(limit(timeout_ms)).map(code))
+    }
 }
 
 /// [owner] Says that this process could serve, and waits for the commit; r NULL = healthy, no revisions; timeout_ms -1 =
@@ -109,7 +91,7 @@ pub unsafe extern "C" fn handoff_announce_ready(
 ) -> c_int {
     // SAFETY: by contract.
     unsafe {
-        call(h, Class::Owner, |h| {
+        call(h, Class::Owner, "handoff_announce_ready", |h| {
             let readiness = if r.is_null() { Readiness::default() } else { read(r)? };
             h.participant.announce_ready(&readiness, limit(timeout_ms)).map(code)
         })

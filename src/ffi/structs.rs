@@ -57,7 +57,7 @@ pub struct handoff_connection {
     pub state_size: usize,
 }
 
-/// How a handoff ended. Grows at the end.
+/// How a handoff, a start or an adoption ended. Grows at the end. Times are 0 if it did not come so far.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct handoff_outcome {
@@ -65,15 +65,16 @@ pub struct handoff_outcome {
     pub size: u32,
     /// HANDOFF_OUTCOME_*
     pub result: i32,
-    /// The same in every log of this handoff.
+    /// The same in every log of this handoff; 0 for a cold start that nobody's death caused, and without a handoff.
     pub handoff_id: u64,
-    /// 1, 2, 3 ...: which process of the service serves now.
+    /// 1, 2, 3 ...: which process of the service serves now; 0 if none does.
     pub generation: u64,
-    /// The process that serves now.
+    /// The process that serves now, or is about to (HANDOFF_OUTCOME_UNDECIDED); 0 if none does. A number may be given to
+    /// another process: signal it through pidfd.
     pub pid: i32,
-    /// Its pidfd, yours; -1 if none.
+    /// Its pidfd (pidfd_open(2)), yours, close-on-exec; readable once it is dead; -1 if pid is 0, or no descriptor was left.
     pub pidfd: i32,
-    /// Until the successor had loaded what needs no data.
+    /// From the spawn until the successor had loaded what needs no data.
     pub warm_ns: u64,
     /// The drain.
     pub drain_ns: u64,
@@ -83,10 +84,30 @@ pub struct handoff_outcome {
     pub ready_ns: u64,
     /// What a client could feel: from "accept closed" to committed.
     pub pause_ns: u64,
-    /// All.
+    /// All, from the call to its outcome.
     pub total_ns: u64,
-    /// For people; with a successor's exit status and last lines of stderr.
+    /// For people; with a successor's exit status. Empty if all went well.
     pub reason: [c_char; 512],
+}
+
+impl Default for handoff_outcome {
+    fn default() -> Self {
+        Self {
+            size: size_of::<Self>() as u32,
+            result: 0,
+            handoff_id: 0,
+            generation: 0,
+            pid: 0,
+            pidfd: -1,
+            warm_ns: 0,
+            drain_ns: 0,
+            seal_ns: 0,
+            ready_ns: 0,
+            pause_ns: 0,
+            total_ns: 0,
+            reason: [0; 512],
+        }
+    }
 }
 
 /// A hook. It has no result: it answers by a call with event->id, and has failed if it returns without. It must return:

@@ -3,7 +3,7 @@
 use super::core::{Core, Machine, Source, Timer, add, remove};
 use crate::channel::{Channel, ChannelError};
 use crate::limits::{CONTROL_WATCH, LISTENERS_IN_MESSAGE_MAX};
-use crate::protocol::message::{Adopt, AdoptAck, AdoptListeners, Message, Side, VERSION_MAX};
+use crate::protocol::message::{AdoptAck, AdoptListeners, Message, Side};
 use crate::protocol::{HandoffId, incumbent, successor};
 use crate::sys::clock::{monotonic_ns, nanoseconds};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -40,14 +40,14 @@ impl Core {
 
     /// Somebody who connected has said what for.
     pub(super) fn admit(&mut self) {
-        while let Some((channel, adopt)) = self.control.adopted() {
-            self.adopt(channel, adopt);
+        while let Some((channel, version)) = self.control.adopted() {
+            self.adopt(channel, version);
         }
     }
 
     /// The session before, if there is one, ends with everything unread in it: what a supervisor has said that is gone must
     /// not mix with what this one says.
-    fn adopt(&mut self, channel: Channel, adopt: Adopt) {
+    fn adopt(&mut self, channel: Channel, version: u16) {
         tracing::info!(target: "handoff", "adopted by a supervisor");
         self.close_session();
         remove(&self.sources, channel.as_fd());
@@ -56,7 +56,7 @@ impl Core {
         }
         let listeners = Arc::clone(&self.listeners);
         let ack = AdoptAck {
-            version: adopt.version_max.min(VERSION_MAX),
+            version,
             pid: std::process::id(),
             generation: 0,
             phase: 0,

@@ -4,7 +4,7 @@ use crate::channel::{Channel, Incoming};
 use crate::error::{Error, Result};
 use crate::limits::{ASKING_MAX, HELLO_TIMEOUT};
 use crate::protocol::Message;
-use crate::protocol::message::{Adopt, Hello, Reject, RejectCode, VERSION_MAX, VERSION_MIN};
+use crate::protocol::message::{Hello, Reject, RejectCode, VERSION_MAX, VERSION_MIN, common_version};
 use crate::sys::control::{self, ControlListener, PreparedControl};
 use crate::sys::seqpacket::{Credentials, Seqpacket};
 use std::io;
@@ -98,18 +98,18 @@ impl Control {
         (new.iter().map(|asking| asking.channel.as_fd()).collect(), accepted)
     }
 
-    /// The session of a supervisor that adopts this daemon. The descriptor of one that has gone is closed here.
-    pub(super) fn adopted(&mut self) -> Option<(Channel, Adopt)> {
+    /// The session of a supervisor that adopts this daemon, and the version to speak in it. The descriptor of one that has gone is closed here.
+    pub(super) fn adopted(&mut self) -> Option<(Channel, u16)> {
         let mut index = 0;
         while let Some(asking) = self.asking.get_mut(index) {
             match asking.channel.receive() {
                 Ok(Incoming::Nothing) => index += 1,
                 Ok(Incoming::Message(Message::Adopt(adopt), ..)) => {
                     let mut asking = self.asking.remove(index);
-                    if adopt.version_min <= VERSION_MAX && adopt.version_max >= VERSION_MIN {
-                        return Some((asking.channel, adopt));
-                    }
                     let (min, max) = (adopt.version_min, adopt.version_max);
+                    if let Some(version) = common_version(min, max) {
+                        return Some((asking.channel, version));
+                    }
                     let text = format!(
                         "the supervisor speaks protocol {min} to {max}, the daemon {VERSION_MIN} to {VERSION_MAX}"
                     );

@@ -22,26 +22,23 @@ impl WriteFence {
     }
 
     pub(crate) fn begin(&self) -> Result<()> {
-        if self.word.fetch_add(1, Ordering::AcqRel) & CLOSED == 0 {
-            return Ok(());
-        }
-        self.leave();
-        Err(Error::Sealed)
+        // Not counted before it is sure: somebody who ends without a begin must find nothing to take away.
+        let enter = |word: u64| (word & CLOSED == 0).then(|| word + 1);
+        let entered = self.word.fetch_update(Ordering::AcqRel, Ordering::Relaxed, enter);
+        entered.map(drop).map_err(|_| Error::Sealed)
     }
 
     pub(crate) fn end(&self) -> Result<()> {
-        if self.word.load(Ordering::Relaxed) & !CLOSED == 0 {
-            return Err(Error::State("write_end without write_begin".into()));
-        }
-        self.leave();
-        Ok(())
-    }
-
-    fn leave(&self) {
-        if self.word.fetch_sub(1, Ordering::AcqRel) == CLOSED | 1 {
-            // The lock orders this wake-up after the sleeper's last look at the word.
-            drop(self.empty.0.lock().unwrap_or_else(PoisonError::into_inner));
-            self.empty.1.notify_all();
+        let leave = |word: u64| (word & !CLOSED != 0).then(|| word - 1);
+        match self.word.fetch_update(Ordering::AcqRel, Ordering::Relaxed, leave) {
+            Ok(before) if before == CLOSED | 1 => {
+                // The lock orders this wake-up after the sleeper's last look at the word.
+                drop(self.empty.0.lock().unwrap_or_else(PoisonError::into_inner));
+                self.empty.1.notify_all();
+                Ok(())
+            }
+            Ok(_) => Ok(()),
+            Err(_) => Err(Error::State("write_end without write_begin".into())),
         }
     }
 
@@ -88,5 +85,27 @@ mod tests {
         assert_eq!(fence.wait_empty(Duration::from_secs(60)), 0);
         thread.join().unwrap().unwrap();
         assert!(matches!(fence.end(), Err(Error::State(_))));
+    }
+
+    #[test]
+    fn ends_without_a_begin_take_nothing_away() {
+        let fence = Arc::new(WriteFence::closed());
+        let worker = |number: usize| {
+            let fence = Arc::clone(&fence);
+            std::thread::spawn(move || {
+                for _ in 0..20_000 {
+                    // Half of them begin, all of them end: once too often.
+                    let _ = if number.is_multiple_of(2) { fence.begin() } else { Ok(()) };
+                    let _ = fence.end();
+                }
+            })
+        };
+        for closed in [true, false] {
+            let threads: Vec<_> = (0..4).map(worker).collect();
+            threads.into_iter().for_each(|thread| thread.join().unwrap());
+            while fence.end().is_ok() {}
+            assert_eq!(fence.begin().is_err(), closed);
+            fence.open();
+        }
     }
 }

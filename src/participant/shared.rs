@@ -230,6 +230,13 @@ impl Drop for Owned<'_> {
 }
 
 impl Participant {
+    /// The phase, for people.
+    pub(crate) fn phase_name(&self) -> &'static str {
+        ["STARTING", "BEGUN", "SERVING", "DRAINING", "SEALING", "SEALED", "RESUMING", "REPLACED"]
+            .get(usize::from(self.phase()))
+            .unwrap_or(&"unknown")
+    }
+
     /// Whether this is the process that made the handle, and not a forked child of it.
     ///
     /// # Errors

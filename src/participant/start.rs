@@ -20,11 +20,16 @@ impl Core {
         }
         match &self.machine {
             Machine::Successor(machine) => {
-                let begun = matches!(machine.phase(), successor::Phase::Opening | successor::Phase::AwaitCommitted);
+                use successor::Phase::{AwaitCommitted, Committing, Opening, Serving, Won};
+                let begun = matches!(machine.phase(), Opening | AwaitCommitted | Committing | Won | Serving);
                 let retry = (!self.tasks.is_empty()).then_some(LOCK_RETRY);
                 (Ok(begun), retry)
             }
-            Machine::Incumbent(_) if self.cold_begun => (Ok(true), None),
+            Machine::Incumbent(machine) if self.cold_begun || self.served => match machine.phase() {
+                incumbent::Phase::Starting | incumbent::Phase::Serving => (Ok(true), None),
+                // The data is sealed, or will be: what opens it again is a resume.
+                _ => (Err(Error::State("the data was opened long ago, and a handoff is under way".into())), None),
+            },
             Machine::Incumbent(_) => match self.begin_cold() {
                 Ok(true) => (Ok(true), None),
                 Ok(false) if Instant::now() < patience => (Ok(false), Some(LOCK_RETRY)),

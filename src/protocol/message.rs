@@ -8,6 +8,11 @@ pub const VERSION_MIN: u16 = 1;
 /// The newest version of the protocol that this library speaks.
 pub const VERSION_MAX: u16 = 1;
 
+/// The newest version that this library and a peer, which speaks `min` to `max`, both speak.
+pub fn common_version(min: u16, max: u16) -> Option<u16> {
+    (min <= VERSION_MAX && max >= VERSION_MIN).then(|| max.min(VERSION_MAX))
+}
+
 /// Names a handoff: the `CLOCK_MONOTONIC` nanoseconds of its creation, so that ids increase through one boot.
 ///
 /// Smaller than the newest one seen means finished. Zero is no handoff: a cold start.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use crate::error::{Error, Result};
-use crate::limits::{BACKLOG_EXPECTED, LISTEN_BACKLOG};
+use crate::limits::{BACKLOG_EXPECTED, LISTEN_BACKLOG, LISTENER_NAME_BYTES_MAX};
 use crate::sys::fd::advice;
 use crate::sys::listener;
 use nix::sys::socket::{SockType, getsockopt, sockopt};
@@ -76,15 +76,14 @@ impl FromStr for ListenSpec {
 
 /// `LISTEN_FDNAMES` separates names by colons (sd_listen_fds(3)).
 fn check_name(name: &str) -> std::result::Result<(), String> {
-    const NAME_BYTES_MAX: usize = 255;
     if name.is_empty() {
         return Err("the name is empty; write NAME=ADDRESS".to_owned());
     }
     if name.contains(':') {
         return Err("a name must not contain ':', which separates names in LISTEN_FDNAMES".to_owned());
     }
-    if name.len() > NAME_BYTES_MAX || name.bytes().any(|byte| !byte.is_ascii_graphic()) {
-        return Err(format!("a name has at most {NAME_BYTES_MAX} characters, printable ASCII without spaces"));
+    if name.len() > LISTENER_NAME_BYTES_MAX || name.bytes().any(|byte| !byte.is_ascii_graphic()) {
+        return Err(format!("a name has at most {LISTENER_NAME_BYTES_MAX} characters, printable ASCII without spaces"));
     }
     Ok(())
 }

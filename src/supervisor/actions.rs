@@ -15,6 +15,7 @@ use crate::protocol::supervisor::{Action, Input, Peer, Phase, Timer, Verdict};
 use crate::protocol::{Decide, Decision};
 use crate::sys::clock::{monotonic_ns, nanoseconds};
 use crate::sys::crash;
+use crate::sys::fork;
 use crate::sys::page::Word;
 use nix::sys::signal::Signal;
 use std::collections::VecDeque;
@@ -228,6 +229,9 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
+        if fork::epoch() != self.epoch {
+            return; // the handoff and the processes are the parent's
+        }
         self.abandon();
         for process in self.processes.iter_mut() {
             let _ = process.pidfd.wait();

@@ -5,20 +5,22 @@
 
 use super::Event;
 use super::attempt::Attempt;
+use super::cancel::Canceller;
 use super::journal::Journal;
 use super::listeners::Listeners;
 use super::outcome::HandoffOutcome;
 use super::process::{Process, Token};
 use super::rendezvous::Rendezvous;
-use super::resume::Adoption;
+use super::resume::{Adoption, clean_up_after};
 use super::spec::SpawnSpec;
 use crate::channel::Incoming;
 use crate::error::{Error, Result};
-use crate::limits::{EVENTS_MAX, FRAMES_READ_MAX, OUTPUT_LAST_READS_MAX, PAGE_POLL, RETIRE_GRACE};
+use crate::limits::{EVENTS_MAX, FRAMES_READ_MAX, PAGE_POLL, RETIRE_GRACE};
 use crate::protocol::Message;
 use crate::protocol::supervisor::{Input, Peer, Phase, Sender, Supervisor as Machine, Timer};
 use crate::sys::clock::{monotonic_ns, time_namespace};
 use crate::sys::crash;
+use crate::sys::fork::{self, watch_forks};
 use crate::sys::seqpacket::Credentials;
 use crate::sys::session::end_members;
 use crate::sys::timers::Timers;
@@ -39,6 +41,11 @@ pub(super) struct Engine {
     pub(super) machine: Machine,
     pub(super) epoll: Epoll,
     pub(super) timers: Timers<Due>,
+    pub(super) canceller: Canceller,
+    /// It was used since the call that waits began.
+    pub(super) cancelled: bool,
+    /// In a forked child nothing of this is its own.
+    pub(super) epoch: u32,
     /// Made for the first process whose output is captured.
     pub(super) inotify: Option<Inotify>,
     pub(super) listeners: Listeners,
@@ -155,8 +162,12 @@ impl Engine {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(Into::into).map_err(failed("an epoll"))?;
         let timers = Timers::new().map_err(failed("a timer"))?;
         epoll.add(&timers, Token::Timer.event()).map_err(Into::into).map_err(failed("a timer"))?;
+        watch_forks().map_err(Error::system("pthread_atfork"))?;
         Ok(Self {
             machine: Machine::new(),
+            canceller: Canceller::new(&epoll)?,
+            cancelled: false,
+            epoch: fork::epoch(),
             epoll,
             timers,
             inotify: None,
@@ -189,13 +200,14 @@ impl Engine {
             Err(Errno::EINTR) => 0,
             Err(errno) => return Err(Error::system("epoll_wait")(errno.into())),
         };
-        let (mut dead, mut timer, mut output) = ([None; READY_MAX], false, false);
+        let (mut dead, mut timer, mut output, mut cancel) = ([None; READY_MAX], false, false, false);
         for (event, dead) in ready[..count].iter().zip(&mut dead) {
             match Token::from_raw(event.data()) {
                 Token::Session(key) => self.drain(key),
                 Token::Death(key) => *dead = Some(key),
                 Token::Timer => timer = true,
                 Token::Output => output = true,
+                Token::Cancel => cancel = true,
             }
         }
         if dead.iter().any(Option::is_some) {
@@ -207,11 +219,25 @@ impl Engine {
         }
         self.look_at_page();
         self.tell_ends();
+        if cancel {
+            self.tell_cancel();
+        }
         if output || timer && self.output_waits() {
             self.read_output();
         }
         self.come_again();
         Ok(())
+    }
+
+    /// The caller does not want to wait any more.
+    fn tell_cancel(&mut self) {
+        if self.canceller.take() {
+            self.cancelled = true;
+            // A handoff that another supervisor began is ended by its word.
+            if !self.resuming {
+                self.feed(Input::Cancel("cancelled by the caller".to_owned()));
+            }
+        }
     }
 
     /// What no descriptor will tell of.
@@ -329,10 +355,15 @@ impl Engine {
         process.unwatch(&self.epoll);
         self.timers.disarm(Due::Leaving(key));
         self.read_last_output(&mut process);
+        // While it is a zombie, the number is its own. A caller that ignores SIGCHLD, or waits for any child, has none.
+        let is_zombie = process.pidfd.is_zombie();
         if self.is_in_the_way(&was) {
-            end_members(process.pid); // while it is a zombie, the number is its own
+            match is_zombie {
+                true => end_members(process.pid),
+                false => clean_up_after(process.pid, &process.spec),
+            }
         }
-        process.clean_up();
+        process.clean_up(is_zombie);
         let (status, text) = crash::around('S', format_args!("reap {}", was.name()), || process.reap());
         self.remove_output(&mut process);
         let Was::Peer(peer) = was else { return };
@@ -407,41 +438,6 @@ impl Engine {
                 self.feed(Input::PageServing)
             }
             _ => {}
-        }
-    }
-
-    fn output_waits(&self) -> bool {
-        let waits = |process: &Process| process.output.as_ref().is_some_and(|output| output.more);
-        self.processes.iter().any(waits)
-    }
-
-    fn read_output(&mut self) {
-        if let Some(inotify) = &self.inotify {
-            let _ = inotify.read_events(); // which file it was is cheaper seen than looked up
-        }
-        let mut news = Vec::new();
-        for process in self.processes.iter_mut() {
-            let bytes = process.output.as_mut().map(|output| output.read()).unwrap_or_default();
-            if !bytes.is_empty() {
-                news.push(Event::Stderr { pid: process.pid, bytes });
-            }
-        }
-        news.into_iter().for_each(|event| self.push(event));
-    }
-
-    fn read_last_output(&mut self, process: &mut Process) {
-        let Some(output) = &mut process.output else { return };
-        // A child that it leaves behind may write for ever.
-        for _ in 0..OUTPUT_LAST_READS_MAX {
-            let bytes = output.read();
-            let more = output.more;
-            if !bytes.is_empty() {
-                let event = Event::Stderr { pid: process.pid, bytes };
-                self.push(event);
-            }
-            if !more {
-                break;
-            }
         }
     }
 

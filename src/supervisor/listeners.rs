@@ -1,7 +1,7 @@
 //! The sockets that S holds for its daemons.
 
 use crate::error::{Error, Result};
-use crate::limits::{LISTEN_BACKLOG, LISTENERS_MAX};
+use crate::limits::{LISTEN_BACKLOG, LISTENER_NAME_BYTES_MAX, LISTENERS_MAX};
 use crate::sys::fd::set_cloexec;
 use crate::sys::listener::listen_again;
 use nix::sys::socket::{getsockopt, sockopt};
@@ -20,11 +20,15 @@ struct Listener {
 pub(super) struct Listeners(Vec<Listener>);
 
 impl Listeners {
-    pub(super) fn add(&mut self, name: &str, fd: OwnedFd) -> Result<()> {
+    /// Whether there may be one more, of this name.
+    pub(super) fn check(&self, name: &str) -> Result<()> {
         if name.is_empty() || name.chars().any(|c| c == ':' || c.is_control()) {
             return Err(Error::Invalid(format!(
                 "{name:?} can not be the name of a listener: it is empty, or has ':' in it"
             )));
+        }
+        if name.len() > LISTENER_NAME_BYTES_MAX {
+            return Err(Error::TooBig(format!("a listener's name has at most {LISTENER_NAME_BYTES_MAX} bytes")));
         }
         if self.0.iter().any(|listener| listener.name == name) {
             return Err(Error::Duplicate(format!("there is a listener {name} already")));
@@ -32,6 +36,11 @@ impl Listeners {
         if self.0.len() >= LISTENERS_MAX {
             return Err(Error::Limit(format!("more than {LISTENERS_MAX} listeners")));
         }
+        Ok(())
+    }
+
+    pub(super) fn add(&mut self, name: &str, fd: OwnedFd) -> Result<()> {
+        self.check(name)?;
         let listens = getsockopt(&fd, sockopt::AcceptConn)
             .map_err(|errno| Error::Invalid(format!("listener {name} is not a socket: {errno}")))?;
         set_cloexec(&fd).map_err(Error::system(format!("listener {name}")))?;
@@ -80,6 +89,8 @@ mod tests {
         }
         listeners.add("a", socket()).unwrap();
         assert!(matches!(listeners.add("a", socket()), Err(Error::Duplicate(_))));
+        let longest = "l".repeat(LISTENER_NAME_BYTES_MAX);
+        assert!(matches!(listeners.add(&format!("{longest}l"), socket()), Err(Error::TooBig(_))));
         listeners.add("b.socket", socket()).unwrap();
         let file = File::open("/dev/null").unwrap();
         assert!(matches!(listeners.add("c", file.into()), Err(Error::Invalid(_))));

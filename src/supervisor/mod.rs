@@ -6,6 +6,8 @@
 
 mod actions;
 mod attempt;
+mod blocking;
+mod cancel;
 mod engine;
 mod journal;
 mod listeners;
@@ -20,22 +22,20 @@ mod trace;
 
 pub use crate::protocol::supervisor::{OnIncumbentDeath, Verdict};
 pub use crate::sys::pidfd::ExitStatus;
+pub use cancel::Canceller;
 pub use outcome::{HandoffOutcome, verdict_name};
 pub use spec::SpawnSpec;
 
 use crate::error::{Error, Result};
-use crate::limits::{EVENTS_MAX, RESUME_LOOK};
 use crate::protocol::supervisor::{Input, Phase};
 use crate::sys::limits::raise_nofile;
-use crate::sys::proc;
 use engine::Engine;
 use journal::Journal;
 use nix::sys::signal::Signal;
-use resume::{Found, Resumption};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What happened; see [`Supervisor::turn`].
 #[derive(Debug)]
@@ -143,11 +143,20 @@ impl Supervisor {
     ///
     /// # Errors
     /// [`Error::Invalid`]: a name that is empty or has a colon or a control character, or a
-    /// descriptor that is no socket. [`Error::Duplicate`]: the name is taken.
+    /// descriptor that is no socket. [`Error::TooBig`]: a name that is too long. [`Error::Duplicate`]: the name is taken.
     /// [`Error::Limit`]: too many.
     pub fn with_listener(mut self, name: &str, fd: impl Into<OwnedFd>) -> Result<Self> {
-        self.engine.listeners.add(name, fd.into())?;
+        self.add_listener(name, fd.into())?;
         Ok(self)
+    }
+
+    /// Whether there may be one more listener, of this name.
+    pub(crate) fn check_listener(&self, name: &str) -> Result<()> {
+        self.engine.listeners.check(name)
+    }
+
+    pub(crate) fn add_listener(&mut self, name: &str, fd: OwnedFd) -> Result<()> {
+        self.engine.listeners.add(name, fd)
     }
 
     /// Writes down in this file what runs, so that a supervisor that comes after a crash can find it. Its directory should
@@ -158,121 +167,20 @@ impl Supervisor {
         self
     }
 
+    /// The same, before anything is started.
+    pub(crate) fn set_journal(&mut self, path: PathBuf) -> Result<()> {
+        if self.engine.machine.generation() != 0 || self.engine.processes.incumbent.is_some() {
+            return Err(Error::State("the journal comes before the first process".into()));
+        }
+        self.engine.journal = Some(Journal::new(path));
+        Ok(())
+    }
+
     /// Which build this supervisor is, for the journal.
     #[must_use]
     pub fn with_build_id(mut self, build_id: impl Into<Vec<u8>>) -> Self {
         self.engine.build_id = build_id.into();
         self
-    }
-
-    /// Replaces the process that serves, and waits for the outcome; starts the first one cold. Waits first until the
-    /// incumbent of the handoff before has retired. Events that are not the outcome stay for [`Self::turn`].
-    ///
-    /// An outcome that is not wanted is no error: look at [`HandoffOutcome::verdict`].
-    ///
-    /// # Errors
-    /// [`Error::Busy`]: a handoff is under way, nothing was disturbed.
-    /// [`Error::System`]: epoll failed.
-    pub fn perform_handoff(&mut self, spec: &SpawnSpec) -> Result<HandoffOutcome> {
-        self.engine.turn(Some(Duration::ZERO))?;
-        while self.engine.machine.phase() == Phase::Retiring {
-            self.engine.turn(None)?;
-        }
-        let mut earlier = std::mem::take(&mut self.engine.events);
-        let outcome = self.engine.begin(Arc::new(spec.clone())).and_then(|()| self.wait_for_outcome());
-        let steps = |event: &Event| matches!(event, Event::Phase(_) | Event::Progress { .. });
-        earlier.retain(|event| !steps(event));
-        earlier.extend(std::mem::take(&mut self.engine.events).into_iter().filter(|event| !steps(event)));
-        let excess = earlier.len().saturating_sub(EVENTS_MAX);
-        earlier.drain(..excess);
-        self.engine.events = earlier;
-        self.engine.wake();
-        outcome
-    }
-
-    fn wait_for_outcome(&mut self) -> Result<HandoffOutcome> {
-        loop {
-            if let Some(outcome) = self.engine.take_outcome() {
-                return Ok(outcome);
-            }
-            self.engine.turn(None)?;
-        }
-    }
-
-    /// Goes on where another supervisor of this service stopped, which is gone: ends the handoff that was open by its decision
-    /// word, and adopts the daemon that serves, through its control path. Its listeners become those of this supervisor
-    /// ([`Self::listeners`]; those that [`Self::with_listener`] gave before are refused). The first call of all; `spec` is
-    /// what the service is started from. Waits until the daemon has a session here; of a handoff that is still being
-    /// undone then, the outcome comes as [`Event::Outcome`].
-    ///
-    /// None: no handoff was open; [`Self::status`] tells whether a daemon was adopted, or none is left.
-    ///
-    /// # Errors
-    /// [`Error::Locked`]: a daemon lives, and can not be adopted; the text names it. Nothing was disturbed.
-    /// [`Error::State`]: it is not the first call. [`Error::System`].
-    pub fn resume_from_journal(&mut self, spec: &SpawnSpec) -> Result<Option<HandoffOutcome>> {
-        self.resume_unless(spec, &mut || None)
-    }
-
-    /// The same; gives up when it has to wait for long, and is told why it should not. Sooner than that the daemon is rather
-    /// adopted: whoever wants it stopped needs a supervisor.
-    pub(crate) fn resume_unless(
-        &mut self,
-        spec: &SpawnSpec,
-        unwanted: &mut dyn FnMut() -> Option<String>,
-    ) -> Result<Option<HandoffOutcome>> {
-        if self.engine.listeners.len() > 0 {
-            return Err(Error::State("resuming comes before the listeners: the daemon has them".into()));
-        }
-        self.engine.begin_resume(spec)?;
-        let begun = Instant::now();
-        loop {
-            match self.engine.resumption() {
-                Resumption::Adopted | Resumption::Nobody => break,
-                Resumption::Estranged => return Err(self.not_adopted("it refuses, or has no control path")),
-                Resumption::Waiting => {}
-            }
-            if begun.elapsed() >= RESUME_LOOK
-                && let Some(why) = unwanted()
-            {
-                return Err(self.given_up(&why));
-            }
-            match (self.engine.patience(begun.elapsed()), self.engine.adoption.found) {
-                (Some(left), _) => self.engine.turn(Some(left.min(RESUME_LOOK)))?,
-                (None, Found::Gate) => self.engine.forget_incumbent(),
-                (None, _) => return Err(self.not_adopted("")),
-            }
-        }
-        for (name, fd) in self.engine.end_resume() {
-            self.engine.listeners.add(&name, fd)?;
-        }
-        Ok(self.engine.take_outcome())
-    }
-
-    fn given_up(&self, why: &str) -> Error {
-        let pids = self.engine.processes.iter().map(|process| process.pid.to_string()).collect::<Vec<_>>().join(", ");
-        Error::Locked(format!("given up: {why}; process {pids} lives on without a supervisor"))
-    }
-
-    fn not_adopted(&self, why: &str) -> Error {
-        let answers = self.engine.processes.incumbent.as_ref().is_some_and(|process| process.session.is_some());
-        let why = match why {
-            "" if answers => "it does not answer",
-            "" => &self.engine.adoption.trouble,
-            why => why,
-        };
-        let processes = [&self.engine.processes.incumbent, &self.engine.processes.successor];
-        let Some(process) = processes.into_iter().flatten().next() else { return Error::Locked(why.to_owned()) };
-        let (pid, command) = (process.pid, proc::command(process.pid));
-        let path = process.spec.control_path.as_deref().unwrap_or(Path::new("")).display();
-        Error::Locked(match self.engine.adoption.found {
-            Found::ControlPath => format!(
-                "process {pid} ({command}) listens on control path {path}, but is no daemon that can be adopted ({why}): stop it, or choose another path"
-            ),
-            _ => format!(
-                "process {pid} ({command}) of this service lives without a supervisor, and can not be adopted ({why}): stop it first (kill {pid})"
-            ),
-        })
     }
 
     /// Begins what [`Self::perform_handoff`] does, and returns: a cold start if no process runs, a handoff otherwise. The
@@ -307,6 +215,11 @@ impl Supervisor {
     pub fn cancel(&mut self, reason: &str) {
         self.engine.feed(Input::Cancel(reason.to_owned()));
         self.engine.wake();
+    }
+
+    /// What does the same while another thread waits in [`Self::perform_handoff`] or [`Self::resume_from_journal`].
+    pub fn canceller(&self) -> Canceller {
+        self.engine.canceller.clone()
     }
 
     /// Before the caller stops the daemon for good: gives up the handoff that is under way, as [`Self::cancel`], and from
@@ -361,6 +274,11 @@ impl Supervisor {
     pub fn supports_handoff(&self) -> bool {
         let machine = &self.engine.machine;
         machine.phase() == Phase::Idle && machine.incumbent_is_linked() && machine.incumbent_serves()
+    }
+
+    /// The pidfd of the process that serves, or starts cold.
+    pub fn pidfd(&self) -> Option<BorrowedFd<'_>> {
+        self.server().as_ref().map(|process| process.pidfd.as_fd())
     }
 
     /// Sends a signal to the process that serves, through its pidfd.

@@ -3,8 +3,13 @@
 //! Not a pipe: the daemon must outlive its supervisor without EPIPE and without a block. The file is append-only, so a
 //! daemon and its children can share it; what was read of it, but for the last MiB or two, is given back to the file system.
 
+use super::Event;
+use super::engine::Engine;
+use super::process::Process;
 use crate::error::{Error, Result};
-use crate::limits::{OUTPUT_KEPT_BYTES, OUTPUT_READ_BYTES_MAX, REASON_BYTES_MAX, REASON_LINES_MAX};
+use crate::limits::{
+    OUTPUT_KEPT_BYTES, OUTPUT_LAST_READS_MAX, OUTPUT_READ_BYTES_MAX, REASON_BYTES_MAX, REASON_LINES_MAX,
+};
 use crate::sys::fd::file_context;
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::inotify::{AddWatchFlags, Inotify, WatchDescriptor};
@@ -125,6 +130,43 @@ impl Output {
 /// Where the output of the process goes that is started for this id.
 pub(super) fn path(dir: &Path, service: &str, id: u64) -> PathBuf {
     dir.join(format!("{service}.{id}.stderr"))
+}
+
+impl Engine {
+    pub(super) fn output_waits(&self) -> bool {
+        let waits = |process: &Process| process.output.as_ref().is_some_and(|output| output.more);
+        self.processes.iter().any(waits)
+    }
+
+    pub(super) fn read_output(&mut self) {
+        if let Some(inotify) = &self.inotify {
+            let _ = inotify.read_events(); // which file it was is cheaper seen than looked up
+        }
+        let mut news = Vec::new();
+        for process in self.processes.iter_mut() {
+            let bytes = process.output.as_mut().map(|output| output.read()).unwrap_or_default();
+            if !bytes.is_empty() {
+                news.push(Event::Stderr { pid: process.pid, bytes });
+            }
+        }
+        news.into_iter().for_each(|event| self.push(event));
+    }
+
+    pub(super) fn read_last_output(&mut self, process: &mut Process) {
+        let Some(output) = &mut process.output else { return };
+        // A child that it leaves behind may write for ever.
+        for _ in 0..OUTPUT_LAST_READS_MAX {
+            let bytes = output.read();
+            let more = output.more;
+            if !bytes.is_empty() {
+                let event = Event::Stderr { pid: process.pid, bytes };
+                self.push(event);
+            }
+            if !more {
+                break;
+            }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use super::spec::SpawnSpec;
 use crate::channel::Channel;
 use crate::error::{Error, Result};
 use crate::sys::control;
+use crate::sys::fork::Withheld;
 use crate::sys::pidfd::{ExitStatus, Pidfd};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -19,13 +20,18 @@ use std::sync::Arc;
 pub(super) enum Token {
     Timer,
     Output,
+    Cancel,
     Session(u64),
     Death(u64),
 }
 
+/// No key becomes that large.
+const CANCEL: u64 = u64::MAX;
+
 impl Token {
     pub(super) fn from_raw(raw: u64) -> Self {
         match (raw >> 1, raw & 1) {
+            _ if raw == CANCEL => Self::Cancel,
             (0, 0) => Self::Timer,
             (0, _) => Self::Output,
             (key, 0) => Self::Session(key),
@@ -37,6 +43,7 @@ impl Token {
         let raw = match self {
             Self::Timer => 0,
             Self::Output => 1,
+            Self::Cancel => CANCEL,
             Self::Session(key) => key << 1,
             Self::Death(key) => key << 1 | 1,
         };
@@ -55,7 +62,7 @@ pub(super) struct Process {
     /// For the journal, if there is one.
     pub(super) identity: Option<Identity>,
     /// None once it has ended.
-    pub(super) session: Option<Channel>,
+    pub(super) session: Option<Withheld<Channel>>,
     /// The session has ended, and the machine does not know it yet.
     pub(super) end_is_news: bool,
     pub(super) spec: Arc<SpawnSpec>,
@@ -86,10 +93,12 @@ impl Process {
         let _ = epoll.delete(&self.pidfd);
     }
 
-    /// Removes what it has left beside its control path. It is dead, and its pid still its own.
-    pub(super) fn clean_up(&self) {
-        if let Some(path) = &self.spec.control_path {
-            control::remove_temporaries(path, self.pid);
+    /// Removes what it has left beside its control path. It is dead; a zombie's pid is still its own.
+    pub(super) fn clean_up(&self, is_zombie: bool) {
+        match (&self.spec.control_path, is_zombie) {
+            (Some(path), true) => control::remove_temporaries(path, self.pid),
+            (Some(path), false) => control::remove_dead_temporaries(path),
+            (None, _) => {}
         }
     }
 
@@ -112,7 +121,7 @@ impl Process {
         let _ = self.pidfd.kill(Signal::SIGKILL);
         let mut entry = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
         while poll(&mut entry, PollTimeout::NONE) == Err(Errno::EINTR) {}
-        self.clean_up();
+        self.clean_up(self.pidfd.is_zombie());
         let _ = self.pidfd.wait();
     }
 
@@ -127,7 +136,9 @@ mod tests {
 
     #[test]
     fn tokens_survive_the_epoll() {
-        for token in [Token::Timer, Token::Output, Token::Session(1), Token::Death(1), Token::Session(77)] {
+        for token in
+            [Token::Timer, Token::Output, Token::Cancel, Token::Session(1), Token::Death(1), Token::Session(77)]
+        {
             assert_eq!(Token::from_raw(token.event().data()), token);
         }
     }

@@ -2,11 +2,11 @@
 
 use crate::error::{Error, Result};
 use crate::protocol::supervisor::Peer;
+use crate::sys::fork::Withheld;
 use crate::sys::page::DecisionPage;
 use crate::sys::pidfd::Pidfd;
 use crate::sys::seqpacket::Seqpacket;
 use std::fs;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 #[derive(Debug)]
@@ -17,8 +17,8 @@ pub(super) struct Rendezvous {
     /// O's own pidfd: N gets it, also if O is dead by then. None if O was dead when another supervisor found this.
     pub(super) incumbent: Option<Pidfd>,
     /// Each end until it is sent: an end that S keeps would hide that the other side closed its own.
-    for_incumbent: Option<OwnedFd>,
-    for_successor: Option<OwnedFd>,
+    for_incumbent: Option<Withheld<Seqpacket>>,
+    for_successor: Option<Withheld<Seqpacket>>,
     /// The journal names this handoff.
     pub(super) in_journal: bool,
 }
@@ -29,7 +29,7 @@ impl Rendezvous {
         let (one, other) = Seqpacket::pair().map_err(Error::system("cannot make the transfer socket"))?;
         // Last: nothing after it can fail and leave the file.
         let page = DecisionPage::create(path.as_deref(), id).map_err(Error::system("no handoff"))?;
-        let (for_incumbent, for_successor) = (Some(one.into()), Some(other.into()));
+        let (for_incumbent, for_successor) = (Some(Withheld::new(one)), Some(Withheld::new(other)));
         Ok(Self { page, path, incumbent: Some(incumbent), for_incumbent, for_successor, in_journal: false })
     }
 
@@ -39,7 +39,7 @@ impl Rendezvous {
     }
 
     /// This side's end of the transfer socket; once.
-    pub(super) fn take_transfer(&mut self, peer: Peer) -> Option<OwnedFd> {
+    pub(super) fn take_transfer(&mut self, peer: Peer) -> Option<Withheld<Seqpacket>> {
         match peer {
             Peer::Incumbent => self.for_incumbent.take(),
             Peer::Successor => self.for_successor.take(),

@@ -18,6 +18,7 @@ use crate::protocol::message::AdoptAck;
 use crate::protocol::supervisor::{Input, Past, PastHandoff, Peer, Phase};
 use crate::sys::clock::{monotonic_ns, nanoseconds};
 use crate::sys::control::remove_dead_temporaries;
+use crate::sys::fork::Withheld;
 use crate::sys::lock::{LockPaths, holders, read_record};
 use crate::sys::page::DecisionPage;
 use crate::sys::pidfd::Pidfd;
@@ -112,7 +113,7 @@ impl Engine {
         if peer.pid != process.pid {
             return Err(format!("process {} listens at {}", peer.pid, path.display()));
         }
-        process.session = Some(Channel::new(socket));
+        process.session = Some(Withheld::new(Channel::new(socket)));
         process.end_is_news = false;
         process.watch_session(&self.epoll).map_err(|errno| format!("cannot watch the session: {errno}"))
     }
@@ -207,7 +208,7 @@ impl Engine {
         let incumbent = entry.incumbent.and_then(Identity::open);
         let named = entry.handoff.as_ref().map(|open| open.successor);
         let dead = [entry.incumbent.filter(|_| incumbent.is_none()), named.filter(|named| named.open().is_none())];
-        dead.into_iter().flatten().for_each(|dead| self.clean_up_after(dead, spec));
+        dead.into_iter().flatten().for_each(|dead| clean_up_after(dead.pid, spec));
         match (entry.incumbent, incumbent) {
             (Some(Identity { pid, .. }), Some(pidfd)) => Some((pid, pidfd)),
             _ if successor => None,
@@ -341,16 +342,6 @@ impl Engine {
         id.is_some_and(|id| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit()))
     }
 
-    /// Helpers of a process that died while no supervisor could see it: they keep the lock from everybody.
-    fn clean_up_after(&self, dead: Identity, spec: &SpawnSpec) {
-        if let Some(paths) = LockPaths::locate(spec.data_dir.as_deref(), spec.control_path.as_deref()) {
-            let holders = [&paths.lock, &paths.gate].into_iter().flat_map(|path| holders(path));
-            // The number of the session may be a stranger's by now, but not together with our lock.
-            let ended = end_some_members(dead.pid, holders.map(|holder| holder.pid));
-            ended.iter().for_each(|process| process.await_death(DEATH_AFTER_END));
-        }
-    }
-
     /// Removes what the one before has left, and nobody needs.
     fn sweep(&self) {
         if let Some(path) = self.attempt.as_ref().and_then(|attempt| attempt.spec.control_path.as_deref()) {
@@ -397,6 +388,16 @@ impl Engine {
             trace::trouble(&self.service, None, &error.to_string());
         }
         self.adoption.gathered.take().map(|gathered| gathered.listeners).unwrap_or_default()
+    }
+}
+
+/// Helpers of a process that died and was reaped, by whomever: they keep the lock from everybody.
+pub(super) fn clean_up_after(dead: i32, spec: &SpawnSpec) {
+    if let Some(paths) = LockPaths::locate(spec.data_dir.as_deref(), spec.control_path.as_deref()) {
+        let holders = [&paths.lock, &paths.gate].into_iter().flat_map(|path| holders(path));
+        // The number of the session may be a stranger's by now, but not together with our lock.
+        let ended = end_some_members(dead, holders.map(|holder| holder.pid));
+        ended.iter().for_each(|process| process.await_death(DEATH_AFTER_END));
     }
 }
 

@@ -58,6 +58,13 @@ impl SpawnSpec {
         }
     }
 
+    /// One more argument.
+    #[must_use]
+    pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
+        self.argv.push(arg.into());
+        self
+    }
+
     /// The file to execute; default `argv[0]`. Without a slash it is searched in `PATH`. It is resolved anew each time.
     #[must_use]
     pub fn binary(mut self, path: impl Into<PathBuf>) -> Self {

@@ -14,6 +14,7 @@ use crate::protocol::supervisor::{Input, Phase, Plan};
 use crate::protocol::{Decide, Decision, HandoffId};
 use crate::sys::clock::{monotonic_ns, nanoseconds};
 use crate::sys::crash;
+use crate::sys::fork::Withheld;
 use crate::sys::page::Word;
 use crate::sys::seqpacket::Seqpacket;
 use crate::sys::spawn::{Spawn, SpawnError, spawn};
@@ -180,6 +181,7 @@ impl Engine {
         let program = spec.check()?;
         let output = self.output_for(spec, id)?;
         let (ours, theirs) = Seqpacket::pair().map_err(Error::system("cannot make a session"))?;
+        let (ours, theirs) = (Withheld::new(Channel::new(ours)), Withheld::new(theirs));
         let mut fds: Vec<BorrowedFd<'_>> = self.listeners.iter().map(|(_, fd)| fd).collect();
         fds.push(theirs.as_fd());
         let sink = output.as_ref().map(Output::sink);
@@ -206,7 +208,7 @@ impl Engine {
                     generation: 0,
                     pidfd: child.pidfd,
                     identity: None,
-                    session: Some(Channel::new(ours)),
+                    session: Some(ours),
                     end_is_news: false,
                     spec: spec.clone(),
                     output,

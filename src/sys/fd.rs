@@ -1,7 +1,7 @@
 //! Small things that can be asked of any descriptor.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
@@ -12,6 +12,14 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 pub fn set_cloexec(fd: impl AsFd) -> io::Result<()> {
     fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
     Ok(())
+}
+
+/// A duplicate of a number that a caller gave, close-on-exec (fcntl(2), `F_DUPFD_CLOEXEC`). `EBADF`: it is not open.
+pub fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: F_DUPFD_CLOEXEC takes numbers.
+    let fd = Errno::result(unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) })?;
+    // SAFETY: the kernel just made this descriptor, nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Sets `FD_CLOEXEC` on all open descriptors from `first` to `last` (close_range(2); before Linux 5.11 one by one).

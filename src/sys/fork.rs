@@ -1,6 +1,7 @@
 //! What a library must know of forks in the program that it lives in.
 
 use std::io;
+use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
@@ -55,6 +56,44 @@ pub fn release(fd: BorrowedFd<'_>) {
         if slot.compare_exchange(fd.as_raw_fd(), FREE, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
             return;
         }
+    }
+}
+
+/// A socket that is [withheld](withhold) for as long as it is here.
+#[derive(Debug)]
+pub struct Withheld<T: AsFd>(T);
+
+impl<T: AsFd> Withheld<T> {
+    /// From now on.
+    pub fn new(socket: T) -> Self {
+        withhold(socket.as_fd());
+        Self(socket)
+    }
+}
+
+impl<T: AsFd> Deref for Withheld<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T: AsFd> DerefMut for Withheld<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.0
+    }
+}
+
+impl<T: AsFd> AsFd for Withheld<T> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl<T: AsFd> Drop for Withheld<T> {
+    fn drop(&mut self) {
+        release(self.0.as_fd());
     }
 }
 

@@ -114,6 +114,11 @@ impl Pidfd {
         Ok((pid != 0).then(|| ExitStatus::new(info.si_code, status)))
     }
 
+    /// A child of ours that is dead and not reaped: its number is not given to another (waitid(2), `WNOWAIT`).
+    pub fn is_zombie(&self) -> bool {
+        matches!(self.wait_with(libc::WEXITED | libc::WNOHANG | libc::WNOWAIT), Ok(Some(_)))
+    }
+
     /// How this process ended, which is dead and not our child: what its zombie says (proc_pid_stat(5)), and what the kernel
     /// remembers of it once its parent has reaped it (`PIDFD_GET_INFO`, Linux 6.15). None if neither can be had.
     pub fn status_of_stranger(&self, pid: i32, start_time: u64) -> Option<ExitStatus> {
@@ -254,18 +259,19 @@ mod tests {
         let child = Forked::that_waits();
         let pidfd = child.pidfd();
         assert_eq!(pidfd.pid(), Some(child.pid()));
-        assert!(!pidfd.is_dead());
+        assert!(!pidfd.is_dead() && !pidfd.is_zombie());
         assert_eq!(pidfd.wait().unwrap(), None);
         pidfd.kill(Signal::SIGKILL).unwrap();
         wait_for(pidfd.as_fd(), PollFlags::POLLIN);
         assert!(pidfd.is_dead());
         pidfd.kill(Signal::SIGTERM).expect("a zombie takes signals");
+        assert!(pidfd.is_zombie());
         let status = pidfd.wait().unwrap().unwrap();
         assert_eq!(status.to_string(), "killed by signal 9 (SIGKILL)");
         assert_eq!(status.code, None);
         // Reaped.
         pidfd.kill(Signal::SIGTERM).expect("a process that is gone is fine");
-        assert!(pidfd.is_dead());
+        assert!(pidfd.is_dead() && !pidfd.is_zombie());
         assert_eq!(pidfd.pid(), None);
         assert_eq!(pidfd.wait().unwrap_err().raw_os_error(), Some(libc::ECHILD));
     }

@@ -1,6 +1,8 @@
-//! Compiles C against the header and the shared library of this build.
+//! Compiles C and C++ against the header and the shared library of this build.
 
 #![allow(dead_code)] // each test program uses a part of this
+
+pub mod hosted;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -34,16 +36,26 @@ pub fn directory() -> PathBuf {
     dir
 }
 
-/// Compiles and links a program; its path.
+/// Compiles and links a program in C or C++; its path.
 pub fn program(name: &str, source: &str, flags: &[&str]) -> PathBuf {
+    program_by(if source.ends_with(".cpp") { "c++" } else { "cc" }, name, source, flags)
+}
+
+/// The same with this compiler.
+pub fn program_by(compiler: &str, name: &str, source: &str, flags: &[&str]) -> PathBuf {
     let dir = directory();
     let program = dir.join(name);
-    let mut compiler = Command::new("cc");
-    compiler.args(["-O1", "-g", "-pthread"]).args(STRICT).args(flags);
-    compiler.arg("-I").arg(root().join("include")).arg("-o").arg(&program).arg(root().join(source));
-    compiler.arg("-L").arg(&dir).args(["-l:libhandoff.so.0", "-Wl,-rpath,$ORIGIN"]);
-    expect_success(&mut compiler);
+    let mut command = Command::new(compiler);
+    command.args(["-O1", "-g", "-pthread"]).args(STRICT).args(flags);
+    command.arg("-I").arg(root().join("include")).arg("-o").arg(&program).arg(root().join(source));
+    command.arg("-L").arg(&dir).args(["-l:libhandoff.so.0", "-Wl,-rpath,$ORIGIN"]);
+    expect_success(&mut command);
     program
+}
+
+/// For those who look with `--nocapture`.
+pub fn passed(gate: &str) {
+    println!("gate: {gate}: ok");
 }
 
 /// Runs a command that must succeed; its standard output.

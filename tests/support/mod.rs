@@ -15,6 +15,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+pub mod go;
 #[path = "../../src/bin/handoff/demo/load.rs"]
 pub mod load;
 pub mod processes;

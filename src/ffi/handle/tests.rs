@@ -26,11 +26,11 @@ fn a_panic_goes_to_the_log_and_poisons_the_handle() {
         assert_eq!(handoff_set_log(c, Some(collect), null_mut(), None), 0);
         assert_eq!(handoff_detect_role(c, &raw mut h, null_mut(), 0), 1);
         handoff_config_free(c);
-        assert_eq!(call(h, Class::Owner, |_| panic!("of {}", "the test")), -7);
+        assert_eq!(call(h, Class::Owner, "handoff_test", |_| panic!("of {}", "the test")), -7);
         assert_eq!(handoff_phase(h), -7);
         assert_eq!(handoff_serve(h), -7);
         assert_eq!(handoff_listener_name(h, 0), null());
-        assert!(errmsg(h).contains("panicked"));
+        assert!(errmsg(h).starts_with("handoff_test: the library panicked"), "{}", errmsg(h));
         handoff_free(h);
     }
     let lines = LINES.lock().unwrap();

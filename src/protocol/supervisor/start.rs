@@ -4,6 +4,7 @@ use super::{Action, Current, Linked, OnIncumbentDeath, Peer, Phase, Plan, Sender
 use crate::protocol::HandoffId;
 use crate::protocol::message::{
     Hello, HelloAck, Message, Mode, Reject, RejectCode, Side, Terms, VERSION_MAX, VERSION_MIN, capability,
+    common_version,
 };
 
 impl Supervisor {
@@ -104,7 +105,7 @@ impl Supervisor {
             return self.greet_again(linked, out);
         }
         out.push(Action::Disarm(Timer::Hello));
-        let version = hello.version_max.min(VERSION_MAX);
+        let version = common_version(hello.version_min, hello.version_max).unwrap_or(VERSION_MAX); // judged
         let mut ack = HelloAck { version, generation: self.generation, terms: None };
         match (peer, &mut self.current) {
             (Peer::Successor, Some(current)) => {
@@ -123,7 +124,7 @@ impl Supervisor {
         let side = if peer == Peer::Successor { Side::Successor } else { Side::Incumbent };
         let mode = self.current.as_ref().map_or(Mode::Exclusive, |current| current.plan.terms.mode);
         let other_uid = self.incumbent.map(|incumbent| incumbent.uid).filter(|uid| *uid != sender.uid);
-        if hello.version_min > VERSION_MAX || hello.version_max < VERSION_MIN {
+        if common_version(hello.version_min, hello.version_max).is_none() {
             let (min, max) = (hello.version_min, hello.version_max);
             let text =
                 format!("the daemon speaks protocol {min} to {max}, the supervisor {VERSION_MIN} to {VERSION_MAX}");

@@ -34,6 +34,8 @@ const STACK_BYTES: usize = 256 * 1024;
 #[derive(Debug)]
 pub struct Server {
     pub store: Store,
+    /// As PING says it.
+    build: String,
     writers: Writers,
     listener: TcpListener,
     draining: AtomicBool,
@@ -57,10 +59,11 @@ struct Clients {
 pub type Acceptor = JoinHandle<Instant>;
 
 impl Server {
-    pub fn new(store: Store, writers: Writers, listener: TcpListener) -> io::Result<Self> {
+    pub fn new(store: Store, build: &str, writers: Writers, listener: TcpListener) -> io::Result<Self> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         Ok(Self {
             store,
+            build: build.into(),
             writers,
             listener,
             draining: AtomicBool::new(false),
@@ -168,7 +171,7 @@ impl Server {
                 let (keys, revision) = self.store.count();
                 format!("COUNT {keys} {revision}")
             }
-            ["PING"] => format!("PONG {} {}", std::process::id(), env!("CARGO_PKG_VERSION")),
+            ["PING"] => format!("PONG {} {}", std::process::id(), self.build),
             _ => "ERR not a request".into(),
         })
     }

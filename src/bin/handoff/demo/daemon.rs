@@ -24,14 +24,17 @@ pub const LISTENER: &str = "kv";
 /// From the request to stop to the end.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Started by the demo itself.
+/// Started by the demo itself, and by the tests of every language.
 #[derive(Debug, clap::Args)]
 pub struct DaemonArgs {
     /// Where the log is
     pub data_dir: PathBuf,
     /// Do not outlive this process
     #[arg(long)]
-    pub parent: i32,
+    pub parent: Option<i32>,
+    /// Which build to say that it is
+    #[arg(long, default_value = env!("CARGO_PKG_VERSION"))]
+    pub build: String,
 }
 
 /// What a bad build does, after it was told to begin.
@@ -72,7 +75,7 @@ pub fn run(args: &DaemonArgs) -> u8 {
 
 fn serve(args: &DaemonArgs) -> Result<(), HookError> {
     let fault = Fault::from_environment();
-    let config = Config::new().data_dir(&args.data_dir).build_id(env!("CARGO_PKG_VERSION"))?;
+    let config = Config::new().data_dir(&args.data_dir).build_id(args.build.as_str())?;
     let role = detect_role(&config)?;
     let stopper = stop_on_signal(args.parent)?;
     let store = Store::new(&args.data_dir);
@@ -94,13 +97,13 @@ fn serve(args: &DaemonArgs) -> Result<(), HookError> {
     if fault == Some(Fault::LostWrite) {
         store.forget_last();
     }
-    serve_begun(begun, store, &stopper)
+    serve_begun(begun, store, &args.build, &stopper)
 }
 
-fn serve_begun(begun: Begun, store: Store, stopper: &OnceLock<Stopper>) -> Result<(), HookError> {
+fn serve_begun(begun: Begun, store: Store, build: &str, stopper: &OnceLock<Stopper>) -> Result<(), HookError> {
     let _ = stopper.set(begun.stopper());
     let listener = TcpListener::from(begun.listeners().take(Some(LISTENER), 0)?);
-    let server = Arc::new(Server::new(store, begun.writers(), listener)?);
+    let server = Arc::new(Server::new(store, build, begun.writers(), listener)?);
     let mut daemon = Daemon { server, acceptor: None };
     let incumbent = begun.announce_and_bind(&daemon)?;
     daemon.acceptor = Some(daemon.server.start_accepting()?);
@@ -145,17 +148,19 @@ impl Drainable for Daemon {
     }
 }
 
-/// Stops when asked, and when the demo is gone. Before it serves, that is simply the end.
-fn stop_on_signal(parent: i32) -> Result<Arc<OnceLock<Stopper>>, HookError> {
+/// Stops when asked, and when its parent is gone. Before it serves, that is simply the end.
+fn stop_on_signal(parent: Option<i32>) -> Result<Arc<OnceLock<Stopper>>, HookError> {
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGTERM);
     signals.thread_block()?;
     let arrived = SignalFd::new(&signals)?;
-    let parent = Pidfd::open(parent)?;
+    let parent = parent.map(Pidfd::open).transpose()?;
     let stopper = Arc::new(OnceLock::<Stopper>::new());
     let shared = Arc::clone(&stopper);
     thread::Builder::new().name("signals".into()).spawn(move || {
-        let mut polled = [arrived.as_fd(), parent.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+        let ends = [Some(arrived.as_fd()), parent.as_ref().map(AsFd::as_fd)];
+        let mut polled: Vec<PollFd<'_>> =
+            ends.into_iter().flatten().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
         while poll(&mut polled, PollTimeout::NONE).is_err() {}
         if let Some(stopper) = shared.get() {
             stopper.stop();

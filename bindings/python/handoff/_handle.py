@@ -1,0 +1,433 @@
+"""The handle: one per process."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import select
+import sys
+import time
+import traceback
+from collections import deque
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any, Callable, NoReturn, Optional, TypeVar, Union
+
+from ._aio import AsyncServing
+from ._errors import Pending, Sealed, Stale, WrongState, error
+from ._event import Event, Revisions, revision_array
+from ._listener import Listener
+from ._native import (
+    ErrorCode,
+    EventKind,
+    Forks,
+    LogFunction,
+    Option,
+    Phase,
+    RawEvent,
+    Readiness,
+    ReadyFlag,
+    Result,
+    library,
+)
+from ._errors import NotGiven
+
+logger = logging.getLogger("handoff")
+
+#: What the supervisor sets, and ``Handoff()`` takes away.
+VARIABLES = (
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+    "LISTEN_PID",
+    "HANDOFF_CONTROL",
+    "HANDOFF_DATA_DIR",
+    "HANDOFF_SOCK_FD",
+    "HANDOFF_ROLE",
+)
+_TEXT_BYTES = 4096
+# A lock that another process holds is tried again after a while, which no descriptor tells.
+_TURN_MS = 50
+
+Hook = TypeVar("Hook", bound=Callable[[Event], Any])
+Path = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]"]
+
+_levels = {1: logging.ERROR, 2: logging.WARNING, 3: logging.INFO, 4: logging.DEBUG, 5: logging.DEBUG - 5}
+_lines: deque[tuple[int, bytes]] = deque()
+
+
+# The only callback from C, and as short as it can be: what is raised in it, as by a signal handler, would be lost.
+@LogFunction
+def _on_log(_user: Any, level: int, _target: bytes, text: bytes) -> None:
+    _lines.append((level, text))
+
+
+def _log_lines() -> None:
+    """Gives what C has logged to ``logging``, outside of the call."""
+    while _lines:
+        try:
+            level, text = _lines.popleft()
+        except IndexError:  # another thread was faster
+            return
+        logger.log(_levels.get(level, logging.INFO), "%s", text.decode("utf-8", "replace"))
+
+
+class _Fence(AbstractContextManager[None]):
+    """``with h.writing():``"""
+
+    __slots__ = ("_begin", "_end", "_handoff")
+
+    def __init__(self, handoff: Handoff) -> None:
+        native = library()
+        self._handoff, self._begin, self._end = handoff, native.handoff_write_begin, native.handoff_write_end
+
+    def __enter__(self) -> None:
+        code = self._begin(self._handoff._pointer)
+        if code == ErrorCode.ESEALED:
+            raise Sealed(code, "handoff_write_begin", "the data must not be written now")
+        if code != Result.OK:
+            raise self._handoff._error(code, "handoff_write_begin")
+
+    def __exit__(self, *_: Any) -> None:
+        self._end(self._handoff._pointer)
+
+
+class Handoff(AsyncServing):
+    """This process's part in its own replacement. Make it first in main, before threads, and before descriptors are opened.
+
+    It finds out who this process is (``is_successor``), and takes the supervisor's variables (``VARIABLES``) out of the
+    environment; ``data_dir`` keeps the one that is asked for afterwards.
+
+    control_path       default $HANDOFF_CONTROL; none: no control socket, the daemon can not be replaced.
+    data_dir           default $HANDOFF_DATA_DIR; its lock says who may write.
+    build_id           which build this is, for people, at most 256 bytes. Default: that of the Python interpreter.
+    count_forks        the seal waits for forked children that have neither exec'ed nor exited. False: they never write.
+    helper_thread      False: no thread that hears of an abort while a hook runs.
+    network_data_dir   accept a data directory on NFS and the like, whose locks may not keep other hosts out.
+
+    All calls that are said to belong to one thread at a time raise Busy when they overlap.
+    """
+
+    def __init__(
+        self,
+        *,
+        control_path: Optional[Path] = None,
+        data_dir: Optional[Path] = None,
+        build_id: Optional[str] = None,
+        count_forks: bool = True,
+        helper_thread: bool = True,
+        network_data_dir: bool = False,
+    ) -> None:
+        self._native = library()
+        self._pointer: Optional[int] = None
+        self._hooks: dict[EventKind, Callable[[Event], Any]] = {}
+        self._announced = False
+        self._fence = _Fence(self)
+        chosen = os.fsdecode(data_dir) if data_dir is not None else os.environ.get("HANDOFF_DATA_DIR")
+        #: The data directory, or None.
+        self.data_dir: Optional[str] = chosen or None
+        strings = {Option.CONTROL_PATH: control_path, Option.DATA_DIR: data_dir, Option.BUILD_ID: build_id}
+        numbers = {
+            Option.FORKS: Forks.COUNT if count_forks else Forks.IGNORE,
+            Option.HELPER_THREAD: int(helper_thread),
+            Option.NETWORK_DATA_DIR: int(network_data_dir),
+        }
+        config = self._native.handoff_config_new()
+        if not config:
+            raise MemoryError
+        try:
+            for option, value in strings.items():
+                if value is not None:
+                    self._configure(self._native.handoff_config_set_str(config, option, c_string(value)), option)
+            for option, number in numbers.items():
+                self._configure(self._native.handoff_config_set_int(config, option, number), option)
+            self._configure(self._native.handoff_set_log(config, _on_log, None, None), "log")
+            role = self._detect(config)
+        finally:
+            self._native.handoff_config_free(config)
+        #: This process was started to replace another one.
+        self.is_successor: bool = role == Result.SUCCESSOR
+
+    def _detect(self, config: int) -> int:
+        pointer, why = ctypes.c_void_p(), ctypes.create_string_buffer(_TEXT_BYTES)
+        role: int = self._native.handoff_detect_role(config, ctypes.byref(pointer), why, _TEXT_BYTES)
+        for name in VARIABLES:
+            os.environ.pop(name, None)  # C has removed them, but this is a copy
+        _log_lines()
+        if role < 0:
+            raise error(role, "handoff_detect_role", why.value.decode("utf-8", "replace"))
+        self._pointer = pointer.value
+        return role
+
+    def _configure(self, code: int, option: object) -> None:
+        if code < 0:
+            raise error(code, "handoff_config_set", f"{option!r}: {self._strerror(code)}")
+
+    # ---- calls
+
+    def _call(self, function: str, *arguments: Any) -> int:
+        """A call of the library: its result if that is no error."""
+        code: int = getattr(self._native, function)(self._pointer, *arguments)
+        failure = self._error(code, function) if code < 0 else None
+        _log_lines()
+        if failure is not None:
+            raise failure
+        return code
+
+    def _error(self, code: int, function: str) -> Exception:
+        text = ctypes.create_string_buffer(_TEXT_BYTES)
+        if self._pointer is None:
+            return error(code, function, "the handle is closed")
+        if code != ErrorCode.EFORKED:
+            self._native.handoff_errmsg(self._pointer, text, _TEXT_BYTES)
+        return error(code, function, text.value.decode("utf-8", "replace") or self._strerror(code))
+
+    def _strerror(self, code: int) -> str:
+        text: bytes = self._native.handoff_strerror(code)
+        return text.decode("utf-8", "replace")
+
+    def close(self) -> None:
+        """Ends everything: the lock is released. Nobody else may use the handle meanwhile or later."""
+        pointer, self._pointer = self._pointer, None
+        if pointer is not None:
+            self._native.handoff_free(pointer)
+            _log_lines()
+
+    def __enter__(self) -> Handoff:
+        return self
+
+    def __exit__(
+        self, kind: Optional[type[BaseException]], value: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
+        self.close()
+
+    # ---- at any time, from any thread
+
+    def fileno(self) -> int:
+        """Readable when ``dispatch`` has work, in every phase: for select(2) and selectors; do not read it."""
+        return self._call("handoff_pollfd")
+
+    @property
+    def phase(self) -> Phase:
+        """A hint, not a fence: see ``writing``."""
+        code = self._native.handoff_phase(self._pointer)
+        if code < 0:
+            raise self._error(code, "handoff_phase")
+        return Phase(code)
+
+    def stop(self) -> None:
+        """Asks to stop; what a handler of SIGTERM calls. ``serve`` and the waits before it return soon.
+
+        Before the seal a handoff is aborted. Sealed, it goes on: the end is REPLACED, or STOPPED after a resume.
+        """
+        if self._pointer is not None:
+            code = self._native.handoff_stop(self._pointer)
+            if code < 0:
+                raise self._error(code, "handoff_stop")
+
+    def writing(self) -> AbstractContextManager[None]:
+        """The fence that every write of the data passes; raises Sealed when the data must not be written.
+
+        The seal waits until nobody is inside. To look at ``phase`` before a write is a race; this is not.
+        """
+        return self._fence
+
+    def listener(self, name: Optional[str] = None, index: int = 0, *, bind: Any = None) -> Listener:
+        """The index-th listener of this name, or of any; each call gives another duplicate, which is yours to close.
+
+        NotGiven: none at all was given. Then, if there is ``bind``, the listener is made at that address. NoName: others
+        were given.
+        """
+        try:
+            given = c_string(name) if name is not None else None
+            return Listener(fileno=self._call("handoff_take_listener", given, index))
+        except NotGiven:
+            if bind is None:
+                raise
+            return Listener.bind_to(bind)
+
+    @property
+    def listener_names(self) -> list[str]:
+        """The names of the listeners that were given, in order."""
+        names = []
+        while (name := self._native.handoff_listener_name(self._pointer, len(names))) is not None:
+            names.append(os.fsdecode(name))
+        return names
+
+    # ---- the start (one thread at a time)
+
+    def warmed(self) -> None:
+        """Says that everything is loaded that does not need the data. A cold start: no effect."""
+        self._call("handoff_warmed")
+
+    def wait_for_begin(self, timeout: Optional[float] = None) -> None:
+        """Waits until the data may be opened: then the lock is held. Python's signal handlers run meanwhile.
+
+        Pending (a TimeoutError): call it again. Aborted: exit. Locked: another process serves this data. Stopped.
+        """
+        self._wait("handoff_wait_for_begin", (), timeout)
+
+    def announce_ready(
+        self,
+        revisions: Revisions = None,
+        *,
+        detail: Optional[str] = None,
+        healthy: bool = True,
+        format_changes: bool = False,
+        timeout: Optional[float] = None,
+    ) -> None:
+        """Says that this process could serve, and waits for the commit; then accept.
+
+        revisions        the last one that was opened, or one for each shard; as many as the seal gives.
+        detail           for people: where it listens, why it is unhealthy.
+        healthy          False: it could not serve, and the handoff is undone.
+        format_changes   it will change the format on disk, so that the incumbent could not take over any more.
+
+        Pending: call it again, with the same arguments. Aborted: exit, touching nothing. Stopped.
+        """
+        readiness = _readiness(revisions, detail, healthy, format_changes)
+        self._wait("handoff_announce_ready", (ctypes.byref(readiness),), timeout)
+        self._announced = True
+
+    def _wait(self, function: str, arguments: tuple[Any, ...], timeout: Optional[float]) -> None:
+        # Not one call that waits inside C: no signal handler of Python's would run.
+        until = None if timeout is None else time.monotonic() + timeout
+        poll = select.poll()
+        poll.register(self.fileno(), select.POLLIN)
+        while self._call(function, *arguments, 0) == Result.PENDING:
+            left_ms = _TURN_MS if until is None else (until - time.monotonic()) * 1000
+            if left_ms <= 0:
+                raise Pending(Result.PENDING, function, "the timeout ran out; call it again")
+            poll.poll(min(left_ms, _TURN_MS))
+
+    # ---- hooks
+
+    def on_drain(self, hook: Hook) -> Hook:
+        """Decorates what stops accepting, finishes what is under way, and makes acknowledged writes durable.
+
+        As for every hook: it gets the Event. When it returns, the answer is given; when it raises, the event has failed
+        with this exception, whose traceback is logged. Under ``serve_async`` it may be a coroutine function.
+        """
+        return self._set(EventKind.DRAIN, hook)
+
+    def on_seal(self, hook: Hook) -> Hook:
+        """Decorates what flushes and closes the writers; it returns the last revision, or one for each shard, or None."""
+        return self._set(EventKind.SEAL, hook)
+
+    def on_resume(self, hook: Hook) -> Hook:
+        """Decorates what opens again, takes listeners again, and accepts: the handoff was undone.
+
+        What the drain or the seal would have closed may be open, since either may have been given up.
+        """
+        return self._set(EventKind.RESUME, hook)
+
+    def _set(self, kind: EventKind, hook: Hook) -> Hook:
+        if not callable(hook):
+            raise TypeError(f"{hook!r} is not callable")
+        self._hooks[kind] = hook
+        return hook
+
+    def _answer(self, event: Event, result: Any) -> None:
+        """What the return of a hook says."""
+        if event.answered:
+            return
+        try:
+            if event.kind == EventKind.SEAL:
+                event.sealed(result)
+            else:
+                event.done()
+        except Stale:
+            logger.info("the %s was over before its hook", event.kind.name.lower())
+        except Exception as raised:
+            self._fail(event, raised)
+
+    def _fail(self, event: Event, raised: BaseException) -> None:
+        logger.error("the %s failed", event.kind.name.lower(), exc_info=raised)
+        event.failed("".join(traceback.format_exception_only(type(raised), raised)).strip())
+
+    def _hook(self, event: Event) -> Optional[Callable[[Event], Any]]:
+        """The hook of this event; without one the event has failed."""
+        hook = self._hooks.get(event.kind)
+        if hook is None:
+            why = f"no {event.kind.name.lower()} hook is registered"
+            logger.error("%s", why)
+            event.failed(why)
+        return hook
+
+    # ---- serving (one thread at a time)
+
+    def next_event(self) -> Optional[Event]:
+        """The next event, for a loop that answers by itself, without hooks; None: nothing now."""
+        raw = RawEvent()
+        if self._call("handoff_dispatch", ctypes.byref(raw), ctypes.sizeof(raw)) == 0:
+            return None
+        return Event(self, raw)
+
+    def dispatch(self) -> Optional[EventKind]:
+        """Runs the hooks of what is there, for a loop of your own that polls ``fileno()``.
+
+        EventKind.STOPPED: shut down as you always did. EventKind.REPLACED: the data belongs to another process, so call
+        ``leave()``. None: go on.
+        """
+        while (event := self.next_event()) is not None:
+            if event.kind in (EventKind.REPLACED, EventKind.STOPPED):
+                return event.kind
+            hook = self._hook(event)
+            if hook is None:
+                continue
+            try:
+                result = hook(event)
+            except Exception as raised:
+                self._fail(event, raised)
+            except BaseException as raised:
+                self._fail(event, raised)
+                raise
+            else:
+                self._answer(event, result)
+        return None
+
+    def serve(self) -> None:
+        """Waits for events, and runs hooks, on this thread; Python's signal handlers run, too. Returns when it is stopped.
+
+        When this process is replaced, it ends here: see ``leave``. CannotResume: exit, the data is not yours.
+        """
+        self._check_announced()
+        poll = select.poll()
+        poll.register(self.fileno(), select.POLLIN)
+        while (end := self.dispatch()) is None:
+            poll.poll()
+        if end == EventKind.REPLACED:
+            leave()
+
+    def _check_announced(self) -> None:
+        if not self._announced:
+            raise WrongState(ErrorCode.ESTATE, "serve", "serving needs announce_ready first")
+
+
+def leave() -> NoReturn:
+    """The end of a process that was replaced: os._exit, which runs no exit handler and flushes no file of the application.
+
+    The data belongs to another process. Only what was printed is flushed before.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, OSError, ValueError):
+            pass  # closed, or nobody reads it
+    os._exit(0)
+
+
+def c_string(text: Union[str, bytes, os.PathLike[str], os.PathLike[bytes]]) -> bytes:
+    """Bytes for C, which end at the first NUL: so there must be none inside."""
+    encoded = os.fsencode(text)
+    if b"\0" in encoded:
+        raise ValueError(f"a NUL in {text!r}")
+    return encoded
+
+
+def _readiness(revisions: Revisions, detail: Optional[str], healthy: bool, format_changes: bool) -> Readiness:
+    array = revision_array(revisions)
+    flags = (0 if healthy else ReadyFlag.UNHEALTHY) | (ReadyFlag.FORMAT_CHANGES if format_changes else 0)
+    count = len(array) if array is not None else 0
+    text = None if detail is None else c_string(detail)
+    return Readiness(ctypes.sizeof(Readiness), flags, array, count, text)

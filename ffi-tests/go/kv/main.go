@@ -1,0 +1,112 @@
+// Command kv is the store of examples-c/kv.c in Go: the same requests, the same log, the same rules for the end of a
+// connection. See there.
+//
+//	kv [DATA_DIR]   default: $HANDOFF_DATA_DIR
+//
+// KV_FAULT names a fault: "unhealthy" says that it is not well; "crash" dies between begin and ready; "lost-write" says that it
+// opened one revision less than there is.
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"handoff"
+)
+
+// Set by -ldflags "-X main.build=NAME".
+var build = "dev"
+
+func main() {
+	end, err := run()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "kv:", err)
+		os.Exit(1)
+	}
+	if end == handoff.Replaced {
+		os.Exit(0) // nothing may be flushed: the data is not ours
+	}
+}
+
+func run() (handoff.End, error) {
+	dir := os.Getenv("HANDOFF_DATA_DIR") // Open consumes it
+	if len(os.Args) > 1 {
+		dir = os.Args[1]
+	}
+	if dir == "" {
+		return 0, fmt.Errorf("usage: kv [DATA_DIR], or HANDOFF_DATA_DIR=DATA_DIR kv")
+	}
+	os.Mkdir(dir, 0o755) // if that fails, and matters, Open says so
+	warnings := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	h, err := handoff.Open(handoff.DataDir(dir), handoff.BuildID(build), handoff.Logger(warnings))
+	if err != nil {
+		return 0, err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	store := newStore(dir)
+	s := &server{h: h, store: store, clients: make(map[net.Conn]struct{})}
+	h.OnDrain(func(ctx context.Context) error {
+		if deadline, ok := ctx.Deadline(); ok {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithDeadline(ctx, deadline.Add(-margin))
+			defer cancel()
+		}
+		s.drain(ctx)
+		return nil
+	})
+	h.OnSeal(func(context.Context) ([]uint64, error) {
+		revision, err := store.close()
+		return []uint64{revision}, err
+	})
+	h.OnResume(func(context.Context) error {
+		if err := store.open(); err != nil || s.listener != nil {
+			return err
+		}
+		return s.start()
+	})
+	if err := begin(ctx, h, store); err != nil {
+		return 0, err
+	}
+	if err := s.start(); err != nil {
+		return 0, err
+	}
+	if end, err := h.Serve(ctx); err != nil || end == handoff.Replaced {
+		return end, err
+	}
+	last, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	s.drain(last)
+	if _, err := store.close(); err != nil {
+		return 0, err
+	}
+	return handoff.Stopped, h.Close()
+}
+
+// begin waits until the data is ours, opens it, and waits until we are wanted.
+func begin(ctx context.Context, h *handoff.Handoff, store *store) error {
+	if err := h.WaitForBegin(ctx); err != nil {
+		return err
+	}
+	if err := store.open(); err != nil {
+		return err
+	}
+	ready := handoff.Readiness{Revisions: []uint64{store.revision}}
+	switch os.Getenv("KV_FAULT") {
+	case "unhealthy":
+		ready.Unhealthy, ready.Detail = true, "told to be unhealthy"
+	case "crash":
+		os.Exit(7)
+	case "lost-write":
+		if store.revision > 0 {
+			ready.Revisions[0]--
+		}
+	}
+	return h.Ready(ctx, ready)
+}
