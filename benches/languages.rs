@@ -9,7 +9,7 @@ mod measure;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use compiled::{directory, program, root};
+use compiled::{library, program, root};
 use measure::{FLOOR, Program, WARM_UP, handoffs, percentile, print_head, print_row};
 use support::go::{build_go, have_go};
 use support::python::Python;
@@ -30,8 +30,7 @@ fn main() {
     }
     if let Some(python) = Python::find() {
         let idle = Program::new(&[python.interpreter.into(), root().join("benches/idle/idle.py")]);
-        // Not HANDOFF_LIBRARY: a supervisor keeps such names for itself.
-        daemon("Python", &idle.env("PYTHONPATH", root().join("bindings/python")).env("LD_LIBRARY_PATH", directory()));
+        daemon("Python", &idle.env("PYTHONPATH", root().join("bindings/python")).env("LIBHANDOFF", library()));
     }
 }
 

@@ -339,7 +339,7 @@ fn the_wheel_brings_the_library_and_works_outside_of_the_tree() {
     let pip = |arguments: &[&str]| {
         let mut command = Command::new(dir.join("venv/bin/python"));
         command.args(["-m", "pip", "--disable-pip-version-check"]).args(arguments).current_dir(dir);
-        command.env_remove("PYTHONPATH").env("HANDOFF_LIBRARY", library());
+        command.env_remove("PYTHONPATH").env("LIBHANDOFF", library());
         expect_success(&mut command)
     };
     pip(&["wheel", "--no-index", "--no-deps", "--wheel-dir", "wheels", binding().to_str().unwrap()]);
@@ -350,14 +350,14 @@ fn the_wheel_brings_the_library_and_works_outside_of_the_tree() {
     pip(&["install", "--no-index", &format!("wheels/{wheel}")]);
     pip(&["check"]);
     let mut isolated = Command::new(dir.join("venv/bin/python"));
-    isolated.args(["-I", "-c", "import handoff; print(handoff.library_path)"]).env_remove("HANDOFF_LIBRARY");
+    isolated.args(["-I", "-c", "import handoff; print(handoff.library_path)"]).env_remove("LIBHANDOFF");
     let path = expect_success(isolated.current_dir(dir));
     let path = Path::new(path.trim());
     assert!(path.starts_with(dir) && path.ends_with("handoff/libhandoff.so.0"), "{}", path.display());
     assert_eq!(fs::read(path).unwrap(), fs::read(library()).unwrap());
     // As a daemon, too.
     let venv = dir.join("venv/bin/python");
-    let command = format!("env -u PYTHONPATH -u HANDOFF_LIBRARY {} ffi-tests/python/kv_blocking.py", venv.display());
+    let command = format!("env -u PYTHONPATH -u LIBHANDOFF {} ffi-tests/python/kv_blocking.py", venv.display());
     let script = python.program("kv", &command);
     let mut service = Service::start(&script);
     assert_eq!(service.upgrade(&script, &[]).result, "committed");

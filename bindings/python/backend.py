@@ -1,6 +1,6 @@
 """Makes the wheel (PEP 517), with nothing but Python: so "pip install ." needs no network, whatever is installed.
 
-The wheel carries libhandoff.so.0: the file that HANDOFF_LIBRARY names, or what cargo builds if this directory is in the
+The wheel carries libhandoff.so.0: the file that LIBHANDOFF names, or what cargo builds if this directory is in the
 source tree. Without both it carries none, is for any platform, and uses the library that the system has.
 """
 
@@ -73,7 +73,7 @@ def build_sdist(sdist_directory, config_settings=None):
 
 def find_library():
     """The path of the library; None: the system's is meant."""
-    chosen = os.environ.get("HANDOFF_LIBRARY")
+    chosen = os.environ.get("LIBHANDOFF")
     if chosen:
         return Path(chosen)
     if not (TREE / "include/handoff.h").exists() or not shutil.which("cargo"):

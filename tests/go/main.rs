@@ -3,7 +3,6 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod measure;
 mod web;
 
 use std::path::{Path, PathBuf};

@@ -33,7 +33,7 @@ impl Python {
     /// Any program that runs it.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
-        command.env("PYTHONPATH", binding()).env("HANDOFF_LIBRARY", library());
+        command.env("PYTHONPATH", binding()).env("LIBHANDOFF", library());
         command
     }
 
@@ -47,7 +47,7 @@ impl Python {
     pub fn line(&self, script: &str, variables: &str) -> String {
         let (path, library, interpreter) = (binding(), library(), self.interpreter);
         let (path, library) = (path.display(), library.display());
-        format!("env PYTHONPATH={path} HANDOFF_LIBRARY={library} {variables} {interpreter} {script}")
+        format!("env PYTHONPATH={path} LIBHANDOFF={library} {variables} {interpreter} {script}")
     }
 
     /// A program of this name that becomes this command, in the root of the tree.

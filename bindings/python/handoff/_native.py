@@ -165,9 +165,9 @@ QUICK = ("handoff_phase", "handoff_write_begin", "handoff_write_end", "handoff_s
 
 def _candidates() -> list[tuple[str, str]]:
     """What to load, in order, and where that comes from."""
-    chosen = os.environ.get("HANDOFF_LIBRARY")
+    chosen = os.environ.get("LIBHANDOFF")
     if chosen:
-        return [(chosen, "HANDOFF_LIBRARY")]
+        return [(chosen, "LIBHANDOFF")]
     packed = os.path.join(os.path.dirname(os.path.abspath(__file__)), SONAME)
     found = [(packed, "this package")] if os.path.exists(packed) else []
     # Development files are not needed to run: the soname is enough.
@@ -203,7 +203,7 @@ def load() -> Library:
             tried.append(f"  {path}, from {origin}: {error}")
     raise ImportError(
         "no libhandoff could be loaded. Tried:\n" + "\n".join(tried) + "\nInstall the wheel of this package, or the library "
-        "itself, or set HANDOFF_LIBRARY to the path of libhandoff.so."
+        "itself, or set LIBHANDOFF to the path of libhandoff.so."
     )
 
 

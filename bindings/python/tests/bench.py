@@ -1,4 +1,4 @@
-"""What a call costs: HANDOFF_LIBRARY=... PYTHONPATH=. python3 tests/bench.py (a release build, and nothing else to do)."""
+"""What a call costs: LIBHANDOFF=... PYTHONPATH=. python3 tests/bench.py (a release build, and nothing else to do)."""
 
 import os
 import statistics

@@ -237,26 +237,26 @@ class Library(unittest.TestCase):
         return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
 
     def test_it_is_where_it_was_said_to_be(self):
-        said = self.load(HANDOFF_LIBRARY=handoff.library_path)
+        said = self.load(LIBHANDOFF=handoff.library_path)
         self.assertEqual(said.stdout.split(), [handoff.library_path, handoff.library_version])
 
     def test_what_can_not_be_loaded_is_said_with_what_to_do(self):
-        said = self.load(HANDOFF_LIBRARY="/nowhere/libhandoff.so").stderr
+        said = self.load(LIBHANDOFF="/nowhere/libhandoff.so").stderr
         self.assertIn(
-            "ImportError: no libhandoff could be loaded. Tried:\n  /nowhere/libhandoff.so, from HANDOFF_LIBRARY: ", said
+            "ImportError: no libhandoff could be loaded. Tried:\n  /nowhere/libhandoff.so, from LIBHANDOFF: ", said
         )
-        self.assertIn("set HANDOFF_LIBRARY", said)
+        self.assertIn("set LIBHANDOFF", said)
 
     def test_another_abi_is_refused(self):
         with tempfile.TemporaryDirectory() as directory:
             source, library = Path(directory, "other.c"), Path(directory, "libother.so")
             source.write_text("unsigned handoff_abi(void) { return 99; }")
             subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True)
-            said = self.load(HANDOFF_LIBRARY=str(library)).stderr
+            said = self.load(LIBHANDOFF=str(library)).stderr
             self.assertRegex(said, "ImportError: .*libother.so has ABI 99, this package is made for ABI 1")
             source.write_text("unsigned handoff_abi(void) { return 1; }")
             subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True)
-            self.assertRegex(self.load(HANDOFF_LIBRARY=str(library)).stderr, "ImportError: .*\n.*undefined symbol: handoff_")
+            self.assertRegex(self.load(LIBHANDOFF=str(library)).stderr, "ImportError: .*\n.*undefined symbol: handoff_")
 
 
 if __name__ == "__main__":
