@@ -4,9 +4,10 @@ mod support;
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use support::go::{build_go, have_go, root};
 use support::python::Python;
-use support::{Service, compile, wait_for_death, wait_until};
+use support::{Service, compile, library, wait_for_death, wait_until};
 
 /// The text of the only block of this language.
 fn block(language: &str) -> String {
@@ -31,6 +32,30 @@ fn the_daemon_in_c_can_be_replaced_and_stopped() {
         wait_for_death(before);
     }
     assert_eq!(service.stop(), Some(0), "{}", service.stderr());
+}
+
+#[test]
+fn the_daemon_in_rust_can_be_replaced_and_stopped() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, program) = (dir.path().join("daemon.rs"), dir.path().join("daemon"));
+    fs::write(&source, block("rust")).unwrap();
+    // What cargo has built for this test: the library, and what it stands on.
+    let built = library().with_file_name("");
+    let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or("rustc".into()));
+    rustc.args(["--edition", "2024", "-D", "warnings", "--extern"]);
+    rustc.arg(format!("handoff={}", built.join("libhandoff.rlib").display())).arg("-L").arg(&built);
+    let output = rustc.arg("-o").arg(&program).arg(&source).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut service = Service::start(&program);
+    for _ in 0..3 {
+        let before = service.daemon_pid();
+        assert_eq!(service.upgrade(&program, &[]).result, "committed");
+        wait_for_death(before);
+        let (pid, build) = wait_until("an answer", || service.ping());
+        assert_eq!((pid, build.as_str()), (service.daemon_pid(), "rust"));
+    }
+    // It has no handler for SIGTERM, and ends by it.
+    assert_eq!(service.stop(), Some(128 + 15), "{}", service.stderr());
 }
 
 #[test]
