@@ -19,19 +19,28 @@ fn block(language: &str) -> String {
     text
 }
 
+/// Replaced three times. `build` is what it says of itself, if it answers at all; `end` what `handoff run` ends with.
+fn replaced_and_stopped(program: &Path, listen: &[&str], build: Option<&str>, end: i32) {
+    let mut service = Service::start_with(program, listen);
+    for _ in 0..3 {
+        let before = service.daemon_pid();
+        assert_eq!(service.upgrade(program, &[]).result, "committed");
+        wait_for_death(before);
+        if let Some(build) = build {
+            let (pid, answered) = wait_until("an answer", || service.ping());
+            assert_eq!((pid, answered.as_str()), (service.daemon_pid(), build));
+        }
+    }
+    assert_eq!(service.stop(), Some(end), "{}", service.stderr());
+}
+
 #[test]
 fn the_daemon_in_c_can_be_replaced_and_stopped() {
     let dir = tempfile::tempdir().unwrap();
     let source = dir.path().join("daemon.c");
     fs::write(&source, block("c")).unwrap();
     let program = compile("readme", source.to_str().unwrap(), &[]);
-    let mut service = Service::start(&program);
-    for _ in 0..3 {
-        let before = service.daemon_pid();
-        assert_eq!(service.upgrade(&program, &[]).result, "committed");
-        wait_for_death(before);
-    }
-    assert_eq!(service.stop(), Some(0), "{}", service.stderr());
+    replaced_and_stopped(&program, &[], None, 0);
 }
 
 #[test]
@@ -46,16 +55,7 @@ fn the_daemon_in_rust_can_be_replaced_and_stopped() {
     rustc.arg(format!("handoff={}", built.join("libhandoff.rlib").display())).arg("-L").arg(&built);
     let output = rustc.arg("-o").arg(&program).arg(&source).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let mut service = Service::start(&program);
-    for _ in 0..3 {
-        let before = service.daemon_pid();
-        assert_eq!(service.upgrade(&program, &[]).result, "committed");
-        wait_for_death(before);
-        let (pid, build) = wait_until("an answer", || service.ping());
-        assert_eq!((pid, build.as_str()), (service.daemon_pid(), "rust"));
-    }
-    // It has no handler for SIGTERM, and ends by it.
-    assert_eq!(service.stop(), Some(128 + 15), "{}", service.stderr());
+    replaced_and_stopped(&program, &[], Some("rust"), 128 + 15);
 }
 
 #[test]
@@ -70,13 +70,7 @@ fn the_daemon_in_go_can_be_replaced_and_stopped() {
     fs::write(dir.path().join("go.mod"), module).unwrap();
     fs::write(dir.path().join("main.go"), block("go")).unwrap();
     let program = build_go("readme", dir.path(), ".", &[]);
-    let mut service = Service::start_with(&program, &["--listen", "http=127.0.0.1:0"]);
-    for _ in 0..3 {
-        let before = service.daemon_pid();
-        assert_eq!(service.upgrade(&program, &[]).result, "committed");
-        wait_for_death(before);
-    }
-    assert_eq!(service.stop(), Some(0), "{}", service.stderr());
+    replaced_and_stopped(&program, &["--listen", "http=127.0.0.1:0"], None, 0);
 }
 
 #[test]
@@ -85,13 +79,5 @@ fn the_daemon_in_python_can_be_replaced_and_stopped() {
     let source = python.dir.path().join("daemon.py");
     fs::write(&source, block("python")).unwrap();
     let program = python.daemon("daemon", source.to_str().unwrap(), "");
-    let mut service = Service::start(&program);
-    for _ in 0..3 {
-        let before = service.daemon_pid();
-        assert_eq!(service.upgrade(&program, &[]).result, "committed");
-        wait_for_death(before);
-        let (pid, build) = wait_until("an answer", || service.ping());
-        assert_eq!((pid, build.as_str()), (service.daemon_pid(), "python"));
-    }
-    assert_eq!(service.stop(), Some(0), "{}", service.stderr());
+    replaced_and_stopped(&program, &[], Some("python"), 0);
 }
