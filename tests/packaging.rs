@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 use support::Service;
+use support::go::have_go;
+use support::python::{Python, binding};
 
 /// The oldest glibc that the installed files run with, as the README says. It is that of the oldest functions that std
 /// calls by their newest names: a build on an older system needs less.
@@ -247,6 +249,16 @@ fn daemons_of_every_build_are_replaced_by_each_other_under_the_installed_program
     assert_eq!(service.stop(), Some(0), "{}", service.stderr());
 }
 
+/// Runs a program under the installed `handoff`, and replaces it.
+fn runs_and_is_replaced(program: &Path) {
+    let mut service = Service::place();
+    service.handoff = prefix().join("bin/handoff");
+    service.launch(program, &["--listen", "http=127.0.0.1:0"]);
+    assert!(maps_the_library(service.daemon_pid()), "{}", program.display());
+    assert_eq!(service.upgrade(program, &[]).result, "committed", "{}", service.stderr());
+    assert_eq!(service.stop(), Some(0), "{}", service.stderr());
+}
+
 #[test]
 fn the_other_examples_run_from_the_prefix_too() {
     if !have("pkg-config") {
@@ -255,13 +267,35 @@ fn the_other_examples_run_from_the_prefix_too() {
     let dir = tempfile::tempdir().unwrap();
     for example in ["echo", "prefork"] {
         let program = compile_dynamic(dir.path(), example, "installed");
-        let mut service = Service::place();
-        service.handoff = prefix().join("bin/handoff");
-        service.launch(&program, &[]);
-        assert!(maps_the_library(service.daemon_pid()), "{example}");
-        assert_eq!(service.upgrade(&program, &[]).result, "committed", "{example}");
-        assert_eq!(service.stop(), Some(0), "{example}: {}", service.stderr());
+        runs_and_is_replaced(&program);
     }
+}
+
+#[test]
+fn the_example_in_go_is_built_against_the_prefix() {
+    if !have("pkg-config") || !have_go() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let program = dir.path().join("web");
+    let mut go = Command::new("go");
+    go.args(["build", "-mod=mod", "-buildvcs=false", "-o"]).arg(&program).arg("./examples/http");
+    go.current_dir(root().join("bindings/go")).env("GOPROXY", "off").env("GOTOOLCHAIN", "local");
+    go.env("PKG_CONFIG_LIBDIR", prefix().join("lib/pkgconfig"));
+    // Also because Go's cache takes no notice of what pkg-config says.
+    go.env("CGO_LDFLAGS", format!("-Wl,-rpath,{}", prefix().join("lib").display()));
+    go.env("CGO_CFLAGS", format!("-I{}", prefix().join("include").display()));
+    expect_success(&mut go);
+    runs_and_is_replaced(&program);
+}
+
+#[test]
+fn the_example_in_python_runs_with_the_library_of_the_prefix() {
+    let Some(python) = Python::find() else { return };
+    let (example, library) = (root().join("bindings/python/examples/http_server.py"), prefix().join("lib"));
+    let (path, example, library) = (binding(), example.display(), library.display());
+    let line = format!("env PYTHONPATH={} LD_LIBRARY_PATH={library} {} {example}", path.display(), python.interpreter);
+    runs_and_is_replaced(&python.program("web", &line));
 }
 
 #[test]
