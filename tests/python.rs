@@ -107,6 +107,11 @@ fn a_drain_that_raises_has_failed() {
 }
 
 #[test]
+fn a_drain_that_serves_has_failed() {
+    a_failure_is_told("drain-serves", "Busy: handoff_dispatch: a hook is running");
+}
+
+#[test]
 fn a_drain_that_raises_in_a_loop_has_failed() {
     a_failure_is_told("async-raises", "RuntimeError: told to fail the drain");
 }

@@ -57,6 +57,8 @@ async def write_in_the_loop():
 def drain(event):
     if is_first("drain-raises"):
         raise RuntimeError("told to fail the drain")
+    if is_first("drain-serves"):
+        h.serve()
     if is_first("drain-exits"):
         sys.exit(3)
     if is_first("drain-waits"):

@@ -159,8 +159,10 @@ pub unsafe extern "C" fn handoff_supervisor_perform_handoff(
 /// spawn is as for perform_handoff, since a journal has only the processes in it: the paths say where the daemon is found,
 /// the rest what it is replaced by if it has to be. size is sizeof *o.
 ///
+/// That the other one is gone is for the caller to see to: the daemon would be taken from one that lives.
+///
 /// HANDOFF_OK: a daemon of this service lives, and *o tells which and how the open handoff ended; HANDOFF_OUTCOME_ADOPTED if
-/// there was none. o->pidfd is yours. HANDOFF_COLD_START: nobody is left, and o is as it was: add the listeners, and call
+/// there was none. One whose outcome was told is open until the next call of whoever told it: it has the same handoff_id. o->pidfd is yours. HANDOFF_COLD_START: nobody is left, and o is as it was: add the listeners, and call
 /// perform_handoff. HANDOFF_ELOCKED: a daemon lives and can not be adopted, or cancel ended the wait; nothing was disturbed,
 /// errmsg names it, and this supervisor can only be freed. HANDOFF_ESTATE: it is not the first call. HANDOFF_EINVAL as
 /// perform_handoff. HANDOFF_ESYSTEM.

@@ -139,7 +139,9 @@ impl Supervisor {
         unwanted: &mut dyn FnMut() -> Option<String>,
     ) -> Result<Option<HandoffOutcome>> {
         if self.engine.listeners.len() > 0 {
-            return Err(Error::State("resuming comes before the listeners: the daemon has them".into()));
+            return Err(Error::State(
+                "resuming is the first call, and comes before the listeners: the daemon has them".into(),
+            ));
         }
         self.forget_cancel();
         self.engine.begin_resume(spec)?;

@@ -18,7 +18,7 @@ class Error(Exception):
         super().__init__(code, function, detail)
         self.code: Union[int, ErrorCode, Result] = code
         self.function = function
-        self.detail = detail
+        self.detail = detail.removeprefix(f"{function}: ")  # the library's own texts begin with it
 
     def __str__(self) -> str:
         return f"{self.function}: {self.detail}"

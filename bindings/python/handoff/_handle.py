@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Callable, Optional, TypeVar, Union
 
 from ._end import leave
-from ._errors import NotGiven, Pending, Sealed, Stale, WrongState, error
+from ._errors import Busy, NotGiven, Pending, Sealed, Stale, WrongState, error
 from ._event import Event, Revisions, make_readiness
 from ._listener import Listener
 from ._native import (
@@ -122,6 +122,7 @@ class Handoff:
         self._pointer: Optional[int] = None
         self._hooks: dict[EventKind, Callable[[Event], Any]] = {}
         self._announced = False
+        self._in_hook = False
         self._fence = _Fence(self)
         chosen = os.fsdecode(data_dir) if data_dir is not None else os.environ.get("HANDOFF_DATA_DIR")
         #: The data directory, or None.
@@ -363,6 +364,8 @@ class Handoff:
 
     def next_event(self) -> Optional[Event]:
         """The next event, for a loop that answers by itself, without hooks; None: nothing now."""
+        if self._in_hook:
+            raise Busy(ErrorCode.EBUSY, "handoff_dispatch", "a hook is running, and this is inside it, or another thread")
         raw = RawEvent()
         if self._call("handoff_dispatch", ctypes.byref(raw), ctypes.sizeof(raw)) == 0:
             return None
@@ -380,6 +383,7 @@ class Handoff:
             hook = self._hook(event)
             if hook is None:
                 continue
+            self._in_hook = True
             try:
                 result = hook(event)
             except Exception as raised:
@@ -389,6 +393,8 @@ class Handoff:
                 raise
             else:
                 self._answer(event, result)
+            finally:
+                self._in_hook = False
         return None
 
     def serve(self) -> None:
