@@ -48,14 +48,20 @@ fn install(place: &Service, program: &PathBuf) {
     fs::rename(place.path("new"), place.path("store")).unwrap();
 }
 
-#[test]
-fn starts_upgrades_restarts_and_comes_back() {
+/// The example, whose daemon serves in a new place.
+fn started() -> (Service, Child, Receiver<String>, i32) {
     let mut place = Service::place();
     install(&place, &programs().kv_a);
-    let (mut child, lines) = embed(&place);
+    let (child, lines) = embed(&place);
     let port = after(&lines, "listening on 127.0.0.1:").parse().unwrap();
     place.address = (Ipv4Addr::LOCALHOST, port).into();
     let first = outcome(&lines, "started cold");
+    (place, child, lines, first)
+}
+
+#[test]
+fn starts_upgrades_restarts_and_comes_back() {
+    let (place, mut child, lines, first) = started();
     assert_eq!(place.ping(), Some((first, "a".to_owned())));
 
     install(&place, &programs().kv_b);
@@ -84,12 +90,7 @@ fn starts_upgrades_restarts_and_comes_back() {
 
 #[test]
 fn leaves_in_the_midst_of_a_handoff() {
-    let mut place = Service::place();
-    install(&place, &programs().kv_a);
-    let (mut child, lines) = embed(&place);
-    let port = after(&lines, "listening on 127.0.0.1:").parse().unwrap();
-    place.address = (Ipv4Addr::LOCALHOST, port).into();
-    let first = outcome(&lines, "started cold");
+    let (place, mut child, lines, first) = started();
     install(&place, &place.faulty("hang-open"));
     signal(child.id() as i32, SIGHUP);
     wait_until("the incumbent has sealed", || place.ping().is_none().then_some(()));

@@ -47,6 +47,20 @@ func given(t *testing.T, network, address string) (*listener, net.Listener) {
 	return l, original
 }
 
+// connect gives both ends of a connection through l.
+func connect(t *testing.T, l net.Listener) (client, server net.Conn) {
+	t.Helper()
+	client, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err = l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client, server
+}
+
 func TestListenerServesHTTP(t *testing.T) {
 	l, original := given(t, "tcp", "127.0.0.1:0")
 	if l.Addr().String() != original.Addr().String() || l.Addr().Network() != "tcp" {
@@ -240,14 +254,7 @@ func TestListenerNeverBlocksTheSharedSocket(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			client, err := net.Dial("tcp", l.Addr().String())
-			if err != nil {
-				t.Fatal(err)
-			}
-			server, err := l.Accept()
-			if err != nil {
-				t.Fatal(err)
-			}
+			client, server := connect(t, l)
 			// The client first: its port may be used again at once.
 			client.(*net.TCPConn).SetLinger(0)
 			client.Close()
@@ -370,14 +377,7 @@ func TestGivenListeners(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		client, err := net.Dial("tcp", l.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		server, err := l.Accept()
-		if err != nil {
-			t.Fatal(err)
-		}
+		client, server := connect(t, l)
 		client.Close()
 		server.Close()
 		l.Close()
