@@ -6,6 +6,7 @@
  *
  *   SET key value  ->  OK <revision>, once it is on disk      COUNT  ->  COUNT <keys> <revision>
  *   GET key        ->  VALUE <value>, or NONE                 PING   ->  PONG <pid> <build>
+ *   LINEAGE        ->  LINEAGE <builds that served before, and this one>
  *   anything else  ->  ERR <why>
  *
  * A successor gets the connections, each with what was read of it and not executed: a client that keeps its connection
@@ -190,6 +191,17 @@ static uint64_t append(const char *key, const char *value) {
 /* ---- requests ---- */
 static handoff *h;
 
+static char lineage[1024] = BUILD; /* state that is in no file: each successor gets it, and adds itself */
+
+/* The last of it, if it becomes too long. */
+static void inherit_lineage(void) {
+    const void *before;
+    size_t size, most = sizeof lineage - sizeof " " BUILD;
+    if (handoff_get_state(h, "lineage", &before, &size) != HANDOFF_OK) return; /* a cold start */
+    size_t cut = size > most ? size - most : 0;
+    snprintf(lineage, sizeof lineage, "%.*s " BUILD, (int)(size - cut), (const char *)before + cut);
+}
+
 static struct {
     int listener;
     int drain_fd; /* eventfd, readable while we drain: wakes the acceptor and the idle clients */
@@ -220,6 +232,8 @@ static bool execute(char *line, char *reply, size_t size) {
         snprintf(reply, size, "COUNT %zu %" PRIu64, store.keys, store.durable);
     } else if (words == 1 && strcmp(word[0], "PING") == 0) {
         snprintf(reply, size, "PONG %d " BUILD, (int)getpid());
+    } else if (words == 1 && strcmp(word[0], "LINEAGE") == 0) {
+        snprintf(reply, size, "LINEAGE %s", lineage);
     } else {
         snprintf(reply, size, "ERR not a request");
     }
@@ -351,7 +365,7 @@ static bool take_clients(void) {
 
 /* Ours stay open, and untouched, until we know who serves. */
 static bool move_clients(void) {
-    bool ok = true;
+    bool ok = handoff_put_state(h, "lineage", lineage, strlen(lineage)) == HANDOFF_OK;
     for (struct client *c = server.parked; c && ok; c = c->next)
         ok = handoff_put_connection(h, c->fd, "client", c->in, c->size) == HANDOFF_OK;
     return ok;
@@ -466,6 +480,7 @@ int main(int argc, char **argv) {
     if ((server.listener = take_listener(argc > 2 ? (uint16_t)atoi(argv[2]) : 0)) < 0) return fail("no listener");
     if (handoff_wait_for_begin(h, -1) != HANDOFF_OK) return fail("cannot begin");
     if (!open_log()) return 1;
+    inherit_lineage();
     handoff_readiness ready = {.size = sizeof ready, .revisions = &store.revision, .revision_count = 1};
     if (handoff_announce_ready(h, &ready, -1) != HANDOFF_OK) return fail("not wanted");
     if (!take_clients()) return fail("cannot take the connections");

@@ -86,7 +86,7 @@ static bool take_peers(void) {
 }
 
 static bool move_peers(void) {
-    bool ok = true;
+    bool ok = handoff_put_state(h, "lineage", lineage, strlen(lineage)) == HANDOFF_OK;
     for (int i = FIRST; i < END && ok; i++)
         if (p[i].fd >= 0)
             ok = handoff_put_connection(h, p[i].fd, "client", peers[i - FIRST].in, peers[i - FIRST].size) == HANDOFF_OK;
@@ -250,6 +250,7 @@ int main(void) {
     if ((p[LISTENER].fd = take_listener(0)) < 0) return fail("no listener");
     if (handoff_wait_for_begin(h, -1) != HANDOFF_OK) return fail("cannot begin");
     if (!open_log()) return 1;
+    inherit_lineage();
     if (strcmp(fault, "crash") == 0) _exit(7);
     handoff_readiness ready = {.size = sizeof ready, .revisions = &store.revision, .revision_count = 1};
     if (strcmp(fault, "unhealthy") == 0) {

@@ -100,6 +100,7 @@ public:
 
     // Ours stay open, and untouched, until we know who serves.
     void move_clients() {
+        checked(h_, handoff_put_state(h_, "lineage", store_.lineage.data(), store_.lineage.size()));
         for (const Client &c : parked_)
             checked(h_, handoff_put_connection(h_, c.socket.get(), "client", c.in.data(), c.in.size()));
     }
@@ -289,6 +290,10 @@ int run(const char *dir, const std::string &fault) {
     checked(h.get(), handoff_on_resume(h.get(), Daemon::resume, &daemon, nullptr));
     checked(h.get(), handoff_wait_for_begin(h.get(), -1));
     daemon.store.open();
+    const void *before = nullptr;
+    std::size_t size = 0;
+    if (handoff_get_state(h.get(), "lineage", &before, &size) == HANDOFF_OK)
+        daemon.store.lineage = std::string(static_cast<const char *>(before), size) + " " BUILD;
     if (fault == "crash") _exit(7);
 
     std::uint64_t revision = daemon.store.revision();

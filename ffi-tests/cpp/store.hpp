@@ -72,6 +72,8 @@ std::uint32_t fnv1a(std::string_view text) {
 // A line of the log for each SET, "<checksum> <revision> <key> <value>".
 class Store {
 public:
+    std::string lineage = BUILD;  // state that is in no file: each successor gets it, and adds itself
+
     explicit Store(const char *dir) : dir_(open_dir(dir)) {}
 
     // Reads what is not known yet: at a start all, after a resume what a successor wrote before it died.
@@ -117,6 +119,7 @@ public:
         if (word.size() == 1 && word[0] == "COUNT")
             return "COUNT " + std::to_string(entries_.size()) + " " + std::to_string(durable_);
         if (word.size() == 1 && word[0] == "PING") return "PONG " + std::to_string(getpid()) + " " BUILD;
+        if (word.size() == 1 && word[0] == "LINEAGE") return "LINEAGE " + lineage;
         return "ERR not a request";
     }
 
