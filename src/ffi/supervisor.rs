@@ -318,6 +318,8 @@ impl From<HandoffOutcome> for handoff_outcome {
             ready_ns: outcome.ready_ns,
             pause_ns: outcome.pause_ns,
             total_ns: outcome.total_ns,
+            connections: outcome.transferred_connections,
+            state_bytes: outcome.transferred_state_bytes,
             ..Self::default()
         };
         let reason = &mut for_c.reason;
