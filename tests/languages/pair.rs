@@ -3,8 +3,8 @@
 use crate::LOOK_AT_LOCK;
 use crate::daemons::{FAULTS, Language};
 use crate::support::load::{Load, LoadOptions, Report, verify};
-use crate::support::watch::LockWatch;
 use crate::support::streams::{Seen, Streams};
+use crate::support::watch::LockWatch;
 use crate::support::{Service, ask, wait_until};
 use crate::table::{Outcome, Row, Tried};
 use std::panic::{AssertUnwindSafe, catch_unwind};

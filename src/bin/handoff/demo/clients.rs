@@ -1,6 +1,6 @@
 //! The daemon's clients: a thread for each, and how they move to the successor.
 //!
-//! A request is a line: `SET key value`, `GET key`, `COUNT`, `PING`. When the daemon drains, each client is parked as soon
+//! A request is a line: `SET key value`, `GET key`, `COUNT`, `PING`, `LINEAGE`. When the daemon drains, each client is parked as soon
 //! as it has the reply to its last request: nobody reads of its connection until it is known who serves, and what was
 //! read already moves with it.
 //!
@@ -37,6 +37,8 @@ pub struct Server {
     pub store: Store,
     /// As PING says it.
     build: String,
+    /// As LINEAGE says it.
+    lineage: String,
     writers: Writers,
     listener: TcpListener,
     draining: AtomicBool,
@@ -65,10 +67,11 @@ pub struct Connection {
 pub type Acceptor = JoinHandle<Instant>;
 
 impl Server {
-    pub fn new(store: Store, build: &str, writers: Writers, listener: TcpListener) -> io::Result<Self> {
+    pub fn new(store: Store, build: &str, lineage: &str, writers: Writers, listener: TcpListener) -> io::Result<Self> {
         Ok(Self {
             store,
             build: build.into(),
+            lineage: lineage.into(),
             writers,
             listener,
             draining: AtomicBool::new(false),
@@ -166,6 +169,7 @@ impl Server {
                 let (keys, revision) = self.store.count();
                 format!("COUNT {keys} {revision}")
             }
+            ["LINEAGE"] => format!("LINEAGE {}", self.lineage),
             ["PING"] => format!("PONG {} {}", std::process::id(), self.build),
             _ => "ERR not a request".into(),
         })
