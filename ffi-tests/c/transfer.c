@@ -116,7 +116,6 @@ static void own_descriptors(void) {
 static void bad_input(void) {
     int again = dup(pairs[TCP][0]);
     bad_descriptors();
-    own_descriptors();
     IS(handoff_put_connection(h, udp, NULL, NULL, 0), HANDOFF_EINVAL);
     IS(handoff_put_connection(h, udp, "", NULL, 0), HANDOFF_EINVAL);
     IS(handoff_put_connection(h, udp, longest, NULL, 0), HANDOFF_ETOOBIG);
@@ -177,6 +176,7 @@ static int by_poll(void) {
         case HANDOFF_EVENT_REPLACED: return HANDOFF_REPLACED;
         case HANDOFF_EVENT_STOPPED: return HANDOFF_STOPPED;
         case HANDOFF_EVENT_DRAIN:
+            own_descriptors(); /* while there are no duplicates of mine */
             put_all();
             bad_input();
             IS(handoff_done(h, e.id), HANDOFF_OK);

@@ -20,7 +20,7 @@ fn everything_that_may_move_does_and_works_after_each_end() {
         assert_eq!((outcome.transferred_connections, outcome.transferred_state_bytes), (0, 0));
     }
     let outcome = service.expect("takes", Verdict::Committed);
-    assert_eq!(outcome.transferred_connections, CONNECTIONS);
+    assert_eq!(outcome.transferred_connections, CONNECTIONS, "{}", service.report());
     assert_eq!(outcome.transferred_state_bytes, STATE_BYTES);
     service.expect_end("gives");
     assert_eq!(service.report().matches("everything works on").count(), 2);

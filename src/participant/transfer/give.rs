@@ -283,8 +283,8 @@ impl Core {
         let (lock, gate) = self.lock.as_ref().map_or((None, None), |lock| (lock.lock_file(), lock.gate()));
         let link = self.link.as_ref();
         let transfer = link.and_then(|link| link.transfer.as_ref()).map(AsFd::as_fd);
-        let page = link.map(|link| link.page.as_fd());
-        let own = [session, lock, gate, transfer, page, self.control.listener()];
+        let (page, peer) = (link.map(|link| link.page.as_fd()), link.map(|link| link.peer.as_fd()));
+        let own = [session, lock, gate, transfer, page, peer, self.control.listener()];
         let own = own.into_iter().flatten().filter_map(|fd| identify(fd).ok()).map(|(_, file, _)| file).collect();
         if let Some(link) = &mut self.link {
             link.giving = giving.map(|giving| Giving { own, ..giving });
