@@ -76,6 +76,9 @@ pub const DEATH_AFTER_END: Duration = for_peer(1_000);
 pub const ABORT_GRACE: Duration = for_peer(2_000);
 /// A retired incumbent that does not exit, until it gets SIGTERM, and from there to SIGKILL.
 pub const RETIRE_GRACE: Duration = for_peer(10_000);
+/// Processes in overlap mode that were replaced and serve their last clients, by default: with the one that serves and one that
+/// starts, the machine must have room for four.
+pub const MAX_DRAINING: usize = 2;
 /// Frames of one peer that are read in one go: many times more than a queue of the default size holds, so what was there
 /// when the reading began is read, and a peer that sends without end keeps nobody from his work.
 pub const FRAMES_READ_MAX: usize = 4096;

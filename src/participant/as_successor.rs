@@ -122,8 +122,12 @@ impl Core {
         use crate::error::Error;
         self.read_transfer();
         let Some(lock) = &mut self.lock else { return Ok(()) };
+        lock.check_mode(sealed)?;
         if let Some(gate) = self.gate.take() {
             lock.receive_gate(gate?)?;
+        }
+        if *sealed == Sealed::Beside && lock.gate().is_none() {
+            return Err(Error::Protocol("the incumbent announced itself, but did not hand over the gate".into()));
         }
         let Sealed::Complete { fingerprint, .. } = sealed else { return Ok(()) };
         if lock.gate().is_none() {

@@ -29,4 +29,4 @@ pub use self::incumbent::{Incumbent, Served, Stopper, WriteGuard, Writers};
 pub use self::listeners::InheritedListeners;
 pub use self::role::{Begun, BegunSuccessor, ColdStart, HandshookSuccessor, Role, Successor, detect_role};
 pub use self::shared::Phase;
-pub use crate::protocol::message::Readiness;
+pub use crate::protocol::message::{Mode, Readiness};

@@ -109,7 +109,7 @@ fn check(message: &Message, frame_bytes: usize) -> Result<()> {
         Message::SealComplete(m) => m.revisions.len(),
         Message::Begin(m) => match &m.sealed {
             Sealed::Complete { revisions, .. } => revisions.len(),
-            Sealed::Recover => 0,
+            Sealed::Recover | Sealed::Beside => 0,
         },
         Message::Ready(m) => m.readiness.revisions.len(),
         _ => 0,
@@ -186,6 +186,7 @@ fn number(message: &Message) -> u16 {
         Message::Stopping(_) => 22,
         Message::Heartbeat(_) => 23,
         Message::AdoptListeners(_) => 24,
+        Message::Announced(_) => 25,
     }
 }
 
@@ -215,6 +216,7 @@ fn encode_body(message: &Message, out: &mut Vec<u8>) -> Result<()> {
         Message::Stopping(m) => pack(m, out)?,
         Message::Heartbeat(m) => pack(m, out)?,
         Message::AdoptListeners(m) => pack(m, out)?,
+        Message::Announced(m) => pack(m, out)?,
     }
     Ok(())
 }
@@ -240,6 +242,7 @@ fn decode_body(number: u16, body: &[u8]) -> Result<Message> {
         22 => unpack("Stopping", body).map(Message::Stopping),
         23 => unpack("Heartbeat", body).map(Message::Heartbeat),
         24 => unpack("AdoptListeners", body).map(Message::AdoptListeners),
+        25 => unpack("Announced", body).map(Message::Announced),
         _ => fail(format!("unknown message id {number}")),
     }
 }

@@ -40,6 +40,16 @@ pub enum Mode {
     Overlap,
 }
 
+impl Mode {
+    /// Its bit of [`capability`].
+    pub fn capability(self) -> u32 {
+        match self {
+            Self::Exclusive => capability::EXCLUSIVE,
+            Self::Overlap => capability::OVERLAP,
+        }
+    }
+}
+
 /// Who says Hello.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Side {
@@ -201,6 +211,13 @@ pub struct Drained {
     pub accept_stopped_ns: u64,
 }
 
+/// Overlap mode: O knows that N is coming, and has handed the gate to it. It serves on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Announced {
+    /// The handoff.
+    pub id: HandoffId,
+}
+
 /// O is to seal.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SealRequest {
@@ -278,6 +295,8 @@ pub enum Sealed {
     },
     /// O is dead and sealed nothing: recover as after a crash.
     Recover,
+    /// Overlap mode: O serves on, and has sealed nothing.
+    Beside,
 }
 
 /// N may lock and open the data.
@@ -405,6 +424,7 @@ pub enum Message {
     Stopping(Stopping),
     Heartbeat(Heartbeat),
     AdoptListeners(AdoptListeners),
+    Announced(Announced),
 }
 
 /// A descriptor that travels with a message.
@@ -460,6 +480,7 @@ impl Message {
             Self::Resumed(m) => m.id,
             Self::Stopping(m) => m.id,
             Self::Heartbeat(m) => m.id,
+            Self::Announced(m) => m.id,
         }
     }
 
@@ -490,6 +511,7 @@ impl Message {
             Self::Stopping(_) => "Stopping",
             Self::Heartbeat(_) => "Heartbeat",
             Self::AdoptListeners(_) => "AdoptListeners",
+            Self::Announced(_) => "Announced",
         }
     }
 }

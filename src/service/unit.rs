@@ -14,10 +14,10 @@ use nix::sys::signal::Signal;
 use super::address::{ListenSpec, Listener, check_all};
 use super::paths::RuntimeDir;
 use super::restart::{End, Next, Restarts};
-use super::settings::{Settings, Times, Upgrade};
-use super::status::{ListenerStatus, ServiceStatus};
+use super::settings::{Settings, Times};
+use super::status::{DrainingStatus, ListenerStatus, ServiceStatus};
 use super::stop::Stop;
-use super::upgrade::Pending;
+use super::upgrade::{Pending, Queued};
 use crate::error::Result;
 use crate::limits::START_PROBE;
 use crate::supervisor::{self, ExitStatus, HandoffOutcome, SpawnSpec, Status, Supervisor};
@@ -109,8 +109,8 @@ pub struct Service {
     pub(super) why: String,
     restarts: Restarts,
     pub(super) pending: Option<Pending>,
-    /// Waits until the incumbent of the last handoff has retired.
-    pub(super) queued: Option<Upgrade>,
+    /// Waits until the incumbent of the last handoff has retired, or one of those before it is gone.
+    pub(super) queued: Option<Queued>,
     pub(super) last: Option<Rc<HandoffOutcome>>,
     /// When the process that serves, or starts, was started.
     pub(super) started_ns: u64,
@@ -196,6 +196,10 @@ impl Service {
         &self.settings.name
     }
 
+    pub(super) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     /// What would be executed.
     pub(super) fn spec(&self, binary: Option<&PathBuf>, times: Times) -> SpawnSpec {
         spawn_spec(&self.settings, &self.runtime, binary.or(self.program.as_ref()), times)
@@ -267,7 +271,7 @@ impl Service {
             _ if self.again || !self.events.is_empty() => Some(0),
             State::Waiting(until) => Some(*until),
             State::Stopping(stop) => Some(stop.until_ns()),
-            _ => None,
+            _ => self.queued.as_ref().map(|queued| queued.until_ns),
         };
         let due = own.into_iter().chain(self.supervisor.next_due()).min()?;
         Some(Duration::from_nanos(due.saturating_sub(monotonic_ns())))
@@ -402,6 +406,7 @@ impl Service {
             phase: if state == "running" && status.phase == "starting" { IDLE } else { status.phase },
             pid: status.pid,
             generation: status.generation,
+            draining: status.draining.iter().map(DrainingStatus::of).collect(),
             program: program.to_string_lossy().into_owned(),
             listeners: self.listeners.clone(),
             linked: status.linked,

@@ -1,6 +1,7 @@
 //! The loop around the machine: what goes out.
 
 use super::Event;
+use super::draining::Drain;
 use super::engine::{Due, Engine, Leaving, Processes};
 use super::outcome::verdict_name;
 use super::process::Process;
@@ -123,6 +124,7 @@ impl Engine {
             Timer::Liveness(_) => after(LIVENESS),
             Timer::Lost(_) => after(DEATH_AFTER_END),
             Timer::AbortGrace => after(ABORT_GRACE),
+            Timer::Retire if self.machine.overlaps() => after(RETIRE_GRACE.max(spec.drain_grace.saturating_add(SLACK))),
             Timer::Retire => after(RETIRE_GRACE),
             Timer::Adoption => after(ADOPTION_TIMEOUT),
         }
@@ -170,13 +172,16 @@ impl Engine {
     fn retire_incumbent(&mut self) {
         let Some(mut process) = self.processes.incumbent.take() else { return };
         process.close_session(&self.epoll);
-        self.await_exit(process);
+        let drains = self.rendezvous.as_ref().is_some_and(|rendezvous| rendezvous.page.is_draining());
+        let drain = drains.then(|| Drain::begun(self.attempt.as_ref()));
+        self.await_exit(process, drain);
     }
 
     /// Of a process that has retired; if it takes too long, it is ended.
-    pub(super) fn await_exit(&mut self, process: Process) {
-        self.timers.arm(Due::Leaving(process.key), monotonic_ns() + nanoseconds(RETIRE_GRACE));
-        self.processes.leaving.push(Leaving { process, signal: Signal::SIGTERM });
+    pub(super) fn await_exit(&mut self, process: Process, drain: Option<Drain>) {
+        let until_ns = drain.map_or(monotonic_ns() + nanoseconds(RETIRE_GRACE), Drain::evicted_ns);
+        self.timers.arm(Due::Leaving(process.key), until_ns);
+        self.processes.leaving.push(Leaving { process, signal: Signal::SIGTERM, drain });
     }
 
     fn report(&mut self, verdict: Verdict, reason: String) {

@@ -1,5 +1,6 @@
 //! The calls that wait: for an outcome, or for a daemon to be adopted.
 
+use super::engine::Leaving;
 use super::outcome::HandoffOutcome;
 use super::resume::{Found, Resumption};
 use super::spec::SpawnSpec;
@@ -59,8 +60,9 @@ impl Supervisor {
         loop {
             let processes = &self.engine.processes;
             let left = match self.engine.machine.phase() {
-                // Whoever has retired holds the gate until it exits, and keeps a cold start out; its exit is seen to.
-                Phase::Idle if processes.incumbent.is_none() && !processes.leaving.is_empty() => None,
+                // Whoever has retired holds the gate until it exits, and keeps a cold start out; its exit is seen to. One that drains
+                // does not.
+                Phase::Idle if processes.incumbent.is_none() && processes.leaving.iter().any(Leaving::holds_gate) => None,
                 Phase::Idle => return Ok(()),
                 Phase::Retiring => None,
                 _ => match patience.checked_sub(begun.elapsed()).filter(|left| !left.is_zero()) {

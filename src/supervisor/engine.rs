@@ -6,6 +6,7 @@
 use super::Event;
 use super::attempt::Attempt;
 use super::cancel::Canceller;
+use super::draining::Drain;
 use super::journal::Journal;
 use super::listeners::Listeners;
 use super::outcome::HandoffOutcome;
@@ -88,6 +89,8 @@ pub(super) struct Leaving {
     pub(super) process: Process,
     /// What it gets if it does not exit.
     pub(super) signal: Signal,
+    /// It serves its last clients, and may.
+    pub(super) drain: Option<Drain>,
 }
 
 /// What comes with time.
@@ -405,7 +408,7 @@ impl Engine {
     }
 
     /// A process that will never serve again should have exited by now.
-    fn hasten(&mut self, key: u64) {
+    pub(super) fn hasten(&mut self, key: u64) {
         let Some(leaving) = self.processes.leaving.iter_mut().find(|leaving| leaving.process.key == key) else {
             return;
         };
@@ -417,7 +420,7 @@ impl Engine {
     /// Only the page can say that O has retired, if it takes its time to exit; or that N serves, if its session is lost.
     fn listens_to_page(&self) -> bool {
         match self.machine.phase() {
-            Phase::Retiring => true,
+            Phase::Retiring | Phase::Reverting => true,
             Phase::AwaitServing => self.has_lost_successor(),
             _ => false,
         }
@@ -435,6 +438,7 @@ impl Engine {
         let Some(page) = self.rendezvous.as_ref().map(|rendezvous| &rendezvous.page) else { return };
         match self.machine.phase() {
             Phase::Retiring if page.is_retired() => self.feed(Input::Retired),
+            Phase::Reverting if page.is_draining() => self.feed(Input::Retired),
             Phase::AwaitServing if self.listens_to_page() && page.is_serving() && self.is_committed() => {
                 self.feed(Input::PageServing)
             }

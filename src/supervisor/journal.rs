@@ -3,6 +3,7 @@
 //! One line for each `key=value`. Written under another name and renamed, so that it is there as a whole or not at all; never
 //! fsync'ed, because after a power loss there are no processes to find.
 
+use super::draining::Drain;
 use super::spec::SpawnSpec;
 use crate::error::{Error, Result};
 use crate::sys::crash;
@@ -56,7 +57,31 @@ pub(super) struct Entry {
     /// The handoff that is open.
     pub(super) handoff: Option<OpenHandoff>,
     /// Those that have retired, but had not exited.
-    pub(super) leaving: Vec<Identity>,
+    pub(super) leaving: Vec<Retired>,
+}
+
+/// A process that will never serve again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Retired {
+    pub(super) identity: Identity,
+    pub(super) generation: u64,
+    pub(super) drain: Option<Drain>,
+}
+
+impl Retired {
+    fn line(&self) -> String {
+        let Self { identity: Identity { pid, start_time }, generation, drain } = self;
+        let drain = drain.map(|Drain { since_ns, until_ns }| format!(" {since_ns} {until_ns}"));
+        format!("leaving={pid} {start_time} {generation}{}", drain.unwrap_or_default())
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let words: Vec<&str> = text.split(' ').collect();
+        let number = |at: usize| words.get(at)?.parse().ok();
+        let identity = Identity { pid: words.first()?.parse().ok()?, start_time: number(1)? };
+        let drain = number(3).zip(number(4)).map(|(since_ns, until_ns)| Drain { since_ns, until_ns });
+        Some(Self { identity, generation: number(2)?, drain })
+    }
 }
 
 impl Entry {
@@ -142,8 +167,8 @@ impl Journal {
         if let Some(Identity { pid, start_time }) = entry.incumbent {
             let _ = writeln!(text, "incumbent={pid} {start_time}");
         }
-        for Identity { pid, start_time } in &entry.leaving {
-            let _ = writeln!(text, "leaving={pid} {start_time}");
+        for retired in &entry.leaving {
+            let _ = writeln!(text, "{}", retired.line());
         }
         write_program(&mut text, "program", entry.program.as_deref());
         if let Some(OpenHandoff { id, page, successor: Identity { pid, start_time }, program }) = &entry.handoff {
@@ -174,7 +199,7 @@ impl Journal {
         }
         let number = |key| value(key).and_then(|text| text.parse().ok());
         let identity = |key| value(key).and_then(Identity::parse);
-        let leaving = text.lines().filter_map(|line| Identity::parse(value_of(line, "leaving")?)).collect();
+        let leaving = text.lines().filter_map(|line| Retired::parse(value_of(line, "leaving")?)).collect();
         let handoff = number("handoff").zip(value("page")).zip(identity("successor"));
         let program = |key| value(key).map(PathBuf::from);
         let handoff = handoff.map(|((id, page), successor)| {
@@ -212,7 +237,9 @@ mod tests {
         let page = dir.path().join("kv.17.page");
         let open = OpenHandoff { id: 17, page, successor: own, program: Some("/new/kv".into()) };
         for handoff in [None, Some(open)] {
-            let leaving = vec![Identity { pid: 7, ..own }, own];
+            let drain = Some(Drain { since_ns: 5, until_ns: u64::MAX });
+            let retired = Retired { identity: own, generation: 2, drain };
+            let leaving = vec![retired, Retired { identity: Identity { pid: 7, ..own }, drain: None, ..retired }];
             let entry =
                 Entry { generation: 3, incumbent: Some(own), program: Some("/old/kv".into()), handoff, leaving };
             journal.write("kv", b"\x01\xfe", &entry).unwrap();

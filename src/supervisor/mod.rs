@@ -8,6 +8,7 @@ mod actions;
 mod attempt;
 mod blocking;
 mod cancel;
+mod draining;
 mod engine;
 mod journal;
 mod listeners;
@@ -92,6 +93,21 @@ pub struct Status {
     pub handoff_id: Option<u64>,
     /// N, while a handoff is under way.
     pub successor_pid: Option<i32>,
+    /// Those that were replaced in overlap mode, and serve their last clients.
+    pub draining: Vec<Draining>,
+}
+
+/// A process that was replaced in overlap mode, and serves its last clients. Times are absolute `CLOCK_MONOTONIC` nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Draining {
+    /// Its pid.
+    pub pid: i32,
+    /// Which process of the service it was.
+    pub generation: u64,
+    /// When it was replaced.
+    pub since_ns: u64,
+    /// When it must be done; then it is ended.
+    pub until_ns: u64,
 }
 
 /// The process that this journal names and that lives, whether it has a supervisor or not.
@@ -258,6 +274,7 @@ impl Supervisor {
             serving: engine.machine.incumbent_serves(),
             handoff_id: engine.machine.handoff().map(|id| id.0),
             successor_pid: pid(&engine.processes.successor),
+            draining: engine.draining().collect(),
         }
     }
 

@@ -1,8 +1,8 @@
 //! Starting processes.
 
 use super::attempt::Attempt;
-use super::engine::Engine;
-use super::journal::{Entry, Identity, OpenHandoff};
+use super::engine::{Engine, Leaving};
+use super::journal::{Entry, Identity, OpenHandoff, Retired};
 use super::output::{self, Output};
 use super::process::{Process, Token};
 use super::rendezvous::Rendezvous;
@@ -294,7 +294,10 @@ impl Engine {
             })
         });
         let program = program_of(&self.processes.incumbent);
-        let leaving = self.processes.leaving.iter().filter_map(|leaving| leaving.process.identity).collect();
+        let retired = |Leaving { process, drain, .. }: &Leaving| {
+            Some(Retired { identity: process.identity?, generation: process.generation, drain: *drain })
+        };
+        let leaving = self.processes.leaving.iter().filter_map(retired).collect();
         let entry = Entry { generation: self.machine.generation(), incumbent, program, handoff, leaving };
         let write = || journal.write(&self.service, &self.build_id, &entry);
         crash::around('S', format_args!("write {} journal", entry.kind()), write)

@@ -17,6 +17,10 @@ impl World {
                 continue;
             }
             servers += usize::from(daemon.serves);
+            if self.config.overlap {
+                self.check_overlap(i);
+                continue;
+            }
             if (daemon.has_data || daemon.serves) && self.lock != Some(Holder::Daemon(i)) {
                 self.fail("somebody uses the data without the lock");
             }
@@ -30,8 +34,11 @@ impl World {
             }
             self.check_word(i);
         }
-        if servers > 1 {
+        if servers > 1 && !self.config.overlap {
             self.fail("two serve at once");
+        }
+        if servers == 0 && !self.interrupted {
+            self.fail("nobody accepts, although no server crashed");
         }
         self.check_busy();
     }
@@ -111,7 +118,8 @@ impl World {
         daemon.alive
             && match &daemon.machine {
                 Machine::Incumbent(machine) => {
-                    !matches!(machine.phase(), incumbent::Phase::Replaced | incumbent::Phase::Lost)
+                    use incumbent::Phase::{Leaving, Lost, Replaced};
+                    !matches!(machine.phase(), Leaving | Replaced | Lost)
                 }
                 Machine::Successor(machine) => {
                     let revoked = daemon.page.is_none_or(|page| self.page(page).word == Decision::Revoked);

@@ -283,6 +283,9 @@ impl World {
 
     fn hear(&mut self, i: Pid) {
         let Some(message) = self.daemon(i).outbox.pop_front() else { return };
+        if matches!(message, Message::Announced(_)) && self.config.is(Mutant::AnnounceNotAcked) {
+            return;
+        }
         if let Message::AdoptAck(ack) = &message {
             self.note_adoption(ack);
         }
@@ -416,6 +419,9 @@ impl World {
     }
 
     fn say(&mut self, peer: Peer, message: Message) {
+        if self.skips(peer, &message) {
+            return;
+        }
         match &message {
             Message::PrepareHandoff(_) => self.serve().said_prepare = true,
             Message::Committed(_) if self.config.is(Mutant::EarlyCommitted) => self.check_report(Verdict::Committed),

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use crate::demo::DemoArgs;
 use crate::demo::daemon::DaemonArgs;
+use clap::builder::RangedU64ValueParser;
 use clap::{Parser, Subcommand, ValueEnum};
-use handoff::service::Times;
+use handoff::limits::MAX_DRAINING;
+use handoff::service::{self, Times};
 use handoff::service::address::ListenSpec;
 use handoff::service::restart::Policy;
 
@@ -53,6 +55,9 @@ pub struct RunArgs {
     /// When a daemon that ended is started again [default: on-failure, but a first start that fails by itself is final]
     #[arg(long, value_enum)]
     pub restart: Option<Restart>,
+    /// Daemons in overlap mode: how many processes that were replaced may serve their last clients at the same time
+    #[arg(long, value_name = "N", default_value_t = MAX_DRAINING, value_parser = at_least_one())]
+    pub max_draining: usize,
     #[command(flatten)]
     pub place: Place,
     #[command(flatten)]
@@ -86,6 +91,26 @@ impl Restart {
     }
 }
 
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum WhenDraining {
+    /// Wait for the end of one, but not longer than the deadline
+    Wait,
+    /// Be refused
+    Refuse,
+    /// End the oldest
+    Cut,
+}
+
+impl From<WhenDraining> for service::WhenDraining {
+    fn from(this: WhenDraining) -> Self {
+        match this {
+            WhenDraining::Wait => Self::Wait,
+            WhenDraining::Refuse => Self::Refuse,
+            WhenDraining::Cut => Self::Cut,
+        }
+    }
+}
+
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "SERVICE or --name: neither while only one supervisor runs. SERVICE, by hand, if several do: each has the name of
@@ -105,6 +130,9 @@ pub struct UpgradeArgs {
     /// program again]
     #[arg(long)]
     pub promote: bool,
+    /// When as many processes serve their last clients as may (run --max-draining)
+    #[arg(long, value_enum, default_value = "wait")]
+    pub when_draining: WhenDraining,
     #[command(flatten)]
     pub place: Place,
     #[command(flatten)]
@@ -180,6 +208,10 @@ impl From<TimeArgs> for Times {
             hello: args.hello_timeout,
         }
     }
+}
+
+fn at_least_one() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..)
 }
 
 fn not_empty(text: &str) -> Result<OsString, String> {

@@ -212,6 +212,7 @@ impl Daemon {
             Hook::Drain => Kind::Drain,
             Hook::Seal => Kind::Seal,
             Hook::Resume => Kind::Resume,
+            Hook::Leave => unreachable!("of overlap mode"),
         };
         self.serves &= hook != Hook::Drain;
         self.start(kind, now);
