@@ -65,7 +65,8 @@ impl Participant {
         }
         let listeners = Arc::new(InheritedListeners(inherited.listeners));
         let (control, build_id) = (Control::new(control), config.build_id_or_default());
-        let core = Core::new(inherited.session, successor, lock, config.mode, Arc::clone(&listeners), control, build_id)?;
+        let core =
+            Core::new(inherited.session, successor, lock, config.mode, Arc::clone(&listeners), control, build_id)?;
         let participant = Self {
             shared: Arc::new(Shared::new(core, config.before_wait.clone())?),
             listeners,

@@ -62,7 +62,9 @@ impl Supervisor {
             let left = match self.engine.machine.phase() {
                 // Whoever has retired holds the gate until it exits, and keeps a cold start out; its exit is seen to. One that drains
                 // does not.
-                Phase::Idle if processes.incumbent.is_none() && processes.leaving.iter().any(Leaving::holds_gate) => None,
+                Phase::Idle if processes.incumbent.is_none() && processes.leaving.iter().any(Leaving::holds_gate) => {
+                    None
+                }
                 Phase::Idle => return Ok(()),
                 Phase::Retiring => None,
                 _ => match patience.checked_sub(begun.elapsed()).filter(|left| !left.is_zero()) {

@@ -38,7 +38,8 @@ impl World {
         let unasked = !daemon.is_incumbent() && !word.is_some_and(Decision::is_committed);
         let leaving = daemon.is_leaving;
         let retired = matches!(&daemon.machine, Machine::Incumbent(machine) if !machine.serves());
-        let starting = matches!(&daemon.machine, Machine::Incumbent(machine) if machine.phase() == incumbent::Phase::Starting);
+        let starting =
+            matches!(&daemon.machine, Machine::Incumbent(machine) if machine.phase() == incumbent::Phase::Starting);
         self.require(has_gate, "somebody serves without the gate");
         self.require(!unasked, "N serves without having won the word");
         self.require(!leaving, "O serves again although N has taken its place");
@@ -61,6 +62,9 @@ impl World {
         }
         let Message::PrepareHandoff(prepare) = message else { return false };
         if unheard || self.config.is(Mutant::AnnounceNotAcked) {
+            if let Some(successor) = self.service.successor {
+                self.gate |= 1 << successor; // or it would not get so far
+            }
             let announced = Message::Announced(Announced { id: prepare.id });
             self.serve().answers.push_back(Input::Message(peer, announced));
         }
@@ -95,7 +99,13 @@ fn one_crash_in_overlap() {
 
 /// The bounds of the whole check.
 pub const WHOLE: &[Config] = &[
-    Config { name: "G1c overlap, one crash, O's death starts cold", crashes: 1, restarts: 1, promote: false, ..OVERLAP },
+    Config {
+        name: "G1c overlap, one crash, O's death starts cold",
+        crashes: 1,
+        restarts: 1,
+        promote: false,
+        ..OVERLAP
+    },
     Config { name: "G2 overlap, two crashes, restarts", crashes: 2, restarts: 2, ..OVERLAP },
     Config { name: "G2n overlap, two crashes", crashes: 2, ..OVERLAP },
     Config { name: "G3 overlap, two handoffs, two crashes, restarts", handoffs: 2, crashes: 2, restarts: 2, ..OVERLAP },
@@ -108,10 +118,23 @@ pub const WHOLE: &[Config] = &[
         freeze_service_only: true,
         ..OVERLAP
     },
-    Config { name: "G5 overlap, two handoffs, one crash, one cut", handoffs: 2, crashes: 1, cuts: 1, restarts: 1, ..OVERLAP },
+    Config {
+        name: "G5 overlap, two handoffs, one crash, one cut",
+        handoffs: 2,
+        crashes: 1,
+        cuts: 1,
+        restarts: 1,
+        ..OVERLAP
+    },
     Config { name: "G6 overlap, one crash, two cuts", crashes: 1, cuts: 2, restarts: 1, ..OVERLAP },
     Config { name: "G7 overlap, one stops for ever, one crash", freezes: 1, crashes: 1, restarts: 1, ..OVERLAP },
-    Config { name: "G8 overlap, a cancel or a stop, bad applications, one crash", requests: 1, bad_applications: true, crashes: 1, ..OVERLAP },
+    Config {
+        name: "G8 overlap, a cancel or a stop, bad applications, one crash",
+        requests: 1,
+        bad_applications: true,
+        crashes: 1,
+        ..OVERLAP
+    },
     Config { name: "G9 overlap, a stranger, one crash", stranger: true, crashes: 1, ..OVERLAP },
 ];
 
@@ -125,7 +148,9 @@ const MUTANTS: &[(Config, &str)] = &[
         Config {
             name: "O's answer is not waited for",
             mutant: Some(Mutant::AnnounceNotAcked),
-            cuts: 1,
+            crashes: 1,
+            restarts: 1,
+            wipes: true,
             ..OVERLAP
         },
         "in the end 2 serve, and S is idle",

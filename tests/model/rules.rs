@@ -78,7 +78,11 @@ impl World {
             let daemon = self.see(i);
             daemon.alive
                 && match &daemon.machine {
-                    Machine::Incumbent(machine) => machine.phase() != incumbent::Phase::Starting,
+                    Machine::Incumbent(machine) => {
+                        use incumbent::Phase::{Leaving, Replaced, Starting};
+                        let phase = machine.phase();
+                        phase != Starting && !(self.config.overlap && matches!(phase, Leaving | Replaced))
+                    }
                     Machine::Successor(machine) => {
                         use successor::Phase as N;
                         matches!(machine.phase(), N::Opening | N::AwaitCommitted | N::Committing | N::Won)

@@ -1,7 +1,7 @@
 //! Upgrades that commit.
 
 use crate::scene::{Held, Load, heard, program, request, start, text, variant};
-use crate::support::{wait_until, lives};
+use crate::support::{lives, wait_until};
 use std::fs;
 
 #[test]
@@ -38,7 +38,9 @@ fn a_slow_start_and_a_slow_drain_stop_nobody() {
     }
     fs::write(&go, "").unwrap();
     assert_eq!(upgrading.wait().result, "committed");
-    wait_until("the incumbent drains", || heard(&service, first).contains(&"drain after commit".to_owned()).then_some(()));
+    wait_until("the incumbent drains", || {
+        heard(&service, first).contains(&"drain after commit".to_owned()).then_some(())
+    });
     for _ in 0..20 {
         assert_eq!(request(service.address).unwrap(), second, "the incumbent does not accept any more");
     }

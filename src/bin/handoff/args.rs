@@ -9,9 +9,9 @@ use crate::demo::daemon::DaemonArgs;
 use clap::builder::RangedU64ValueParser;
 use clap::{Parser, Subcommand, ValueEnum};
 use handoff::limits::MAX_DRAINING;
-use handoff::service::{self, Times};
 use handoff::service::address::ListenSpec;
 use handoff::service::restart::Policy;
+use handoff::service::{self, Times};
 
 /// Replaces the binary of a running daemon: no connection refused, no acknowledged write lost
 #[derive(Debug, Parser)]

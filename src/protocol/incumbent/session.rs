@@ -44,9 +44,10 @@ impl Incumbent {
                 self.phase = Phase::Sealing;
                 out.push(Action::Run(Hook::Seal));
             }
-            (Phase::Announced | Phase::Sealed | Phase::Fencing | Phase::AwaitServing, Message::Commit(Commit { id }))
-                if id == self.id() =>
-            {
+            (
+                Phase::Announced | Phase::Sealed | Phase::Fencing | Phase::AwaitServing,
+                Message::Commit(Commit { id }),
+            ) if id == self.id() => {
                 self.on_commit(out);
             }
             (Phase::Serving, Message::ResumeAfterAbort(ResumeAfterAbort { id })) if id != HandoffId::COLD => {

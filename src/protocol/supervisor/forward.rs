@@ -194,7 +194,9 @@ impl Supervisor {
     pub(super) fn on_incumbent_death(&mut self, status: &str, out: &mut Vec<Action>) {
         let Some(current) = &mut self.current else { return };
         match (self.phase, current.plan.on_incumbent_death) {
-            (Phase::Announcing | Phase::Draining | Phase::Sealing, OnIncumbentDeath::Promote) if !current.successor_dead => {
+            (Phase::Announcing | Phase::Draining | Phase::Sealing, OnIncumbentDeath::Promote)
+                if !current.successor_dead =>
+            {
                 self.begin(Sealed::Recover, out);
             }
             // The spawn goes on; on_warmed lets N begin.

@@ -1,6 +1,6 @@
 //! What is different when O and N may serve at once.
 
-use super::{Action, Phase, Supervisor};
+use super::{Action, Peer, Phase, Supervisor, Timer};
 use crate::protocol::message::{Mode, capability};
 
 impl Supervisor {
@@ -15,6 +15,9 @@ impl Supervisor {
         let Some(current) = self.current.as_mut().filter(|current| !current.incumbent_dead) else { return };
         debug_assert!(self.phase == Phase::Reverting);
         current.incumbent_dead = true;
+        // From here on its name means another process.
+        let timers = [Timer::Lost(Peer::Incumbent), Timer::Liveness(Peer::Incumbent), Timer::Adoption];
+        out.extend(timers.map(Action::Disarm));
         out.push(Action::Promote);
         self.try_settle(out);
     }
