@@ -17,6 +17,8 @@ pub const TEXT_BYTES_MAX: usize = 4096;
 pub const BUILD_ID_BYTES_MAX: usize = 256;
 /// Listeners of a service at most: the kernel's bound for one message is 253 (`SCM_MAX_FD`); inheritance has none.
 pub const LISTENERS_MAX: usize = 4096;
+/// Sockets of one address (`SO_REUSEPORT`) at most: one for each core of a large machine, and [`LISTENERS_MAX`] leaves room for others.
+pub const SOCKETS_MAX: usize = 1024;
 /// Bytes of a listener's name at most: as systemd has it (`FileDescriptorName=`).
 pub const LISTENER_NAME_BYTES_MAX: usize = 255;
 /// Listeners in one message at most: below `SCM_MAX_FD`, and the longest names still fit into a frame.

@@ -116,6 +116,7 @@ static int on_event(const handoff_event *event) {
     switch (event->kind) {
     case HANDOFF_EVENT_DRAIN:
         say(event->flags & HANDOFF_EVENT_AFTER_COMMIT ? "drain after commit" : "drain");
+        while (fault("hangs-in-drain")) pause();
         if (fault("drain-fails")) return handoff_failed(h, event->id, "it could not drain");
         stop_accepting();
         draining = event->id;
@@ -128,7 +129,9 @@ static int on_event(const handoff_event *event) {
 
 static void take_listeners(void) {
     int fd;
+    unsigned group = 0;
     while (tcp_count < TCP_MAX && (fd = handoff_take_listener(h, "kv", tcp_count)) >= 0) tcp[tcp_count++] = fd;
+    while (tcp_count < TCP_MAX && (fd = handoff_take_listener(h, "group", group++)) >= 0) tcp[tcp_count++] = fd;
     while (udp_count < TCP_MAX && (fd = handoff_take_listener(h, "dns", udp_count)) >= 0) udp[udp_count++] = fd;
     if (tcp_count == 0) abort();
 }
@@ -167,7 +170,7 @@ int main(void) {
     if (handoff_config_set_int(config, HANDOFF_OPT_MODES, mode) < 0) return 1;
     if (handoff_detect_role(config, &h, why, sizeof why) < 0) return fprintf(stderr, "%s\n", why), 1;
     handoff_config_free(config);
-    signal(SIGTERM, fault("ignores-term") ? SIG_IGN : on_term);
+    signal(SIGTERM, on_term);
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     if (fault("exits-early")) return fprintf(stderr, "this build is broken\n"), 9;
     if (handoff_wait_for_begin(h, -1) < 0) return fail("begin");

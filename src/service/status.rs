@@ -70,6 +70,8 @@ pub struct ListenerStatus {
     pub name: String,
     /// Where it is bound, with the port that the kernel chose.
     pub address: String,
+    /// How many sockets share the address.
+    pub sockets: usize,
 }
 
 fn outcome<S: Serializer>(outcome: &Option<Rc<HandoffOutcome>>, serializer: S) -> Result<S::Ok, S::Error> {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::address::{ListenSpec, Listener, check_all};
+use super::address::{ListenSpec, check_all};
 use super::paths::RuntimeDir;
 use super::restart::{End, Next, Restarts};
 use super::settings::{Settings, Times};
@@ -436,16 +436,18 @@ fn spawn_spec(settings: &Settings, runtime: &RuntimeDir, binary: Option<&PathBuf
 fn hold(mut supervisor: Supervisor, listen: &[ListenSpec]) -> Result<(Supervisor, Vec<ListenerStatus>)> {
     let mut named = Vec::new();
     for spec in listen {
-        let held = supervisor.listeners().find(|(name, _)| *name == spec.name).map(|(_, fd)| spec.check_held(fd));
-        let address = match held.transpose()? {
+        let held = supervisor.listeners().filter(|(name, _)| *name == spec.name).map(|(_, fd)| fd).collect::<Vec<_>>();
+        let address = match spec.check_all_held(&held)? {
             Some(address) => address,
             None => {
-                let Listener { name, address, fd } = spec.bind()?;
-                supervisor = supervisor.with_listener(&name, fd)?;
+                let bound = spec.bind_all()?;
+                let address = bound.first().map_or_else(String::new, |listener| listener.address.clone());
+                let fds = bound.into_iter().map(|listener| listener.fd).collect();
+                supervisor = supervisor.with_listener_group(&spec.name, fds)?;
                 address
             }
         };
-        named.push(ListenerStatus { name: spec.name.clone(), address });
+        named.push(ListenerStatus { name: spec.name.clone(), address, sockets: spec.sockets });
     }
     let unwanted = |(name, _): (&str, _)| (!listen.iter().any(|spec| spec.name == name)).then(|| name.to_owned());
     let unwanted: Vec<String> = supervisor.listeners().filter_map(unwanted).collect();

@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::limits::{EVENTS_MAX, RESUME_LOOK};
 use crate::protocol::supervisor::{Phase, Verdict};
 use crate::sys::proc;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -167,8 +168,15 @@ impl Supervisor {
                 (None, _) => return Err(self.not_adopted("")),
             }
         }
+        let mut groups: Vec<(String, Vec<OwnedFd>)> = Vec::new();
         for (name, fd) in self.engine.end_resume() {
-            self.engine.listeners.add(&name, fd)?;
+            match groups.last_mut().filter(|(of, _)| *of == name) {
+                Some((_, group)) => group.push(fd),
+                None => groups.push((name, vec![fd])),
+            }
+        }
+        for (name, fds) in groups {
+            self.engine.listeners.add_group(&name, fds)?;
         }
         Ok(self.engine.take_outcome())
     }

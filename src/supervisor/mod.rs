@@ -166,6 +166,16 @@ impl Supervisor {
         Ok(self)
     }
 
+    /// The same for sockets that share an address (`SO_REUSEPORT`, socket(7)): each process inherits them all, under the same
+    /// name. The kernel gives each of them a part of the clients, so each must be served.
+    ///
+    /// # Errors
+    /// As [`Self::with_listener`].
+    pub fn with_listener_group(mut self, name: &str, fds: Vec<OwnedFd>) -> Result<Self> {
+        self.engine.listeners.add_group(name, fds)?;
+        Ok(self)
+    }
+
     /// Whether there may be one more listener, of this name.
     pub(crate) fn check_listener(&self, name: &str) -> Result<()> {
         self.engine.listeners.check(name)

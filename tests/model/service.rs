@@ -314,6 +314,13 @@ impl World {
                 let failed = Input::ColdSpawnFailed("none of its processes is left".into());
                 self.serve().answers.push_back(failed);
             }
+            Action::SpawnCold if self.journal.page().is_some() => {
+                // An open handoff is closed on file before there is a process that could be taken for its O.
+                let service = self.serve();
+                (service.incumbent, service.successor) = (None, None);
+                service.todo.push_front(Step::Act(Action::SpawnCold));
+                service.todo.push_front(Step::Journal);
+            }
             Action::SpawnCold => {
                 let i = self.spawn(false);
                 let service = self.serve();

@@ -46,7 +46,8 @@ USR1, USR2 and WINCH are passed on to a daemon that handles them, and ignored ot
 terminal that closes stops the daemon.")]
 pub struct RunArgs {
     /// A socket for the daemon: NAME=127.0.0.1:80, NAME=[::1]:80, NAME=unix:/path, NAME=udp:127.0.0.1:53; port 0
-    /// lets the kernel choose; options: ,blocking ,backlog=N ,mode=0660
+    /// lets the kernel choose; options: ,blocking ,backlog=N ,mode=0660 ,sockets=N
+    /// (N sockets with SO_REUSEPORT, all with this name)
     #[arg(long, value_name = "NAME=ADDR")]
     pub listen: Vec<ListenSpec>,
     /// The directory that the daemon writes to (HANDOFF_DATA_DIR)
