@@ -14,7 +14,7 @@
 //! known. All others are bincode 2 in its `legacy` configuration and belong to a version: Warmed (6), PrepareHandoff
 //! (7), Drained (8), SealRequest (9), Gate (10), SealProgress (11), SealComplete (12), SealFailed (13), Begin (14),
 //! Ready (15), Committed (16), Serving (17), Commit (18), Abort (19), ResumeAfterAbort (20), Resumed (21),
-//! Stopping (22), Heartbeat (23), AdoptListeners (24). A number is never used again for something else.
+//! Stopping (22), Heartbeat (23), AdoptListeners (24), Announced (28). A number is never used again for something else.
 //!
 //! `docs/protocol.md` has the bodies. This is the only file that knows bincode.
 
@@ -186,7 +186,7 @@ fn number(message: &Message) -> u16 {
         Message::Stopping(_) => 22,
         Message::Heartbeat(_) => 23,
         Message::AdoptListeners(_) => 24,
-        Message::Announced(_) => 25,
+        Message::Announced(_) => 28,
     }
 }
 
@@ -242,7 +242,7 @@ fn decode_body(number: u16, body: &[u8]) -> Result<Message> {
         22 => unpack("Stopping", body).map(Message::Stopping),
         23 => unpack("Heartbeat", body).map(Message::Heartbeat),
         24 => unpack("AdoptListeners", body).map(Message::AdoptListeners),
-        25 => unpack("Announced", body).map(Message::Announced),
+        28 => unpack("Announced", body).map(Message::Announced),
         _ => fail(format!("unknown message id {number}")),
     }
 }

@@ -1,5 +1,6 @@
 //! What the three processes say to each other.
 
+pub use super::attachment::Attachment;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -427,35 +428,7 @@ pub enum Message {
     Announced(Announced),
 }
 
-/// A descriptor that travels with a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Attachment {
-    /// A pidfd of the other daemon.
-    PeerPidfd,
-    /// This side's end of the socket between O and N.
-    Transfer,
-    /// The decision page.
-    Page,
-    /// The gate's locked description.
-    Gate,
-    /// A listener.
-    Listener,
-}
-
 impl Message {
-    /// The descriptors that must travel with this message, in their order.
-    pub fn attachments(&self) -> Vec<Attachment> {
-        use Attachment::{Gate, Listener, Page, PeerPidfd, Transfer};
-        match self {
-            Self::HelloAck(HelloAck { terms: Some(_), .. }) | Self::PrepareHandoff(_) => {
-                vec![Page, PeerPidfd, Transfer]
-            }
-            Self::Gate(_) => vec![Gate],
-            Self::AdoptListeners(m) => vec![Listener; m.names.len()],
-            _ => Vec::new(),
-        }
-    }
-
     /// The handoff that the message names; [`HandoffId::COLD`] if it names none.
     pub fn id(&self) -> HandoffId {
         match self {

@@ -56,10 +56,10 @@ pub struct DrainingStatus {
 
 impl DrainingStatus {
     pub(super) fn of(draining: &Draining) -> Self {
-        let Draining { pid, generation, since_ns, until_ns } = *draining;
+        let Draining { pid, generation, since_ns, deadline_ns } = *draining;
         let ms = |from_ns: u64, to_ns: u64| to_ns.saturating_sub(from_ns) / 1_000_000;
         let now_ns = monotonic_ns();
-        Self { pid, generation, since_ms: ms(since_ns, now_ns), left_ms: ms(now_ns, until_ns) }
+        Self { pid, generation, since_ms: ms(since_ns, now_ns), left_ms: ms(now_ns, deadline_ns) }
     }
 }
 

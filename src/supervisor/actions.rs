@@ -1,10 +1,9 @@
 //! The loop around the machine: what goes out.
 
 use super::Event;
-use super::draining::Drain;
-use super::engine::{Due, Engine, Leaving, Processes};
+use super::engine::{Due, Engine, Processes};
+use super::leaving::Term;
 use super::outcome::verdict_name;
-use super::process::Process;
 use super::trace;
 use crate::channel::{ChannelError, decide};
 use crate::limits::{
@@ -170,18 +169,9 @@ impl Engine {
     }
 
     fn retire_incumbent(&mut self) {
-        let Some(mut process) = self.processes.incumbent.take() else { return };
-        process.close_session(&self.epoll);
+        let Some(process) = self.processes.incumbent.take() else { return };
         let drains = self.rendezvous.as_ref().is_some_and(|rendezvous| rendezvous.page.is_draining());
-        let drain = drains.then(|| Drain::begun(self.attempt.as_ref()));
-        self.await_exit(process, drain);
-    }
-
-    /// Of a process that has retired; if it takes too long, it is ended.
-    pub(super) fn await_exit(&mut self, process: Process, drain: Option<Drain>) {
-        let until_ns = drain.map_or(monotonic_ns() + nanoseconds(RETIRE_GRACE), Drain::evicted_ns);
-        self.timers.arm(Due::Leaving(process.key), until_ns);
-        self.processes.leaving.push(Leaving { process, signal: Signal::SIGTERM, drain });
+        self.leave(process, if drains { Term::of_drain(self.attempt.as_ref()) } else { Term::short() });
     }
 
     fn report(&mut self, verdict: Verdict, reason: String) {

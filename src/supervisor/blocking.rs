@@ -1,6 +1,5 @@
 //! The calls that wait: for an outcome, or for a daemon to be adopted.
 
-use super::engine::Leaving;
 use super::outcome::HandoffOutcome;
 use super::resume::{Found, Resumption};
 use super::spec::SpawnSpec;
@@ -63,7 +62,10 @@ impl Supervisor {
             let left = match self.engine.machine.phase() {
                 // Whoever has retired holds the gate until it exits, and keeps a cold start out; its exit is seen to. One that drains
                 // does not.
-                Phase::Idle if processes.incumbent.is_none() && processes.leaving.iter().any(Leaving::holds_gate) => {
+                Phase::Idle
+                    if processes.incumbent.is_none()
+                        && processes.leaving.iter().any(|leaving| !leaving.term.drains) =>
+                {
                     None
                 }
                 Phase::Idle => return Ok(()),

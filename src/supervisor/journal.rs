@@ -3,7 +3,7 @@
 //! One line for each `key=value`. Written under another name and renamed, so that it is there as a whole or not at all; never
 //! fsync'ed, because after a power loss there are no processes to find.
 
-use super::draining::Drain;
+use super::leaving::Term;
 use super::spec::SpawnSpec;
 use crate::error::{Error, Result};
 use crate::sys::crash;
@@ -65,22 +65,23 @@ pub(super) struct Entry {
 pub(super) struct Retired {
     pub(super) identity: Identity,
     pub(super) generation: u64,
-    pub(super) drain: Option<Drain>,
+    pub(super) term: Term,
 }
 
 impl Retired {
     fn line(&self) -> String {
-        let Self { identity: Identity { pid, start_time }, generation, drain } = self;
-        let drain = drain.map(|Drain { since_ns, until_ns }| format!(" {since_ns} {until_ns}"));
-        format!("leaving={pid} {start_time} {generation}{}", drain.unwrap_or_default())
+        let Self { identity: Identity { pid, start_time }, generation, term } = self;
+        let Term { drains, since_ns, until_ns } = term;
+        format!("leaving={pid} {start_time} {generation} {} {since_ns} {until_ns}", u8::from(*drains))
     }
 
     fn parse(text: &str) -> Option<Self> {
-        let words: Vec<&str> = text.split(' ').collect();
-        let number = |at: usize| words.get(at)?.parse().ok();
-        let identity = Identity { pid: words.first()?.parse().ok()?, start_time: number(1)? };
-        let drain = number(3).zip(number(4)).map(|(since_ns, until_ns)| Drain { since_ns, until_ns });
-        Some(Self { identity, generation: number(2)?, drain })
+        let mut words = text.split(' ');
+        let identity = Identity { pid: words.next()?.parse().ok()?, start_time: words.next()?.parse().ok()? };
+        let mut number = || words.next()?.parse::<u64>().ok();
+        let (generation, drains) = (number()?, number()? != 0);
+        let term = Term { drains, since_ns: number()?, until_ns: number()? };
+        Some(Self { identity, generation, term })
     }
 }
 
@@ -237,9 +238,9 @@ mod tests {
         let page = dir.path().join("kv.17.page");
         let open = OpenHandoff { id: 17, page, successor: own, program: Some("/new/kv".into()) };
         for handoff in [None, Some(open)] {
-            let drain = Some(Drain { since_ns: 5, until_ns: u64::MAX });
-            let retired = Retired { identity: own, generation: 2, drain };
-            let leaving = vec![retired, Retired { identity: Identity { pid: 7, ..own }, drain: None, ..retired }];
+            let term = Term { drains: true, since_ns: 5, until_ns: u64::MAX };
+            let retired = Retired { identity: own, generation: 2, term };
+            let leaving = vec![retired, Retired { identity: Identity { pid: 7, ..own }, ..retired }];
             let entry =
                 Entry { generation: 3, incumbent: Some(own), program: Some("/old/kv".into()), handoff, leaving };
             journal.write("kv", b"\x01\xfe", &entry).unwrap();

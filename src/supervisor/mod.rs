@@ -8,9 +8,9 @@ mod actions;
 mod attempt;
 mod blocking;
 mod cancel;
-mod draining;
 mod engine;
 mod journal;
+mod leaving;
 mod listeners;
 mod outcome;
 mod output;
@@ -107,7 +107,7 @@ pub struct Draining {
     /// When it was replaced.
     pub since_ns: u64,
     /// When it must be done; then it is ended.
-    pub until_ns: u64,
+    pub deadline_ns: u64,
 }
 
 /// The process that this journal names and that lives, whether it has a supervisor or not.
@@ -284,7 +284,7 @@ impl Supervisor {
             serving: engine.machine.incumbent_serves(),
             handoff_id: engine.machine.handoff().map(|id| id.0),
             successor_pid: pid(&engine.processes.successor),
-            draining: engine.draining().collect(),
+            draining: engine.draining(),
         }
     }
 

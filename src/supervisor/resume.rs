@@ -290,12 +290,12 @@ impl Engine {
 
     /// It has retired, but has not exited.
     fn admit_leaving(&mut self, retired: Retired, spec: &Arc<SpawnSpec>) {
-        let Retired { identity, generation, drain } = retired;
+        let Retired { identity, generation, term } = retired;
         let Some(pidfd) = identity.open() else { return };
         let output = self.output_of(identity.pid, spec);
         let process = self.found(identity.pid, pidfd, spec.clone(), generation, output);
         match process.watch(&self.epoll) {
-            Ok(()) => self.await_exit(process, drain),
+            Ok(()) => self.leave(process, term),
             Err(errno) => trace::trouble(&self.service, Some(identity.pid), &format!("cannot watch it: {errno}")),
         }
     }

@@ -1,8 +1,9 @@
 //! Starting processes.
 
 use super::attempt::Attempt;
-use super::engine::{Engine, Leaving};
+use super::engine::Engine;
 use super::journal::{Entry, Identity, OpenHandoff, Retired};
+use super::leaving::Leaving;
 use super::output::{self, Output};
 use super::process::{Process, Token};
 use super::rendezvous::Rendezvous;
@@ -294,8 +295,8 @@ impl Engine {
             })
         });
         let program = program_of(&self.processes.incumbent);
-        let retired = |Leaving { process, drain, .. }: &Leaving| {
-            Some(Retired { identity: process.identity?, generation: process.generation, drain: *drain })
+        let retired = |Leaving { process, term, .. }: &Leaving| {
+            Some(Retired { identity: process.identity?, generation: process.generation, term: *term })
         };
         let leaving = self.processes.leaving.iter().filter_map(retired).collect();
         let entry = Entry { generation: self.machine.generation(), incumbent, program, handoff, leaving };
