@@ -31,4 +31,4 @@ pub use self::listeners::InheritedListeners;
 pub use self::role::{Begun, BegunSuccessor, ColdStart, HandshookSuccessor, Role, Successor, detect_role};
 pub use self::shared::Phase;
 pub use self::transfer::{StateBytes, Transfer, TransferredConnection};
-pub use crate::protocol::message::Readiness;
+pub use crate::protocol::message::{Mode, Readiness};
