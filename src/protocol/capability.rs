@@ -23,8 +23,8 @@ impl Mode {
     /// Its bit of [`capability`].
     pub fn capability(self) -> u32 {
         match self {
-            Self::Exclusive => capability::EXCLUSIVE,
-            Self::Overlap => capability::OVERLAP,
+            Self::Exclusive => EXCLUSIVE,
+            Self::Overlap => OVERLAP,
         }
     }
 }
