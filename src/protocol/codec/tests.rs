@@ -314,7 +314,7 @@ fn errors_say_what_and_where() {
         error(b"GET / HTTP/1.1"),
         "not a message of this protocol: it starts with [47, 45, 54, 20], not [48, 4f, 46, 46]"
     );
-    assert_eq!(error(b"HOFF\x01\0\x1c\0"), "unknown message id 28");
+    assert_eq!(error(b"HOFF\x01\0\xff\0"), "unknown message id 255");
     assert_eq!(error(b"HOFF\x02\0\x06\0"), "message 6 is of protocol version 2, this library speaks 1 to 1");
     assert_eq!(error(b"HOFF\0\0\x06\0"), "message 6 is of protocol version 0, this library speaks 1 to 1");
     assert_eq!(error(&future(1, &[9])), "Hello: side at byte 8: 9 is unknown");
