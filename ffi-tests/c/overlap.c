@@ -1,8 +1,10 @@
-/* A daemon without data, in overlap mode: one epoll, and no thread of its own.
+/* A daemon in overlap mode: one epoll, and no thread of its own.
  *
- * A line PING is answered with "PONG pid build", and the connection is closed; any other line with the same, and it stays.
- * A datagram is answered, too. OVERLAP_FAULT chooses what goes wrong; OVERLAP_INIT names a file that it waits for while it
+ * SET key value -> OK <revision>, GET key -> VALUE <value>, or NONE; any other line, and a datagram -> PONG <pid> <build>. Its
+ * data is for two at once: a value is a file, put into its place by a rename, and the revision the end of a line that was
+ * appended to a log. A client's connection stays until the client closes it. OVERLAP_FAULT chooses what goes wrong; OVERLAP_INIT names a file that it waits for while it
  * initialises, OVERLAP_DRAIN one that its last drain waits for, OVERLAP_LOG one for what it hears. */
+#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <handoff.h>
@@ -24,6 +26,10 @@ static handoff *h;
 static int epoll_fd = -1, tcp[TCP_MAX], udp[TCP_MAX];
 static unsigned tcp_count, udp_count, open_connections;
 static int connections[CONNECTIONS_MAX]; /* descriptors plus one; 0 is a free place */
+static char input[CONNECTIONS_MAX][4096];
+static size_t input_size[CONNECTIONS_MAX];
+static int log_fd = -1;
+static char data[256];
 static uint64_t draining;                /* the event, while the last drain is under way */
 
 static void on_term(int signal) { (void)signal; handoff_stop(h); }
@@ -56,6 +62,7 @@ static void watch(int fd, unsigned what) {
 static void hang_up(unsigned place) {
     close(connections[place] - 1);
     connections[place] = 0;
+    input_size[place] = 0;
     open_connections--;
 }
 
@@ -73,12 +80,56 @@ static void accept_all(int listener) {
 
 static int pong(char *reply, size_t size) { return snprintf(reply, size, "PONG %ld " BUILD "\n", (long)getpid()); }
 
+static int set(const char *key, const char *value, char *reply, size_t size) {
+    char path[600], temporary[700];
+    snprintf(path, sizeof path, "%s/%s", data, key);
+    snprintf(temporary, sizeof temporary, "%s.%ld", path, (long)getpid());
+    FILE *file = fopen(temporary, "we");
+    if (!file || fputs(value, file) < 0 || fclose(file) || rename(temporary, path) < 0) abort();
+    if (write(log_fd, ".\n", 2) != 2) abort();
+    return snprintf(reply, size, "OK %lld\n", (long long)lseek(log_fd, 0, SEEK_CUR));
+}
+
+static int get(const char *key, char *reply, size_t size) {
+    char path[600], value[300];
+    snprintf(path, sizeof path, "%s/%s", data, key);
+    FILE *file = fopen(path, "re");
+    if (!file) return snprintf(reply, size, "NONE\n");
+    if (!fgets(value, sizeof value, file)) abort();
+    fclose(file);
+    return snprintf(reply, size, "VALUE %s\n", value);
+}
+
+static int execute(const char *line, char *reply, size_t size) {
+    char key[200], value[200];
+    if (*data && sscanf(line, "SET %199s %199s", key, value) == 2) return set(key, value, reply, size);
+    if (*data && sscanf(line, "GET %199s", key) == 1) return get(key, reply, size);
+    return pong(reply, size);
+}
+
 static void serve_connection(unsigned place) {
-    char line[256], reply[100];
-    int fd = connections[place] - 1, size = pong(reply, sizeof reply);
-    ssize_t got = recv(fd, line, sizeof line, MSG_DONTWAIT);
+    int fd = connections[place] - 1;
+    char *line = input[place], *end;
+    ssize_t got = recv(fd, line + input_size[place], sizeof input[place] - 1 - input_size[place], MSG_DONTWAIT);
     if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
-    if (got <= 0 || send(fd, reply, (size_t)size, MSG_NOSIGNAL) < 0 || memcmp(line, "PING", 4) == 0) hang_up(place);
+    if (got <= 0) {
+        hang_up(place);
+        return;
+    }
+    input_size[place] += (size_t)got;
+    line[input_size[place]] = 0;
+    while ((end = strchr(line, '\n'))) {
+        char reply[400];
+        *end = 0;
+        int size = execute(line, reply, sizeof reply);
+        if (send(fd, reply, (size_t)size, MSG_NOSIGNAL) < 0) {
+            hang_up(place);
+            return;
+        }
+        line = end + 1;
+    }
+    input_size[place] = strlen(line);
+    memmove(input[place], line, input_size[place]);
 }
 
 static void serve_datagrams(int fd) {
@@ -164,7 +215,9 @@ static void loop(void) {
 }
 
 int main(void) {
-    char why[512];
+    char why[512], log[300];
+    const char *dir = getenv("HANDOFF_DATA_DIR");
+    if (dir) snprintf(data, sizeof data, "%s", dir);
     handoff_config *config = handoff_config_new();
     int mode = fault("exclusive") ? HANDOFF_MODE_EXCLUSIVE : HANDOFF_MODE_OVERLAP;
     if (handoff_config_set_int(config, HANDOFF_OPT_MODES, mode) < 0) return 1;
@@ -175,6 +228,8 @@ int main(void) {
     if (fault("exits-early")) return fprintf(stderr, "this build is broken\n"), 9;
     if (handoff_wait_for_begin(h, -1) < 0) return fail("begin");
     say("begun");
+    snprintf(log, sizeof log, "%s/log", data);
+    if (dir && (log_fd = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600)) < 0) return fail("log");
     take_listeners();
     while (!exists("OVERLAP_INIT")) usleep(1000);
     if (fault("exits-begun")) return 9;

@@ -21,7 +21,7 @@ pub fn program(build: &str) -> &'static Path {
     let programs = PROGRAMS.get_or_init(|| {
         ["a", "b"].map(|build| {
             let flag = format!("-DBUILD=\"{build}\"");
-            compile(&format!("overlap-{build}"), "ffi-tests/c/overlap.c", &["-D_GNU_SOURCE", &flag])
+            compile(&format!("overlap-{build}"), "ffi-tests/c/overlap.c", &[&flag])
         })
     });
     &programs[usize::from(build == "b")]

@@ -28,7 +28,8 @@ fn a_bad_successor_changes_nothing_and_stops_nobody() {
     assert_eq!((late.code, late.result.as_str()), (10, "rolled_back"), "{late:?}");
     untouched(&service, pid);
     let late = service.upgrade(&never, &["--deadline", "1s"]);
-    assert_eq!((late.code, late.result.as_str()), (14, "undecided"), "{late:?}");
+    // Supervisor and incumbent end it at the same time; who is first decides what can be said by then.
+    assert!([(10, "rolled_back"), (14, "undecided")].contains(&(late.code, late.result.as_str())), "{late:?}");
     wait_until("its end", || (service.status()?["last_handoff"]["result"] == "rolled_back").then_some(()));
     untouched(&service, pid);
     assert_eq!(service.upgrade(program("b"), &[]).result, "committed");
