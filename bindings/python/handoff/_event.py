@@ -6,10 +6,11 @@ import math
 from collections.abc import Sequence
 from contextlib import suppress
 from ctypes import Array, c_uint64, sizeof
-from typing import TYPE_CHECKING, Optional, Union
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 from ._errors import Stale
 from ._native import EventKind, RawEvent, Readiness, ReadyFlag, c_string
+from ._payload import File, descriptor_of, memory
 
 if TYPE_CHECKING:
     from ._handle import Handoff
@@ -72,6 +73,36 @@ class Event:
     def progress(self, done: int, total: int) -> None:
         """How far it is, shown to people. Stale: it is cancelled or late."""
         self._handoff._call("handoff_progress", self.id, done, total)
+
+    def put_connection(self, connection: File, name: str, state: Any = b"") -> None:
+        """Sends the successor a duplicate of a connection, in a DRAIN or SEAL.
+
+        Keep yours, and neither read, write nor shut it down, until RESUME, when it goes on being yours; a process that is
+        replaced ends with it open.
+
+        connection   a socket, or the number of its descriptor.
+        name         for the successor, as "client"; many may have the same.
+        state        up to 60 KiB of bytes, or a buffer of them: what was read of it and not executed.
+        """
+        with memory(state) as (address, size):
+            number = descriptor_of(connection)
+            self._handoff._call("handoff_put_connection", number, c_string(name), address, size)
+
+    def put_state(self, key: str, data: Any) -> None:
+        """Gives the successor a copy of bytes, bytearray, memoryview, mmap, ..., in a DRAIN or SEAL.
+
+        It is copied once, in C, into sealed memory, while other threads run. Duplicate: the key was given before.
+        """
+        with memory(data) as (address, size):
+            self._handoff._call("handoff_put_state", c_string(key), address, size)
+
+    def put_state_file(self, key: str, file: File) -> None:
+        """Gives the successor a file, or a memfd, of any size, without a copy, in a DRAIN or SEAL.
+
+        It is an object with ``fileno()``, which is not flushed, or a number; yours may be closed then. Keep what is in it
+        unchanged until RESUME. Duplicate: the key was given before.
+        """
+        self._handoff._call("handoff_put_state_fd", c_string(key), descriptor_of(file))
 
     def done(self) -> None:
         """DRAIN or RESUME succeeded."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import io
 import logging
 import os
 import select
+import threading
 import time
 import traceback
 from collections import deque
@@ -14,6 +16,7 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Callable, Optional, TypeVar, Union
 
+from . import _payload
 from ._end import leave
 from ._errors import Busy, NotGiven, Pending, Sealed, Stale, WrongState, error
 from ._event import Event, Revisions, make_readiness
@@ -124,6 +127,8 @@ class Handoff:
         self._announced = False
         self._in_hook = False
         self._fence = _Fence(self)
+        self._views = _payload.Views()
+        self._taking = threading.Lock()
         chosen = os.fsdecode(data_dir) if data_dir is not None else os.environ.get("HANDOFF_DATA_DIR")
         #: The data directory, or None.
         self.data_dir: Optional[str] = chosen or None
@@ -188,7 +193,11 @@ class Handoff:
         return text.decode("utf-8", "replace")
 
     def close(self) -> None:
-        """Ends everything: the lock is released. Nobody else may use the handle meanwhile or later."""
+        """Ends everything: the lock is released. Nobody else may use the handle meanwhile or later.
+
+        BufferError, and nothing is done, as with an mmap: there are memoryviews of ``state``, whose memory would end here.
+        """
+        self._views.check()
         pointer, self._pointer = self._pointer, None
         if pointer is not None:
             self._native.handoff_free(pointer)
@@ -305,6 +314,32 @@ class Handoff:
             if left_s <= 0:
                 raise Pending(Result.PENDING, function, "the timeout ran out; call it again")
             yield min(left_s, _TURN_S)
+
+    # ---- what the incumbent gave (one thread at a time)
+
+    def state(self, key: str) -> memoryview:
+        """A blob that the incumbent gave by ``put_state``, or a file of its own, after begin: to read, without a copy.
+
+        The memory lives until ``close``, which is refused as long as there is a memoryview of it.
+        """
+        return _payload.state(self, key, self._views)
+
+    def take_state_file(self, key: str) -> io.FileIO:
+        """A file that the incumbent gave, after begin: binary, without a buffer, yours to close; to write once
+        ``announce_ready`` has returned.
+
+        The incumbent's position in it came along: seek. If that could not write, nor can this.
+        """
+        return _payload.take_state_file(self, key)
+
+    def connections(self) -> Iterator[_payload.Connection]:
+        """The connections that the incumbent gave, after ``announce_ready``; each comes once, and is yours to close."""
+        while True:
+            with self._taking:
+                connection = _payload.next_connection(self)
+            if connection is None:
+                return
+            yield connection
 
     # ---- hooks
 
