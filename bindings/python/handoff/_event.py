@@ -75,14 +75,17 @@ class Event:
         self._handoff._call("handoff_progress", self.id, done, total)
 
     def put_connection(self, connection: File, name: str, state: Any = b"") -> None:
-        """Sends the successor a duplicate of a connection, in a DRAIN or SEAL.
+        """Gives the successor a duplicate of a connection, in a DRAIN or SEAL.
 
-        Keep yours, and neither read, write nor shut it down, until RESUME, when it goes on being yours; a process that is
-        replaced ends with it open.
+        Neither read, write, close nor shut down yours until RESUME, after which everything is as it was. A process that is
+        replaced ends with it open. Waits while the successor has not taken what was given before.
 
-        connection   a socket, or the number of its descriptor.
-        name         for the successor, as "client"; many may have the same.
+        connection   a socket, or whatever has a descriptor, or its number; no directory.
+        name         for the successor, 1 to 255 bytes, as "client"; many may have the same.
         state        up to 60 KiB of bytes, or a buffer of them: what was read of it and not executed.
+
+        Stale: the event is over. Refused: the successor takes nothing, or is gone. Duplicate: this connection was given
+        already. TooBig. LimitReached: no descriptor is left.
         """
         with memory(state) as (address, size):
             number = descriptor_of(connection)
@@ -91,7 +94,8 @@ class Event:
     def put_state(self, key: str, data: Any) -> None:
         """Gives the successor a copy of bytes, bytearray, memoryview, mmap, ..., in a DRAIN or SEAL.
 
-        It is copied once, in C, into sealed memory, while other threads run. Duplicate: the key was given before.
+        It is copied once, in C, into sealed memory, while other threads run. The key has 1 to 255 bytes. Errors as
+        ``put_connection``; Duplicate: the key was given already.
         """
         with memory(data) as (address, size):
             self._handoff._call("handoff_put_state", c_string(key), address, size)
@@ -99,8 +103,8 @@ class Event:
     def put_state_file(self, key: str, file: File) -> None:
         """Gives the successor a file, or a memfd, of any size, without a copy, in a DRAIN or SEAL.
 
-        It is an object with ``fileno()``, which is not flushed, or a number; yours may be closed then. Keep what is in it
-        unchanged until RESUME. Duplicate: the key was given before.
+        It is an object with ``fileno()``, which is not flushed here, or a number. Keep what is in it unchanged until RESUME.
+        Errors as ``put_state``; InvalidArgument: it is neither a file nor a memfd.
         """
         self._handoff._call("handoff_put_state_fd", c_string(key), descriptor_of(file))
 

@@ -127,7 +127,7 @@ class Handoff:
         self._announced = False
         self._in_hook = False
         self._fence = _Fence(self)
-        self._views = _payload.Views()
+        self._states: dict[str, memoryview] = {}
         self._taking = threading.Lock()
         chosen = os.fsdecode(data_dir) if data_dir is not None else os.environ.get("HANDOFF_DATA_DIR")
         #: The data directory, or None.
@@ -193,11 +193,7 @@ class Handoff:
         return text.decode("utf-8", "replace")
 
     def close(self) -> None:
-        """Ends everything: the lock is released. Nobody else may use the handle meanwhile or later.
-
-        BufferError, and nothing is done, as with an mmap: there are memoryviews of ``state``, whose memory would end here.
-        """
-        self._views.check()
+        """Ends everything: the lock is released. Nobody else may use the handle meanwhile or later."""
         pointer, self._pointer = self._pointer, None
         if pointer is not None:
             self._native.handoff_free(pointer)
@@ -318,22 +314,30 @@ class Handoff:
     # ---- what the incumbent gave (one thread at a time)
 
     def state(self, key: str) -> memoryview:
-        """A blob that the incumbent gave by ``put_state``, or a file of its own, after begin: to read, without a copy.
+        """What the incumbent gave by ``put_state``, or a file of its own, after begin: mapped, to read.
 
-        The memory lives until ``close``, which is refused as long as there is a memoryview of it.
+        The memory lives as long as a memoryview of it, or the handle. NoName: it gave none under this key, as always in a
+        cold start.
         """
-        return _payload.state(self, key, self._views)
+        with self._taking:
+            if key not in self._states:
+                self._states[key] = _payload.map_state(self, key)
+        return self._states[key]
 
     def take_state_file(self, key: str) -> io.FileIO:
-        """A file that the incumbent gave, after begin: binary, without a buffer, yours to close; to write once
-        ``announce_ready`` has returned.
+        """The file that the incumbent gave by ``put_state_file``, after begin, once: binary, unbuffered, yours to close.
 
-        The incumbent's position in it came along: seek. If that could not write, nor can this.
+        Write it only when ``announce_ready`` has returned: before, the incumbent may have to go on with it. The position in
+        it came along. NoName: it gave none under this key, or ``state`` or this has had it.
         """
         return _payload.take_state_file(self, key)
 
     def connections(self) -> Iterator[_payload.Connection]:
-        """The connections that the incumbent gave, after ``announce_ready``; each comes once, and is yours to close."""
+        """The connections that the incumbent gave, in its order, after ``announce_ready``; each comes once, and is yours.
+
+        Those that nobody takes are closed, with a warning in the log, ten seconds after ``serve`` has begun, or the last one
+        was taken.
+        """
         while True:
             with self._taking:
                 connection = _payload.next_connection(self)

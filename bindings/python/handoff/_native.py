@@ -170,7 +170,6 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "handoff_write_end": (c_int, (c_void_p,)),
     "handoff_put_state": (c_int, (c_void_p, c_char_p, c_void_p, c_size_t)),
     "handoff_put_state_fd": (c_int, (c_void_p, c_char_p, c_int)),
-    "handoff_get_state": (c_int, (c_void_p, c_char_p, POINTER(c_void_p), POINTER(c_size_t))),
     "handoff_take_state_fd": (c_int, (c_void_p, c_char_p)),
     "handoff_put_connection": (c_int, (c_void_p, c_int, c_char_p, c_void_p, c_size_t)),
     "handoff_next_connection": (c_int, (c_void_p, POINTER(RawConnection), c_size_t)),

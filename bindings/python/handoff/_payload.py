@@ -5,13 +5,14 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import io
+import mmap
 import os
 import socket as sockets
-import weakref
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from ctypes import POINTER, Structure, c_char_p, c_int, c_size_t, c_ssize_t, c_void_p
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Union
+from ctypes import POINTER, Structure, c_char_p, c_int, c_ssize_t, c_void_p
+from typing import TYPE_CHECKING, Any, Optional, Protocol, Union
 
 from ._native import RawConnection, c_string
 
@@ -29,15 +30,45 @@ class HasFileno(Protocol):
 File = Union[int, HasFileno]
 
 
-class Connection(NamedTuple):
-    """A connection that the incumbent had open, and that is this process's to serve, and to close."""
+class Connection:
+    """A connection that the incumbent had open, and that is this process's to serve, and to close.
 
-    #: What the incumbent called it.
-    name: str
-    #: What the incumbent gave with it: as a rule, what it had read of it and not executed.
-    state: bytes
-    #: As from ``accept``: it blocks, unless there is a ``socket.setdefaulttimeout``.
-    socket: sockets.socket
+    name    what the incumbent called it.
+    state   what it gave with it: as a rule, what it had read and not executed.
+    """
+
+    def __init__(self, name: str, state: bytes, descriptor: int) -> None:
+        self.name, self.state, self._descriptor = name, state, descriptor
+
+    def __repr__(self) -> str:
+        return f"<handoff.Connection {self.name!r} {self._descriptor}>"
+
+    def fileno(self) -> int:
+        """-1: it was detached, or closed."""
+        return self._descriptor
+
+    def detach(self) -> int:
+        """The number of the descriptor, which is the caller's from here on. Its modes are as the incumbent left them."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor < 0:
+            raise ValueError(f"connection {self.name!r} was detached, or closed")
+        return descriptor
+
+    def socket(self) -> sockets.socket:
+        """It as one from ``accept``: it blocks, unless there is a ``socket.setdefaulttimeout``. Detaches it."""
+        made = sockets.socket(fileno=self.fileno())
+        self.detach()
+        made.settimeout(sockets.getdefaulttimeout())  # the incumbent's O_NONBLOCK came along
+        return made
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self.detach())
+
+    def __del__(self) -> None:
+        if self._descriptor >= 0:
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+            self.close()
 
 
 def descriptor_of(file: File) -> int:
@@ -85,32 +116,15 @@ def memory(data: Any) -> Iterator[tuple[int, int]]:
         _release_buffer(ctypes.byref(buffer))
 
 
-class Views:
-    """The memory that was given to the application, and belongs to the handle."""
-
-    def __init__(self) -> None:
-        self._arrays: list[weakref.ref[ctypes.Array[Any]]] = []
-
-    def add(self, address: int, size: int) -> memoryview:
-        if size == 0:
-            return memoryview(b"")
-        # Each memoryview, also a part of one, keeps this object.
-        array = (ctypes.c_ubyte * size).from_address(address)
-        self._arrays.append(weakref.ref(array))
-        return memoryview(array).cast("B").toreadonly()
-
-    def check(self) -> None:
-        """BufferError: there is still a memoryview."""
-        self._arrays = [array for array in self._arrays if array() is not None]
-        if self._arrays:
-            raise BufferError(f"{len(self._arrays)} memoryviews of Handoff.state() still exist: release them first")
-
-
-def state(handoff: Handoff, key: str, views: Views) -> memoryview:
+def map_state(handoff: Handoff, key: str) -> memoryview:
     """``Handoff.state``"""
-    address, size = c_void_p(), c_size_t()
-    handoff._call("handoff_get_state", c_string(key), ctypes.byref(address), ctypes.byref(size))
-    return views.add(address.value or 0, size.value)
+    descriptor = handoff._call("handoff_take_state_fd", c_string(key))
+    try:
+        size = os.fstat(descriptor).st_size
+        # Private, since a sealed memfd can not be mapped shared before Linux 6.7.
+        return memoryview(mmap.mmap(descriptor, size, mmap.MAP_PRIVATE, mmap.PROT_READ) if size else b"")
+    finally:
+        os.close(descriptor)
 
 
 def take_state_file(handoff: Handoff, key: str) -> io.FileIO:
@@ -120,12 +134,9 @@ def take_state_file(handoff: Handoff, key: str) -> io.FileIO:
     return io.FileIO(number, "r+" if writable else "r")
 
 
-def next_connection(handoff: Handoff) -> Union[Connection, None]:
+def next_connection(handoff: Handoff) -> Optional[Connection]:
     """The next one; the caller sees to it that no other thread is here, which would end the life of its state."""
     raw = RawConnection()
     if handoff._call("handoff_next_connection", ctypes.byref(raw), ctypes.sizeof(raw)) == 0:
         return None
-    name, given = os.fsdecode(raw.name), ctypes.string_at(raw.state, raw.state_size)
-    taken = sockets.socket(fileno=raw.fd)
-    taken.settimeout(sockets.getdefaulttimeout())  # also the incumbent's mode, which came with it, if that was another
-    return Connection(name, given, taken)
+    return Connection(os.fsdecode(raw.name), ctypes.string_at(raw.state, raw.state_size), raw.fd)

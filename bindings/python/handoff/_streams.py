@@ -6,6 +6,7 @@ import asyncio
 import math
 import socket
 from collections.abc import Coroutine
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, Callable, Optional
 
 from ._event import Event
@@ -14,6 +15,7 @@ from ._payload import Connection
 
 # The most that put_connection takes; a client that has sent more is served until less is left.
 _STATE_BYTES_MAX = 60 * 1024
+_LOOK_S = 0.001
 # Before the end of the grace: a late answer is none.
 _MARGIN_S = 0.05
 
@@ -25,7 +27,7 @@ class StreamReader(asyncio.StreamReader):
         super().__init__(limit=limit, loop=loop)
         self._client = client
 
-    def idle(self) -> _Idle:
+    def idle(self) -> AbstractAsyncContextManager[None]:
         """``async with reader.idle():`` is around the wait for a request: there, and only there, the connection may move.
 
         Nothing of the request may be out of the reader before the end of the block, so there is one call in it:
@@ -34,11 +36,7 @@ class StreamReader(asyncio.StreamReader):
 
         A connection that is moved stays in the block until the process ends or, after a rollback, goes on.
         """
-        return _Idle(self._client)
-
-    def feed_data(self, data: Any) -> None:
-        super().feed_data(data)
-        self._client.has_data()
+        return self._client
 
 
 # The two things that a StreamReader knows and does not say.
@@ -54,20 +52,7 @@ def _waits(reader: StreamReader) -> bool:
     return reader._waiter is not None  # type: ignore[attr-defined]
 
 
-class _Idle:
-    """``async with reader.idle():``"""
-
-    def __init__(self, client: _Client) -> None:
-        self._client = client
-
-    async def __aenter__(self) -> None:
-        await self._client.enter()
-
-    async def __aexit__(self, kind: Optional[type[BaseException]], *_: object) -> None:
-        await self._client.leave(wait=kind is None or not issubclass(kind, asyncio.CancelledError))
-
-
-class _Client:
+class _Client(AbstractAsyncContextManager[None]):
     """A connection, and whether its handler is where it can be moved."""
 
     def __init__(self, server: StreamServer, limit: int, loop: asyncio.AbstractEventLoop) -> None:
@@ -84,23 +69,19 @@ class _Client:
         self.writer = asyncio.StreamWriter(transport, protocol, self.reader, self._loop)
         return self.writer
 
-    # ---- what the handler does
+    # ---- idle()
 
-    async def enter(self) -> None:
+    async def __aenter__(self) -> None:
         self._idle = True
         if self._server._parking and len(_unread(self.reader)) <= _STATE_BYTES_MAX:
             self._park()
             await self._server._resumed.wait()
 
-    async def leave(self, *, wait: bool) -> None:
-        """A handler that is woken by something else, as by a timeout, has no connection as long as it is parked."""
-        if self.parked and wait:
+    async def __aexit__(self, kind: Optional[type[BaseException]], *_: object) -> None:
+        # A handler that is woken by something else, as by a timeout, has no connection as long as it is parked.
+        if self.parked and kind is not asyncio.CancelledError:
             await self._server._resumed.wait()
         self._idle = False
-
-    def has_data(self) -> None:
-        if self._server._parking:
-            self._loop.call_soon(self.look)  # after whoever was woken: perhaps it was not enough for him
 
     # ---- what the server does
 
@@ -193,9 +174,6 @@ class StreamServer:
         """
         self.close()
         self._resumed.clear()
-        await asyncio.sleep(0)  # whoever was woken by what came before is told
-        for client in tuple(self._busy):
-            client.look()
         try:
             await asyncio.wait_for(self._settle(), None if event.remaining == math.inf else event.remaining - _MARGIN_S)
         except asyncio.TimeoutError:
@@ -208,9 +186,14 @@ class StreamServer:
                 event.put_connection(connection, name, _unread(client.reader))
 
     async def _settle(self) -> None:
-        if self._busy:
-            self._quiet.clear()
-            await self._quiet.wait()
+        while self._busy:
+            # Again and again: whoever has been woken by a part of a request may wait for the rest in a moment.
+            for client in tuple(self._busy):
+                client.look()
+            if self._busy:
+                self._quiet.clear()
+                with suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self._quiet.wait(), _LOOK_S)
         await asyncio.gather(*(client.flush() for client in self._clients if client.unsent()), return_exceptions=True)
 
     def resume(self, listener: Listener) -> None:
@@ -227,7 +210,7 @@ class StreamServer:
 
     def take(self, connection: Connection) -> None:
         """In the successor, after the commit: serves one of ``Handoff.connections()``."""
-        self._start(connection.socket, connection.state)
+        self._start(connection.socket(), connection.state)
 
     @property
     def _parking(self) -> bool:

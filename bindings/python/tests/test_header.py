@@ -17,6 +17,8 @@ NOT_BOUND = {
     *("handoff_on_drain", "handoff_on_seal", "handoff_on_resume"),
     # No signal handler of Python's runs inside it.
     "handoff_serve",
+    # Its memory ends with the handle, and a memoryview may live longer: the binding maps the descriptor itself.
+    "handoff_get_state",
 }
 
 TYPES = {
@@ -34,8 +36,6 @@ TYPES = {
     "handoff *": ctypes.c_void_p,
     "handoff * *": ctypes.POINTER(ctypes.c_void_p),
     "handoff_config *": ctypes.c_void_p,
-    "void * *": ctypes.POINTER(ctypes.c_void_p),
-    "size_t *": ctypes.POINTER(ctypes.c_size_t),
     "uint64_t *": ctypes.POINTER(ctypes.c_uint64),
     "handoff_readiness *": ctypes.POINTER(_native.Readiness),
     "handoff_event *": ctypes.POINTER(_native.RawEvent),
