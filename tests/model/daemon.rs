@@ -237,6 +237,7 @@ impl Daemon {
             capabilities: capability::EXCLUSIVE,
             generation: 0,
             open_descriptors: 0,
+            descriptors_max: 0,
             time_namespace: 0,
             build_id: Vec::new(),
         }

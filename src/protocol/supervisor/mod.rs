@@ -11,6 +11,7 @@ mod start;
 pub use adopt::{Past, PastHandoff};
 
 use super::message::{Fingerprint, Hello, Message, Terms};
+use super::transfer::Room;
 use super::{Decide, Decision, HandoffId, Violation};
 
 /// The two daemons of a handoff. O is [`Peer::Incumbent`] until it is gone, also after the commit.
@@ -263,6 +264,7 @@ struct Current {
 struct Linked {
     uid: u32,
     capabilities: u32,
+    room: Room,
     serving: bool,
 }
 

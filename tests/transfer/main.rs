@@ -1,0 +1,5 @@
+//! Connections and state that move, through the C calls.
+
+#[path = "../compiled/mod.rs"]
+mod compiled;
+mod kinds;
