@@ -84,8 +84,8 @@ class Event:
         name         for the successor, 1 to 255 bytes, as "client"; many may have the same.
         state        up to 60 KiB of bytes, or a buffer of them: what was read of it and not executed.
 
-        Stale: the event is over. Refused: the successor takes nothing, or is gone. Duplicate: this connection was given
-        already. TooBig. LimitReached: no descriptor is left.
+        Stale: the event was cancelled, or is late. WrongState: it was answered. Refused: the successor takes nothing, or is
+        gone. Duplicate: this connection was given already. TooBig. LimitReached: no descriptor is left.
         """
         with memory(state) as (address, size):
             number = descriptor_of(connection)
