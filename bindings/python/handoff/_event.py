@@ -34,7 +34,7 @@ def revision_array(revisions: Revisions) -> Optional[Array[c_uint64]]:
 
 
 class Event:
-    """A drain, a seal or a resume, until it is answered; or the news that it is over: REPLACED, STOPPED.
+    """A drain, a seal or a resume, until it is answered; or news, which need no answer.
 
     A hook gets it, and need not answer it by itself. All of it may be used from any thread.
     """
@@ -49,8 +49,8 @@ class Event:
         self.handoff_id: int = raw.handoff_id
         #: As of time.monotonic(), in seconds; math.inf: none.
         self.deadline: float = math.inf if raw.deadline_ns == _NO_DEADLINE else raw.deadline_ns / 1e9
-        #: An answer was given.
-        self.answered = False
+        #: An answer was given, or none is due.
+        self.answered = self.kind not in (EventKind.DRAIN, EventKind.SEAL, EventKind.RESUME)
 
     def __repr__(self) -> str:
         return f"<handoff.Event {self.kind.name} {self.id}>"

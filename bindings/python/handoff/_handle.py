@@ -107,6 +107,7 @@ class Handoff:
     count_forks        the seal waits for forked children that have neither exec'ed nor exited. False: they never write.
     helper_thread      False: no thread that hears of an abort while a hook runs.
     network_data_dir   accept a data directory on NFS and the like, whose locks may not keep other hosts out.
+    require_transfer   refuse a successor that takes neither connections nor state, before the drain.
 
     All calls that are said to belong to one thread at a time raise Busy when they overlap.
     """
@@ -120,6 +121,7 @@ class Handoff:
         count_forks: bool = True,
         helper_thread: bool = True,
         network_data_dir: bool = False,
+        require_transfer: bool = False,
     ) -> None:
         self._native = library()
         self._pointer: Optional[int] = None
@@ -137,6 +139,7 @@ class Handoff:
             Option.FORKS: Forks.COUNT if count_forks else Forks.IGNORE,
             Option.HELPER_THREAD: int(helper_thread),
             Option.NETWORK_DATA_DIR: int(network_data_dir),
+            Option.TRANSFER: int(require_transfer),
         }
         config = self._native.handoff_config_new()
         if not config:
@@ -388,12 +391,14 @@ class Handoff:
 
     def _fail(self, event: Event, raised: BaseException) -> None:
         logger.error("the %s failed", event.kind.name.lower(), exc_info=raised)
+        if event.answered:
+            return
         event.failed("".join(traceback.format_exception_only(type(raised), raised)).strip())
 
     def _hook(self, event: Event) -> Optional[Callable[[Event], Any]]:
-        """The hook of this event; without one the event has failed."""
+        """The hook of this event; without one an event that needs an answer has failed."""
         hook = self._hooks.get(event.kind)
-        if hook is None:
+        if hook is None and not event.answered:
             why = f"no {event.kind.name.lower()} hook is registered"
             logger.error("%s", why)
             event.failed(why)

@@ -83,6 +83,7 @@ class Option(IntEnum):
     FORKS = 5
     HELPER_THREAD = 6
     NETWORK_DATA_DIR = 7
+    TRANSFER = 8
 
 
 class Forks(IntEnum):

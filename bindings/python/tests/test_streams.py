@@ -79,7 +79,7 @@ class Upper:
 class Long:
     """Says more than fits into the socket, and does not wait until it is out."""
 
-    BYTES = 32 * 2**20
+    BYTES = 8 * 2**20
 
     def __init__(self):
         self.written = False
