@@ -44,8 +44,11 @@ fn expect_taken(transfer: &mut Channel, batch: u32) {
     assert_eq!(taken, Message::Taken(Taken { id: ID, batch }));
 }
 
+/// A message, and what makes the descriptor that goes with it.
+type Sent = (Message, fn() -> OwnedFd);
+
 /// What it is told makes no sense: it says so, gives the handoff up, and goes.
-fn refuses(sent: &[(Message, fn() -> OwnedFd)], taken: u32, why: &str) {
+fn refuses(sent: &[Sent], taken: u32, why: &str) {
     let scene = Scene::new();
     let (mut next, page, mut transfer) = successor(&scene);
     for (message, fd) in sent {
@@ -73,7 +76,7 @@ fn file() -> OwnedFd {
 fn batches_that_can_not_be() {
     refuses(&[(connections(2), pipe)], 0, "the incumbent sent batch 2 after batch 0");
     refuses(&[(connections(1), pipe), (connections(1), pipe)], 1, "the incumbent sent batch 1 after batch 1");
-    let twice = [(state(1, "k", false), file as fn() -> OwnedFd), (state(2, "k", false), file)];
+    let twice: [Sent; 2] = [(state(1, "k", false), file), (state(2, "k", false), file)];
     refuses(&twice, 1, "the incumbent sent state 'k' twice");
 }
 
