@@ -20,7 +20,7 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// Its bit of [`capability`].
+    /// Its bit among the capabilities.
     pub fn capability(self) -> u32 {
         match self {
             Self::Exclusive => EXCLUSIVE,
