@@ -23,6 +23,20 @@ pub const SOCKETS_MAX: usize = 1024;
 pub const LISTENER_NAME_BYTES_MAX: usize = 255;
 /// Listeners in one message at most: below `SCM_MAX_FD`, and the longest names still fit into a frame.
 pub const LISTENERS_IN_MESSAGE_MAX: usize = 200;
+/// Connections in one message at most: below `SCM_MAX_FD`, 253.
+pub const CONNECTIONS_IN_BATCH_MAX: usize = 250;
+/// Messages with connections or state that N has not taken yet, at most. A process without privilege may have as many
+/// descriptors on the way as it may have open (unix(7), `ETOOMANYREFS`): four times 250 are fewer than the usual 1024.
+pub const BATCHES_UNTAKEN_MAX: u32 = 4;
+/// Bytes of a connection's state at most: with the longest name it fits into a frame. What is larger is a blob of state.
+pub const CONNECTION_STATE_BYTES_MAX: usize = 60 * 1024;
+/// Bytes of the name of a connection, or of the key of a blob, at most: as for a listener.
+pub const NAME_BYTES_MAX: usize = 255;
+/// Connections that an application has not taken that long after the commit, or after it took the last one, are closed:
+/// their clients would wait for ever.
+pub const UNTAKEN_GRACE: Duration = Duration::from_secs(10);
+/// Between two attempts to send while others of the same user have too many descriptors on the way.
+pub const SEND_RETRY: Duration = Duration::from_millis(10);
 
 /// The wait before a daemon that crashed is started again: short enough for clients that wait in the backlog.
 pub const RESTART_DELAY_FIRST: Duration = Duration::from_millis(500);

@@ -179,8 +179,14 @@ impl World<'_> {
         for step in 0..steps {
             match step {
                 0 => {
-                    let prepare =
-                        PrepareHandoff { id, mode: Mode::Exclusive, deadline_ns: 1, drain_grace_ns: 1, park_ns: 0 };
+                    let prepare = PrepareHandoff {
+                        id,
+                        mode: Mode::Exclusive,
+                        deadline_ns: 1,
+                        drain_grace_ns: 1,
+                        park_ns: 0,
+                        transfer: None,
+                    };
                     self.offered();
                     self.feed(Input::Message(Message::PrepareHandoff(prepare)));
                 }

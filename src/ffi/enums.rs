@@ -129,6 +129,9 @@ pub enum handoff_options {
     HANDOFF_OPT_HELPER_THREAD = 6,
     /// I  1: accept a data directory on NFS and the like, whose locks may not keep other hosts out; 0 (default): refuse.
     HANDOFF_OPT_NETWORK_DATA_DIR = 7,
+    /// I  1: a handoff to a successor that takes neither connections nor state is refused before the drain; 0 (default): it
+    /// goes on, and what would give them returns HANDOFF_EREFUSED.
+    HANDOFF_OPT_TRANSFER = 8,
     /// S+ spawn: argv, in order, the program's name first.
     HANDOFF_OPT_ARG = 20,
     /// S+ spawn: NAME=value, beside this process's own environment; not LISTEN_* and HANDOFF_*.
@@ -264,6 +267,7 @@ const _: () = {
     assert!(handoff_options::HANDOFF_OPT_FORKS as i32 == 5);
     assert!(handoff_options::HANDOFF_OPT_HELPER_THREAD as i32 == 6);
     assert!(handoff_options::HANDOFF_OPT_NETWORK_DATA_DIR as i32 == 7);
+    assert!(handoff_options::HANDOFF_OPT_TRANSFER as i32 == 8);
     assert!(handoff_options::HANDOFF_OPT_ARG as i32 == 20);
     assert!(handoff_options::HANDOFF_OPT_ENV as i32 == 21);
     assert!(handoff_options::HANDOFF_OPT_BINARY as i32 == 22);

@@ -2,6 +2,7 @@
 
 use super::core::{Core, End, Link, Machine, Task, Timer};
 use super::event::EventKind;
+use super::transfer::Giving;
 use crate::channel::decide;
 use crate::error::{Error, Result};
 use crate::limits::{HEARTBEAT, LOCK_RETRY, SLACK};
@@ -143,7 +144,8 @@ impl Core {
         let gate = gate.ok_or_else(|| Error::State("there is no gate to hand over".into()))?;
         let link = self.link.as_mut().ok_or(Error::State("there is no handoff".into()))?;
         let transfer = link.transfer.as_mut().ok_or(Error::Aborted("the successor is gone".into()))?;
-        let message = Message::Gate(Gate { id: link.id });
+        let sent = link.giving.as_ref().map(Giving::totals).unwrap_or_default();
+        let message = Message::Gate(Gate { id: link.id, sent });
         let sent =
             crash::around('O', format_args!("send Gate to the other daemon"), || transfer.send(&message, &[gate]));
         sent.map_err(|error| Error::Protocol(format!("the gate could not be handed over: {error}")))
@@ -215,7 +217,10 @@ impl Core {
         if prepare.mode != self.mode {
             return Err(Error::Refused(format!("this daemon offers {:?} mode only", self.mode)));
         }
+        let giving = self.prepare_giving(prepare)?;
         self.open_link(prepare.id, prepare.deadline_ns, fds)?;
+        self.begin_giving(giving);
+        self.drop_received(); // of the handoff in which this process was the successor
         if let Some(link) = &mut self.link {
             link.drain_grace_ns = prepare.drain_grace_ns;
         }

@@ -5,11 +5,12 @@ use crate::channel::decide;
 use crate::error::Result;
 use crate::limits::{HEARTBEAT, HELLO_TIMEOUT, LOCK_PATIENCE};
 use crate::protocol::incumbent::Incumbent;
-use crate::protocol::message::{Message, Sealed};
+use crate::protocol::message::{HelloAck, Message, Sealed};
 use crate::protocol::successor::{Action, Input, Phase, Successor, Timer as SuccessorTimer};
 use crate::protocol::{Decide, HandoffId};
 use crate::sys::clock::{monotonic_ns, nanoseconds};
 use crate::sys::crash;
+use crate::sys::limits::make_room;
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 
@@ -56,6 +57,7 @@ impl Core {
             Action::Abandon(reason) => {
                 tracing::warn!(target: "handoff", reason, handoff_id = self.handoff_id().0, "abort");
                 self.fence.close();
+                self.drop_received();
                 self.tasks.clear();
                 crash::around('N', format_args!("unlink temporary control path"), || self.control.discard());
                 self.end = Some(End::Aborted(reason));
@@ -77,7 +79,7 @@ impl Core {
     }
 
     /// Says something to O directly.
-    fn tell(&mut self, message: &Message) {
+    pub(super) fn tell(&mut self, message: &Message) {
         if let Some(transfer) = self.link.as_mut().and_then(|link| link.transfer.as_mut()) {
             let step = format_args!("send {} to the other daemon", message.name());
             let _ = crash::around('N', step, || transfer.send(message, &[])); // O may be dead; the page says the same
@@ -93,6 +95,11 @@ impl Core {
             tracing::error!(target: "handoff", %error, "this process can not take part");
             self.end = Some(End::Aborted(error.to_string()));
             return self.close_session(); // nothing was disturbed; S sees the end
+        }
+        if let Message::HelloAck(HelloAck { terms: Some(terms), .. }) = &message
+            && let Err(error) = make_room(terms.open_descriptors.into())
+        {
+            tracing::debug!(target: "handoff", %error, "no room could be made for the incumbent's descriptors");
         }
         self.feed_successor(Input::Message(message));
     }
@@ -121,6 +128,7 @@ impl Core {
     fn check_sealed(&mut self, sealed: &Sealed) -> Result<()> {
         use crate::error::Error;
         self.read_transfer();
+        self.settle_received(sealed)?;
         let Some(lock) = &mut self.lock else { return Ok(()) };
         lock.check_mode(sealed)?;
         if let Some(gate) = self.gate.take() {
@@ -168,6 +176,7 @@ impl Core {
         let (generation, id) = (machine.generation(), self.handoff_id());
         self.machine = Machine::Incumbent(Incumbent::committed(generation, id));
         crash::around('N', format_args!("close link"), || self.close_link());
+        self.watch_untaken();
         if let Some(lock) = &self.lock {
             crash::around('N', format_args!("write lock record"), || lock.record(generation));
         }

@@ -16,6 +16,7 @@ pub struct Config {
     pub(super) ignore_forks: bool,
     pub(super) no_helper_thread: bool,
     pub(super) network_data_dir: bool,
+    pub(super) transfer_required: bool,
     pub(super) mode: Mode,
     pub(super) before_wait: BeforeWait,
 }
@@ -76,6 +77,13 @@ impl Config {
     /// Accept a data directory on NFS and the like, whose locks may not hold across hosts.
     pub fn network_data_dir(mut self, accept: bool) -> Self {
         self.network_data_dir = accept;
+        self
+    }
+
+    /// Refuse a handoff to a successor that takes neither connections nor state, before anything is disturbed; by default it
+    /// goes on without them.
+    pub fn require_transfer(mut self, require: bool) -> Self {
+        self.transfer_required = require;
         self
     }
 

@@ -115,6 +115,11 @@ impl DataDirLock {
         Ok(())
     }
 
+    /// The file that is locked, if it is open.
+    pub(super) fn lock_file(&self) -> Option<BorrowedFd<'_>> {
+        self.lock.as_ref().map(AsFd::as_fd)
+    }
+
     /// To be sent to the successor.
     pub(super) fn gate(&self) -> Option<BorrowedFd<'_>> {
         self.gate.as_ref().map(AsFd::as_fd)

@@ -57,6 +57,8 @@ pub(super) struct EventSlot {
     open: Option<Event>,
     /// The application has heard of a drain, and so must hear of the resume.
     disturbed: bool,
+    /// The event that the application heard of last was cancelled.
+    cancelled: bool,
     /// When the application heard of the drain.
     drain_began_ns: u64,
     cancel: Arc<EventFd>,
@@ -70,6 +72,7 @@ impl EventSlot {
             pending: None,
             open: None,
             disturbed: false,
+            cancelled: false,
             drain_began_ns: 0,
             cancel: Arc::new(cancel),
         })
@@ -93,6 +96,7 @@ impl EventSlot {
     pub(super) fn cancel(&mut self) {
         self.pending = None;
         if self.open.take().is_some() {
+            self.cancelled = true;
             let _ = self.cancel.write(1);
         }
     }
@@ -118,6 +122,7 @@ impl EventSlot {
     /// Hands the event to the application.
     pub(super) fn deliver(&mut self) -> Option<Event> {
         let event = self.pending.take()?;
+        self.cancelled = false;
         // Not before: whoever still works on a cancelled event must see it.
         let _ = self.cancel.read(); // nothing to read is fine
         match event.kind {
@@ -140,6 +145,15 @@ impl EventSlot {
     /// The event of this id, if its answer is still wanted.
     pub(super) fn look(&self, id: u64) -> Result<Event> {
         self.open.filter(|event| event.id == id && monotonic_ns() <= event.deadline_ns).ok_or(Error::Stale)
+    }
+
+    /// The drain or seal that is open: in it connections and state may be given.
+    pub(super) fn giving(&self) -> Result<Event> {
+        match self.open {
+            Some(event) if matches!(event.kind, EventKind::Drain | EventKind::Seal) => self.look(event.id),
+            None if self.cancelled => Err(Error::Stale),
+            _ => Err(Error::State("connections and state are given inside of a drain or a seal".into())),
+        }
     }
 
     /// Takes the answer of the event of this id.

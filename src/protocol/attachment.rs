@@ -15,18 +15,24 @@ pub enum Attachment {
     Gate,
     /// A listener.
     Listener,
+    /// A connection.
+    Connection,
+    /// A blob of state.
+    State,
 }
 
 impl Message {
     /// The descriptors that must travel with this message, in their order.
     pub fn attachments(&self) -> Vec<Attachment> {
-        use Attachment::{Gate, Listener, Page, PeerPidfd, Transfer};
+        use Attachment::{Connection, Gate, Listener, Page, PeerPidfd, State, Transfer};
         match self {
             Self::HelloAck(HelloAck { terms: Some(_), .. }) | Self::PrepareHandoff(_) => {
                 vec![Page, PeerPidfd, Transfer]
             }
             Self::Gate(_) => vec![Gate],
             Self::AdoptListeners(m) => vec![Listener; m.names.len()],
+            Self::Connections(m) => vec![Connection; m.connections.len()],
+            Self::State(_) => vec![State],
             _ => Vec::new(),
         }
     }

@@ -1,6 +1,8 @@
 //! What the three processes say to each other.
 
 pub use super::attachment::Attachment;
+pub use super::capability::{self, Mode};
+use super::transfer::{Connections, Room, State, Taken, Totals};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -31,26 +33,6 @@ impl fmt::Display for HandoffId {
     }
 }
 
-/// Whether O and N may run side by side.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Mode {
-    /// They must not both hold the data.
-    #[default]
-    Exclusive,
-    /// They may: N accepts before O stops.
-    Overlap,
-}
-
-impl Mode {
-    /// Its bit of [`capability`].
-    pub fn capability(self) -> u32 {
-        match self {
-            Self::Exclusive => capability::EXCLUSIVE,
-            Self::Overlap => capability::OVERLAP,
-        }
-    }
-}
-
 /// Who says Hello.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Side {
@@ -77,18 +59,12 @@ pub struct Hello {
     pub generation: u64,
     /// How many descriptors it has open.
     pub open_descriptors: u32,
+    /// How many it may have open, its hard `RLIMIT_NOFILE`; 0 if it does not say. An extension.
+    pub descriptors_max: u64,
     /// The inode of its time namespace: absolute deadlines mean nothing across two of them. 0 if unknown.
     pub time_namespace: u64,
     /// For people: which build this is.
     pub build_id: Vec<u8>,
-}
-
-/// Bits of [`Hello::capabilities`].
-pub mod capability {
-    /// It can take part in an exclusive handoff.
-    pub const EXCLUSIVE: u32 = 1;
-    /// It can take part in an overlap handoff.
-    pub const OVERLAP: u32 = 2;
 }
 
 /// The answer to Hello. Its layout never changes.
@@ -103,7 +79,7 @@ pub struct HelloAck {
 }
 
 /// What a successor needs to know of its handoff.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Terms {
     /// The handoff.
     pub id: HandoffId,
@@ -113,6 +89,8 @@ pub struct Terms {
     pub deadline_ns: u64,
     /// How long O parks after the commit, in nanoseconds.
     pub park_ns: u64,
+    /// How many descriptors O has open, for which N makes room; 0 if that is unknown. An extension.
+    pub open_descriptors: u32,
 }
 
 /// Why somebody was refused before anything was disturbed. The numbers never change.
@@ -199,6 +177,8 @@ pub struct PrepareHandoff {
     pub drain_grace_ns: u64,
     /// How long O parks after the commit, in nanoseconds.
     pub park_ns: u64,
+    /// What N has room for; none if it takes neither connections nor state.
+    pub transfer: Option<Room>,
 }
 
 /// O has stopped accepting, and what it acknowledged is durable.
@@ -226,11 +206,13 @@ pub struct SealRequest {
     pub id: HandoffId,
 }
 
-/// The gate's locked description, from O to N, on the transfer socket.
+/// The gate's locked description, from O to N, on the transfer socket: O's last word there.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Gate {
     /// The handoff.
     pub id: HandoffId,
+    /// What N must have by now.
+    pub sent: Totals,
 }
 
 /// How far the seal is.
@@ -329,6 +311,8 @@ pub struct Ready {
     pub id: HandoffId,
     /// With what.
     pub readiness: Readiness,
+    /// What it took from O.
+    pub taken: Totals,
 }
 
 /// N may try the decision word.
@@ -425,6 +409,9 @@ pub enum Message {
     Stopping(Stopping),
     Heartbeat(Heartbeat),
     AdoptListeners(AdoptListeners),
+    Connections(Connections),
+    State(State),
+    Taken(Taken),
     Announced(Announced),
 }
 
@@ -453,6 +440,9 @@ impl Message {
             Self::Resumed(m) => m.id,
             Self::Stopping(m) => m.id,
             Self::Heartbeat(m) => m.id,
+            Self::Connections(m) => m.id,
+            Self::State(m) => m.id,
+            Self::Taken(m) => m.id,
             Self::Announced(m) => m.id,
         }
     }
@@ -484,6 +474,9 @@ impl Message {
             Self::Stopping(_) => "Stopping",
             Self::Heartbeat(_) => "Heartbeat",
             Self::AdoptListeners(_) => "AdoptListeners",
+            Self::Connections(_) => "Connections",
+            Self::State(_) => "State",
+            Self::Taken(_) => "Taken",
             Self::Announced(_) => "Announced",
         }
     }

@@ -146,6 +146,8 @@ impl Service {
             ready_ns: 0,
             pause_ns: 0,
             total_ns: 0,
+            transferred_connections: 0,
+            transferred_state_bytes: 0,
             errno: None,
         })
     }

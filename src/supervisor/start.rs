@@ -16,6 +16,7 @@ use crate::protocol::{Decide, Decision, HandoffId};
 use crate::sys::clock::{monotonic_ns, nanoseconds};
 use crate::sys::crash;
 use crate::sys::fork::Withheld;
+use crate::sys::limits::open_descriptors_of;
 use crate::sys::page::Word;
 use crate::sys::seqpacket::Seqpacket;
 use crate::sys::spawn::{Spawn, SpawnError, spawn};
@@ -42,7 +43,17 @@ impl Engine {
         }
         let id = self.new_id();
         let attempt = Attempt::new(id, spec, monotonic_ns());
-        let terms = Terms { id: HandoffId(id), mode: Mode::Exclusive, deadline_ns: attempt.deadline_ns(), park_ns: 0 };
+        let terms = Terms {
+            id: HandoffId(id),
+            mode: Mode::Exclusive,
+            deadline_ns: attempt.deadline_ns(),
+            park_ns: 0,
+            open_descriptors: self
+                .processes
+                .incumbent
+                .as_ref()
+                .map_or(0, |incumbent| open_descriptors_of(incumbent.pid)),
+        };
         let drain_grace_ns = nanoseconds(attempt.spec.drain_grace);
         let on_incumbent_death = attempt.spec.on_incumbent_death;
         self.attempt = Some(attempt);

@@ -4,6 +4,7 @@ use crate::lies::{self, FRAMES, MESSAGES, every_message, frame, send_raw, send_w
 use crate::support::{Service, Upgrade, open_descriptors, programs, wait_for_death, wait_until};
 use handoff::channel::{Channel, Incoming};
 use handoff::protocol::message::*;
+use handoff::protocol::transfer::Totals;
 use handoff::protocol::{HandoffId, Message};
 use handoff::sys::page::DecisionPage;
 use handoff::sys::seqpacket::Seqpacket;
@@ -58,7 +59,7 @@ impl Liar {
         };
         self.at("begun");
         let readiness = Readiness { revisions, ..Readiness::default() };
-        self.send(Message::Ready(Ready { id, readiness }));
+        self.send(Message::Ready(Ready { id, readiness, taken: Totals::default() }));
         let (Message::Committed(_), _) = self.next() else { leave() };
         self.at("committed");
         leave()

@@ -238,6 +238,7 @@ impl Daemon {
             capabilities,
             generation: 0,
             open_descriptors: 0,
+            descriptors_max: 0,
             time_namespace: 0,
             build_id: Vec::new(),
         }

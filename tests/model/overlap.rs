@@ -77,7 +77,8 @@ impl World {
     fn announce_late(&mut self, id: HandoffId) {
         let (page, successor) = (self.service.page, self.service.successor);
         let Some(i) = self.service.incumbent.filter(|i| self.see(*i).connected) else { return };
-        let prepare = PrepareHandoff { id, mode: Mode::Overlap, deadline_ns: 1, drain_grace_ns: 0, park_ns: 0 };
+        let prepare =
+            PrepareHandoff { id, mode: Mode::Overlap, deadline_ns: 1, drain_grace_ns: 0, park_ns: 0, transfer: None };
         let daemon = self.daemon(i);
         daemon.coming = page.zip(successor);
         daemon.inbox.push_back(Message::PrepareHandoff(prepare));

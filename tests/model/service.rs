@@ -50,7 +50,7 @@ pub struct Service {
 }
 
 fn plan(id: u64, promote: bool) -> Plan {
-    let terms = Terms { id: HandoffId(id), mode: Mode::Exclusive, deadline_ns: 1, park_ns: 0 };
+    let terms = Terms { id: HandoffId(id), mode: Mode::Exclusive, deadline_ns: 1, park_ns: 0, open_descriptors: 0 };
     let on_incumbent_death = if promote { OnIncumbentDeath::Promote } else { OnIncumbentDeath::StartCold };
     Plan { terms, drain_grace_ns: 0, on_incumbent_death }
 }

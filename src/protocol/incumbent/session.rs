@@ -5,13 +5,14 @@ use crate::protocol::message::{
     AdoptAck, Commit, Heartbeat, Message, Mode, PrepareHandoff, Readiness, Ready, Reject, RejectCode, ResumeAfterAbort,
     Resumed, SealRequest, SealStep, Serving, Stopping,
 };
+use crate::protocol::transfer::Totals;
 use crate::protocol::{HandoffId, Violation};
 
 impl Incumbent {
     pub(super) fn on_ready(&mut self, readiness: Readiness, out: &mut Vec<Action>) {
         if self.phase == Phase::Starting {
             self.readiness = readiness.clone();
-            out.push(Action::Send(Message::Ready(Ready { id: HandoffId::COLD, readiness })));
+            out.push(Action::Send(Message::Ready(Ready { id: HandoffId::COLD, readiness, taken: Totals::default() })));
         }
     }
 

@@ -3,6 +3,7 @@
 use super::{Action, Current, OnIncumbentDeath, Peer, Phase, Supervisor, Timer, Verdict};
 use crate::protocol::message::{
     Begin, Commit, Committed, Message, Mode, PrepareHandoff, Readiness, Resumed, SealRequest, SealStep, Sealed,
+    capability,
 };
 use crate::protocol::{HandoffId, Violation, check_revisions};
 
@@ -100,12 +101,14 @@ impl Supervisor {
         }
         current.prepared = true;
         let terms = current.plan.terms;
+        let successor = current.successor.filter(|successor| successor.capabilities & capability::TRANSFER != 0);
         let prepare = PrepareHandoff {
             id: terms.id,
             mode: terms.mode,
             deadline_ns: terms.deadline_ns,
             drain_grace_ns: current.plan.drain_grace_ns,
             park_ns: terms.park_ns,
+            transfer: successor.map(|successor| successor.room),
         };
         let prepare = Action::Send(Peer::Incumbent, Message::PrepareHandoff(prepare));
         if terms.mode == Mode::Overlap {

@@ -6,6 +6,7 @@ use crate::protocol::HandoffId;
 use crate::protocol::message::{
     Hello, HelloAck, Message, Mode, Reject, RejectCode, Side, Terms, VERSION_MAX, VERSION_MIN, common_version,
 };
+use crate::protocol::transfer::Room;
 
 impl Supervisor {
     pub(super) fn start_cold(&mut self, out: &mut Vec<Action>) {
@@ -102,8 +103,9 @@ impl Supervisor {
                 Peer::Successor => self.reject(text, out),
             };
         }
+        let room = Room { descriptors_max: hello.descriptors_max, open_descriptors: hello.open_descriptors };
         let mode = self.mode_with(hello);
-        let linked = Linked { uid: sender.uid, capabilities: hello.capabilities, serving: false };
+        let linked = Linked { uid: sender.uid, capabilities: hello.capabilities, room, serving: false };
         if peer == Peer::Incumbent && self.incumbent.is_some() {
             return self.greet_again(linked, out);
         }
@@ -183,7 +185,7 @@ impl Current {
 
     /// One of which nothing but the id is known.
     pub(super) fn of(id: HandoffId) -> Self {
-        let terms = Terms { id, mode: Mode::Exclusive, deadline_ns: 0, park_ns: 0 };
+        let terms = Terms { id, ..Terms::default() };
         Self {
             plan: Plan { terms, drain_grace_ns: 0, on_incumbent_death: OnIncumbentDeath::StartCold },
             journalled: false,

@@ -228,6 +228,7 @@ impl Daemon {
             capabilities: capability::EXCLUSIVE,
             generation: 0,
             open_descriptors: 10,
+            descriptors_max: 0,
             time_namespace: 4,
             build_id: Vec::new(),
         }
