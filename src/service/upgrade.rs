@@ -163,10 +163,11 @@ impl Service {
         let asked_for = self.pending.as_ref().is_some_and(|pending| pending.id.is_none_or(|id| id == outcome.id));
         self.settle(&outcome, asked_for);
         if asked_for {
-            if outcome.verdict != Verdict::Refused {
+            let told = self.pending.as_mut().is_some_and(|pending| std::mem::replace(&mut pending.told, true));
+            // A refusal is no handoff, unless it is what one that was undecided came to.
+            if told || outcome.verdict != Verdict::Refused {
                 self.last = Some(outcome.clone());
             }
-            let told = self.pending.as_mut().is_some_and(|pending| std::mem::replace(&mut pending.told, true));
             let event = if told { Event::Corrected } else { Event::Outcome };
             self.events.push(event(outcome.clone()));
             // After these, a second outcome of the same handoff may come.
