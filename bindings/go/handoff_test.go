@@ -160,7 +160,6 @@ func TestCloseWakesWhoWaitsAndEndsAll(t *testing.T) {
 					_ = h.WriteEnd() // closed in between
 				}
 				_, _ = h.Listener("x")
-				h.Stop()
 			}
 		}()
 	}
@@ -194,7 +193,7 @@ func TestOptionsAreChecked(t *testing.T) {
 	if _, err := Open(DataDir(missing)); err == nil || !strings.Contains(err.Error(), missing) {
 		t.Error(err)
 	}
-	h := serving(t, ControlPath(filepath.Join(t.TempDir(), "control")), NetworkDataDir())
+	h := serving(t, ControlPath(filepath.Join(t.TempDir(), "control")), NetworkDataDir(), RequireTransfer())
 	expect(t, h.Ready(context.Background(), Readiness{Detail: "a\x00b"}), ErrInvalid)
 }
 

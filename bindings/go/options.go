@@ -33,6 +33,14 @@ func NetworkDataDir() Option {
 	}
 }
 
+// RequireTransfer refuses a handoff to a successor that takes neither connections nor state, before the drain. Default: it goes on,
+// and what would give them returns [ErrRefused].
+func RequireTransfer() Option {
+	return func(s *settings) error {
+		return configured(C.handoff_config_set_int(s.c, C.HANDOFF_OPT_TRANSFER, 1))
+	}
+}
+
 // Logger is where the library's log goes; default: nowhere. It is called by goroutines that call this package,
 // never from inside C.
 func Logger(logger *slog.Logger) Option {

@@ -38,10 +38,11 @@ fn faulty(service: &Service, fault: &str) -> PathBuf {
     support::faulty_script(service.dir.path(), &stores().b, fault)
 }
 
-/// Ends the load: nothing failed, nothing is lost.
+/// Ends the load: nothing failed, nothing is lost, and no client had to connect again.
 fn expect_good(service: &Service, load: Load) {
     let report = load.stop();
     assert_eq!((report.failed_requests, &report.failures), (0, &Vec::new()), "of {}", report.requests);
+    assert_eq!(report.closed_connections, 0, "of {} requests", report.requests);
     assert!(report.acknowledged.len() > 100, "too little load to say anything: {}", report.requests);
     assert_eq!(verify(service.address, &report.acknowledged).unwrap(), Vec::<String>::new(), "lost writes");
 }

@@ -1,5 +1,5 @@
-// Command kv is the store of examples-c/kv.c in Go: the same requests, the same log, the same rules for the end of a
-// connection. See there.
+// Command kv is the store of examples-c/kv.c in Go: the same requests, the same log, the same way of moving connections, the
+// same rules for their end. See there.
 //
 //	kv [DATA_DIR]   default: $HANDOFF_DATA_DIR
 //
@@ -18,7 +18,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"os/signal"
 	"syscall"
@@ -62,7 +61,7 @@ func run() (handoff.End, error) {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	store := newStore(dir)
-	s := &server{h: h, store: store, clients: make(map[net.Conn]struct{})}
+	s := &server{h: h, store: store, clients: make(map[*client]struct{})}
 	drains := 0
 	h.OnDrain(func(ctx context.Context) error {
 		if drains++; drains == 1 {
@@ -75,20 +74,26 @@ func run() (handoff.End, error) {
 			ctx, cancel = context.WithDeadline(ctx, deadline.Add(-margin))
 			defer cancel()
 		}
-		s.drain(ctx)
-		return nil
+		return s.move(ctx)
 	})
 	h.OnSeal(func(context.Context) ([]uint64, error) {
 		revision, err := store.close()
 		return []uint64{revision}, err
 	})
 	h.OnResume(func(context.Context) error {
-		if err := store.open(); err != nil || s.listener != nil {
+		if err := store.open(); err != nil {
 			return err
+		}
+		s.resume()
+		if s.listener != nil {
+			return nil
 		}
 		return s.start()
 	})
 	if err := begin(ctx, h, store); err != nil {
+		return 0, err
+	}
+	if err := s.take(); err != nil {
 		return 0, err
 	}
 	if err := s.start(); err != nil {
@@ -99,7 +104,7 @@ func run() (handoff.End, error) {
 	}
 	last, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	s.drain(last)
+	s.stop(last)
 	if _, err := store.close(); err != nil {
 		return 0, err
 	}
@@ -131,6 +136,12 @@ func begin(ctx context.Context, h *handoff.Handoff, store *store) error {
 		return err
 	}
 	if err := store.open(); err != nil {
+		return err
+	}
+	switch lineage, err := h.State("lineage"); {
+	case err == nil:
+		store.inherit(lineage)
+	case !errors.Is(err, handoff.ErrNoName): // a cold start has none
 		return err
 	}
 	ready := handoff.Readiness{Revisions: []uint64{store.revision}}

@@ -1,24 +1,25 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"net"
-	"os"
-	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"handoff"
 )
 
+const margin = 50 * time.Millisecond // before the end of the grace: a late answer is none
+
+// What the clients are to do.
+type mode int
+
 const (
-	lineBytesMax = 4096
-	firstRequest = 20 * time.Millisecond // whoever has just connected is about to ask
-	hangUp       = time.Second           // for a client that was told to hang up
-	sendTime     = 5 * time.Second       // for a client to read its reply
-	margin       = 50 * time.Millisecond // before the end of the grace: a late answer is none
+	serving  mode = iota
+	moving        // finish the request, and wait without a goroutine for what becomes of the handoff
+	stopping      // finish the request, and hang up: nobody comes after us
 )
 
 // The server is a goroutine for each client, and one that accepts.
@@ -29,10 +30,11 @@ type server struct {
 	listener  net.Listener // nil while nobody accepts
 	accepting chan struct{}
 
-	mu       sync.Mutex
-	draining bool
-	clients  map[net.Conn]struct{}
-	gone     chan struct{} // closed when the last client has gone while we drain
+	mu      sync.Mutex
+	mode    mode
+	clients map[*client]struct{} // each has a goroutine
+	parked  []*client            // these have none: they are being moved
+	gone    chan struct{}        // closed when no client has a goroutine any more, while we do not serve
 }
 
 // start accepts on the listener that was given, or, without a supervisor, on one of our own.
@@ -44,9 +46,6 @@ func (s *server) start() error {
 	if err != nil {
 		return err
 	}
-	s.mu.Lock()
-	s.draining = false
-	s.mu.Unlock()
 	s.listener, s.accepting = listener, make(chan struct{})
 	go s.accept(listener, s.accepting)
 	return nil
@@ -58,10 +57,7 @@ func (s *server) accept(listener net.Listener, ended chan struct{}) {
 		conn, err := listener.Accept()
 		switch {
 		case err == nil:
-			s.mu.Lock()
-			s.clients[conn] = struct{}{}
-			s.mu.Unlock()
-			go s.serve(conn)
+			s.run(&client{server: s, conn: conn})
 		case errors.Is(err, net.ErrClosed):
 			return
 		default:
@@ -70,119 +66,115 @@ func (s *server) accept(listener net.Listener, ended chan struct{}) {
 	}
 }
 
-// drain stops accepting: whoever knocks from here on waits in the backlog for the one that serves next. Then it waits until
-// the clients have gone, or ctx is done.
-func (s *server) drain(ctx context.Context) {
-	if s.listener == nil {
-		return
-	}
-	s.listener.Close()
-	<-s.accepting
-	s.listener = nil
+func (s *server) run(c *client) {
 	s.mu.Lock()
-	s.draining, s.gone = true, make(chan struct{})
-	gone := s.gone
-	for conn := range s.clients {
-		conn.SetReadDeadline(time.Now()) // wakes those that wait for a request
+	defer s.mu.Unlock()
+	s.clients[c] = struct{}{}
+	go c.serve()
+}
+
+// take goes on with the clients of the incumbent.
+func (s *server) take() error {
+	connections, err := s.h.Connections()
+	for _, c := range connections {
+		s.run(&client{server: s, conn: c.Conn, in: c.State})
 	}
-	s.allGone()
+	return err
+}
+
+// end stops accepting: whoever knocks from here on waits in the backlog for the one that serves next. Then it waits until no
+// client has a goroutine any more, or ctx is done.
+func (s *server) end(ctx context.Context, mode mode) error {
+	if s.listener != nil {
+		s.listener.Close()
+		<-s.accepting
+		s.listener = nil
+	}
+	s.mu.Lock()
+	s.mode, s.gone = mode, make(chan struct{})
+	gone := s.gone
+	for c := range s.clients {
+		c.conn.SetReadDeadline(time.Now()) // wakes those that wait for a request
+	}
+	s.tellIfGone()
 	s.mu.Unlock()
 	select {
 	case <-gone:
+		return nil
 	case <-ctx.Done():
+		return errors.New("a client does not read its reply")
 	}
 }
 
-// allGone needs mu.
-func (s *server) allGone() {
-	if s.draining && len(s.clients) == 0 && s.gone != nil {
+// move gives the clients to the successor. Ours stay open, and untouched, until we know who serves.
+func (s *server) move(ctx context.Context) error {
+	if err := s.end(ctx, moving); err != nil {
+		return err
+	}
+	if err := handoff.PutState(ctx, "lineage", []byte(s.store.lineage)); err != nil {
+		return err
+	}
+	for _, c := range s.parked {
+		if err := handoff.PutConnection(ctx, "client", c.conn.(syscall.Conn), c.in); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// resume goes on with the parked clients, as if nothing had been.
+func (s *server) resume() {
+	s.mu.Lock()
+	parked := s.parked
+	s.mode, s.gone, s.parked = serving, nil, nil
+	for c := range s.clients { // they were not in time
+		c.conn.SetReadDeadline(time.Time{})
+	}
+	s.mu.Unlock()
+	for _, c := range parked {
+		c.conn.SetReadDeadline(time.Time{})
+		s.run(c)
+	}
+}
+
+func (s *server) stop(ctx context.Context) {
+	_ = s.end(ctx, stopping) // those that are left have had their time
+}
+
+// park is for a client that is at the end of a request. False: the drain was given up in between.
+func (s *server) park(c *client) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.mode != moving {
+		return false
+	}
+	s.parked = append(s.parked, c)
+	s.left(c)
+	return true
+}
+
+func (s *server) hungUp(c *client) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.left(c)
+}
+
+// left needs mu.
+func (s *server) left(c *client) {
+	delete(s.clients, c)
+	s.tellIfGone()
+}
+
+// tellIfGone needs mu.
+func (s *server) tellIfGone() {
+	if len(s.clients) == 0 && s.gone != nil {
 		close(s.gone)
 		s.gone = nil
 	}
 }
 
-func (s *server) isDraining() bool {
+func (s *server) modeNow() mode {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.draining
-}
-
-// serve ends with the client, or when it was told to hang up.
-func (s *server) serve(conn net.Conn) {
-	defer func() {
-		conn.Close()
-		s.mu.Lock()
-		delete(s.clients, conn)
-		s.allGone()
-		s.mu.Unlock()
-	}()
-	in := bufio.NewReaderSize(conn, lineBytesMax)
-	asked := false
-	var part string // of a line, before its reading was interrupted
-	for {
-		line, err := in.ReadSlice('\n')
-		part += string(line)
-		switch {
-		case len(part) > lineBytesMax || errors.Is(err, bufio.ErrBufferFull):
-			say(conn, "ERR the line is too long")
-			return
-		case errors.Is(err, os.ErrDeadlineExceeded) && !s.isDraining(): // resumed
-			conn.SetReadDeadline(time.Time{})
-			continue
-		case errors.Is(err, os.ErrDeadlineExceeded) && !asked:
-			asked = true
-			conn.SetReadDeadline(time.Now().Add(firstRequest))
-			continue
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			say(conn, "CLOSE")
-			waitForHangUp(conn)
-			return
-		case err != nil:
-			return
-		}
-		reply, last := s.answer(part)
-		asked, part = true, ""
-		if !say(conn, reply) {
-			return
-		}
-		if last {
-			waitForHangUp(conn)
-			return
-		}
-	}
-}
-
-// answer executes one line; whether the reply is the last one.
-func (s *server) answer(line string) (string, bool) {
-	// The fence: a seal waits for those inside it, and keeps out those that come after it.
-	if s.h.WriteBegin() != nil {
-		return "CLOSE", true
-	}
-	reply, executed := s.store.execute(strings.TrimRight(line, "\r\n"))
-	s.h.WriteEnd()
-	switch {
-	case !executed:
-		return "CLOSE", true
-	case s.isDraining():
-		return reply + " CLOSE", true
-	default:
-		return reply, false
-	}
-}
-
-func say(conn net.Conn, line string) bool {
-	conn.SetWriteDeadline(time.Now().Add(sendTime))
-	_, err := conn.Write([]byte(line + "\n"))
-	return err == nil
-}
-
-// waitForHangUp reads to the end: a close with a request on the wire would be a reset.
-func waitForHangUp(conn net.Conn) {
-	var rest [lineBytesMax]byte
-	for {
-		conn.SetReadDeadline(time.Now().Add(hangUp))
-		if _, err := conn.Read(rest[:]); err != nil {
-			return
-		}
-	}
+	return s.mode
 }

@@ -19,6 +19,8 @@ type entry struct {
 	value    string
 }
 
+const lineageBytesMax = 1000 // the last of it
+
 // The store keeps all values in memory and a log on disk: a line for each SET, "<checksum> <revision> <key> <value>".
 type store struct {
 	dir string
@@ -32,10 +34,11 @@ type store struct {
 	syncing  bool      // one goroutine is in fdatasync, for all that wait
 	broken   error     // a write or a sync failed: nobody knows what is on disk, so nothing more is accepted
 	table    map[string]entry
+	lineage  string // the builds that served before, and this one: state that is in no file
 }
 
 func newStore(dir string) *store {
-	s := &store{dir: dir, table: make(map[string]entry)}
+	s := &store{dir: dir, table: make(map[string]entry), lineage: build}
 	s.synced.L = &s.mu
 	return s
 }
@@ -107,6 +110,12 @@ func (s *store) open() error {
 	}
 	s.log, s.durable = log, s.revision
 	return nil
+}
+
+func (s *store) inherit(lineage []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lineage = string(lineage[max(0, len(lineage)-lineageBytesMax):]) + " " + build
 }
 
 func syncDirectory(path string) error {
@@ -200,6 +209,8 @@ func (s *store) execute(line string) (string, bool) {
 		return fmt.Sprintf("COUNT %d %d", len(s.table), s.durable), ours
 	case len(words) == 1 && words[0] == "PING":
 		return fmt.Sprintf("PONG %d %s", os.Getpid(), build), ours
+	case len(words) == 1 && words[0] == "LINEAGE":
+		return "LINEAGE " + s.lineage, ours
 	default:
 		return "ERR not a request", ours
 	}
