@@ -272,6 +272,9 @@ static void on_event(const handoff_event *e, int memfd) {
         if (handoff_put_state_fd(h, "table", memfd) == HANDOFF_OK && give_clients()) handoff_sealed(h, e->id, NULL, 0);
         else handoff_failed(h, e->id, "the table or a connection can not be given");
     } else if (e->kind == HANDOFF_EVENT_RESUME) {
+        /* A successor that had committed has died: what it said to its clients, nobody knows. */
+        for (int i = FIRST; i < END && e->flags & HANDOFF_EVENT_AFTER_COMMIT; i++)
+            if (clients[i]) lose(i);
         draining = sealed = false;
         handoff_done(h, e->id);
     } else if (e->kind == HANDOFF_EVENT_REPLACED) {

@@ -67,7 +67,6 @@ static int epoll, listener;
 static bool sealed, any_gone;
 
 static int complain(const char *what) { return fprintf(stderr, "chat: %s\n", what), 1; }
-
 static int fail(const char *what) {
     char why[512];
     return fprintf(stderr, "chat: %s: %s\n", what, h ? handoff_errmsg(h, why, sizeof why) : strerror(errno)), 1;
@@ -287,10 +286,11 @@ static struct client *add(int fd) {
     return clients = c;
 }
 
+/* Closing is not enough for epoll: the incumbent may still have the same connection. */
 static void remove_gone(void) {
     for (struct client **at = &clients, *c; any_gone && (c = *at);) {
-        if (c->gone) *at = c->next, close(c->fd), free(c);
-        else at = &c->next;
+        if (!c->gone) at = &c->next;
+        else *at = c->next, epoll_ctl(epoll, EPOLL_CTL_DEL, c->fd, NULL), close(c->fd), free(c);
     }
     any_gone = false;
 }
@@ -349,8 +349,7 @@ static bool session(struct cursor *s, struct client *c) {
     return s->ok;
 }
 
-/* ---- start, stop, handoff ---- */
-/* Sends every connection with its session, and keeps them untouched. */
+/* ---- handoff ---- Sends every connection with its session, and keeps them untouched. */
 static bool give_clients(void) {
     static uint8_t state[STATE_BYTES];
     for (struct client *c = clients; c; c = c->next) {
@@ -387,12 +386,12 @@ static void on_event(const handoff_event *e) {
         if (give_clients()) handoff_sealed(h, e->id, NULL, 0);
         else handoff_failed(h, e->id, "a connection can not be given");
     } else if (e->kind == HANDOFF_EVENT_RESUME) {
+        /* A successor that had committed has died: what it said to its clients, nobody knows. */
+        for (struct client *c = clients; c && e->flags & HANDOFF_EVENT_AFTER_COMMIT; c = c->next) lose(c);
         sealed = false;
         set_accepting(true);
         handoff_done(h, e->id);
-    } else if (e->kind == HANDOFF_EVENT_REPLACED) {
-        _exit(0);
-    }
+    } else if (e->kind == HANDOFF_EVENT_REPLACED) _exit(0);
 }
 
 /* One round: until timeout_ms if nothing comes.  While we are sealed, only the library is heard. */
@@ -426,7 +425,7 @@ static void on_sigterm(int signal) { (void)signal; handoff_stop(h); }
 
 int main(void) {
     char why[512];
-    handoff_event e = {0};
+    handoff_event e;
     int got = 0;
     handoff_config *config = handoff_config_new();
     handoff_config_set_str(config, HANDOFF_OPT_BUILD_ID, BUILD);

@@ -140,8 +140,9 @@ typedef enum handoff_events {
 
 // handoff_event.flags
 typedef enum handoff_event_flags {
-    // Overlap mode: the successor serves. This drain cannot be taken back; its end, also by its deadline, is the end of this
-    // process.
+    // DRAIN, in overlap mode: the successor serves. This drain cannot be taken back; its end, also by its deadline, is the end of
+    // this process. RESUME: the successor had committed, and has died. Close the connections that were given to it, since it may
+    // have read and written them; memory that it was given may be half written.
     HANDOFF_EVENT_AFTER_COMMIT = 1,
 } handoff_event_flags;
 
@@ -502,7 +503,7 @@ int handoff_take_state_fd(struct handoff *h, const char *key);
 // were read and not yet understood, or not yet written (state may be NULL if size is 0). Any descriptor may be given but a
 // directory: TCP, Unix, UDP, pipe, pty, file, eventfd. Modes of the description, as O_NONBLOCK, move with it; a registration
 // in epoll does not.
-// fd stays yours. Do not read, write, close or shut it down until RESUME, after which everything is as it was, or
+// fd stays yours. Do not read, write, close or shut it down until RESUME, after which everything is as it was (but for HANDOFF_EVENT_AFTER_COMMIT: close it then), or
 // REPLACED: then it is the successor's, and a shutdown(2) would be felt by both. Waits, and is undone, as handoff_put_state.
 // HANDOFF_EDUPLICATE: this number, or another one of the same socket, was given in this handoff. HANDOFF_ETOOBIG: name or
 // state is longer. HANDOFF_EINVAL: fd is closed, a directory, or the library's own. HANDOFF_ELIMIT: no descriptor is left.

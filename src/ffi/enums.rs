@@ -104,8 +104,9 @@ pub enum handoff_events {
 /// handoff_event.flags
 #[repr(C)]
 pub enum handoff_event_flags {
-    /// Overlap mode: the successor serves. This drain cannot be taken back; its end, also by its deadline, is the end of this
-    /// process.
+    /// DRAIN, in overlap mode: the successor serves. This drain cannot be taken back; its end, also by its deadline, is the end of
+    /// this process. RESUME: the successor had committed, and has died. Close the connections that were given to it, since it may
+    /// have read and written them; memory that it was given may be half written.
     HANDOFF_EVENT_AFTER_COMMIT = 1,
 }
 

@@ -121,7 +121,9 @@ impl Core {
             }
         }
         crash::around('O', format_args!("ask {kind:?}"), || self.events.ask(kind, deadline_ns, id));
-        if hook == Hook::Leave {
+        // After such a resume, too, the connections that were given away are not the application's any more.
+        let undone = hook == Hook::Resume && self.link.as_ref().is_some_and(|link| link.page.word().is_committed());
+        if hook == Hook::Leave || undone {
             self.events.mark_after_commit();
         }
         self.events.skip_resume().then_some(Input::Resumed)

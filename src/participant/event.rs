@@ -36,7 +36,8 @@ pub struct Event {
     pub cancel_fd: RawFd,
     /// The handoff, the same in every log of it; 0 outside a handoff.
     pub handoff_id: u64,
-    /// Overlap mode: the successor serves. This drain can not be taken back, and its end is the end of this process.
+    /// A drain, in overlap mode: the successor serves. It can not be taken back, and its end is the end of this process.
+    /// A resume: the successor had committed, and has died. What was given to it may be half used: close these connections.
     pub after_commit: bool,
 }
 
@@ -85,7 +86,7 @@ impl EventSlot {
         self.pending = Some(Event { kind, id, deadline_ns, cancel_fd, handoff_id, after_commit: false });
     }
 
-    /// Of the drain that was just asked for.
+    /// Of the drain or resume that was just asked for.
     pub(super) fn mark_after_commit(&mut self) {
         if let Some(event) = &mut self.pending {
             event.after_commit = true;

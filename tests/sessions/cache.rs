@@ -1,6 +1,6 @@
 //! The cache: memory that is handed over as it lies, by its descriptor.
 
-use crate::support::{KeptAlive, PATIENCE, SIGKILL, Service, faulty_script, signal};
+use crate::support::{KeptAlive, PATIENCE, SIGKILL, Service, faulty_script, signal, wait_until, waits};
 use crate::{Programs, commit, hang, launch, roll_back, write_until_stalled};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -91,6 +91,13 @@ fn memfd(pid: i32) -> PathBuf {
     found[0].clone()
 }
 
+/// The table's magic, number of sets, entries, and clock, which goes on with every request.
+fn header(pid: i32) -> [u8; 32] {
+    let mut header = [0; 32];
+    fs::File::open(memfd(pid)).unwrap().read_exact_at(&mut header, 0).unwrap();
+    header
+}
+
 /// What a process has in memory, in KiB; what is shared is counted by halves, where two share it.
 fn proportional_kib(pid: i32) -> u64 {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
@@ -122,14 +129,23 @@ fn the_table_stays(mib: u64) {
     assert!(allocated_kib > bytes / 1024 * 9 / 10, "{allocated_kib} KiB");
 
     // While both are there, the memory is there once.
+    let mut early = TcpStream::connect(service.address).unwrap();
+    early.set_read_timeout(Some(PATIENCE)).unwrap();
+    cache.connect().ask("STAT"); // a later one is served: it is accepted
     let (upgrading, successor) = hang(service, &cache.with_fault("hang"));
     assert_eq!(fs::metadata(memfd(successor)).unwrap().ino(), inode);
     let both_kib = proportional_kib(incumbent) + proportional_kib(successor);
     assert!(both_kib < allocated_kib * 5 / 4, "{both_kib} KiB in both, of a table of {allocated_kib}");
+    // Nor is it written, until it is known whose it is.
+    let head = header(incumbent);
+    early.write_all(b"SET early 1\n").unwrap();
+    wait_until("the incumbent does nothing", || waits(incumbent).then_some(()));
+    assert_eq!(header(incumbent), head);
     roll_back(service, || {
         signal(successor, SIGKILL);
         upgrading.wait()
     });
+    assert_eq!(BufReader::new(early).lines().next().unwrap().unwrap(), "STORED");
     assert!(read_all(&cache, entries) == before, "after the kill");
     assert_eq!(client.ask("SET killed 1"), "STORED");
 
@@ -151,7 +167,7 @@ fn the_table_stays(mib: u64) {
     for key in ["by-b", "again-b", "by-a", "again-a"] {
         assert_eq!(client.ask(&format!("GET {key}")), format!("VALUE {}", &key[key.len() - 1..]));
     }
-    assert_eq!(number(&mut client, "entries"), there + 5);
+    assert_eq!(number(&mut client, "entries"), there + 6);
     assert_eq!(number(&mut client, "damaged"), 0);
 }
 

@@ -1,17 +1,18 @@
 //! The chat: WebSockets whose clients do not notice that their server is replaced.
 
-use crate::support::{PATIENCE, SIGKILL, Service, faulty_script, signal, wait_until};
+use crate::support::{PATIENCE, SIGKILL, Service, faulty_script, process_state, signal, thaw, wait_until};
 use crate::websocket::{Client, bytes_of, text_frame};
 use crate::{Programs, commit, hang, launch, roll_back, write_until_stalled};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
-use tungstenite::Message;
+use tungstenite::error::ProtocolError;
 use tungstenite::protocol::frame::Frame;
 use tungstenite::protocol::frame::coding::Data;
+use tungstenite::{Error, Message};
 
 fn programs() -> &'static Programs {
     static PROGRAMS: OnceLock<Programs> = OnceLock::new();
@@ -165,6 +166,47 @@ fn check_session(mut stream: TcpStream, room: usize) {
     assert_eq!(client.hear().text, "fragment");
     assert_eq!(client.socket.read().unwrap(), Message::Close(None));
     assert!(matches!(client.socket.read(), Err(tungstenite::Error::ConnectionClosed)));
+}
+
+/// No event comes for it: as after a time in which a client read no replies.
+#[test]
+fn what_was_read_and_not_handled_is_handled_at_once() {
+    let mut service = Service::place();
+    let stuffing = with_fault(&service, "stuff");
+    launch(&mut service, "chat", &stuffing);
+    let mut clients: Vec<Client> = (0..3).map(|i| Client::join(service.address, "guest", &format!("{i}"))).collect();
+    commit(&service, &programs().b);
+    for client in &mut clients {
+        client.sent += 1;
+        let heard = client.hear();
+        assert_eq!((heard.number, heard.text.as_str()), (client.sent, "x"));
+        client.round("and on");
+    }
+}
+
+#[test]
+fn what_a_successor_said_before_it_died_is_never_said_again() {
+    let service = start_chat(&programs().a);
+    let (mut clients, incumbent) = (Vec::new(), service.daemon_pid());
+    for i in 0..3 {
+        clients.push(Client::join(service.address, "guest", &format!("{i}")));
+    }
+    let upgrading = service.begin_upgrade(&with_fault(&service, "fleeting"), &[]);
+    let successor = service.successor_of(incumbent);
+    wait_until("the successor has everything", || (process_state(successor) == Some('T')).then_some(()));
+    clients.iter_mut().for_each(|client| client.say("to whoever serves"));
+    thaw(successor);
+    let upgrade = upgrading.wait();
+    assert_eq!(upgrade.result, "reverted", "{upgrade:?}");
+    for client in &mut clients {
+        assert_eq!(client.hear().text, "to whoever serves");
+        client.socket.send(Message::text("and now?")).unwrap_or_default();
+        let error = client.socket.read().unwrap_err();
+        let ended = matches!(&error, Error::Protocol(ProtocolError::ResetWithoutClosingHandshake))
+            || matches!(&error, Error::Io(error) if error.kind() == ErrorKind::ConnectionReset);
+        assert!(ended, "{error:?}");
+    }
+    assert_eq!(Client::connect(service.address).server(), (incumbent, "a".to_owned()));
 }
 
 #[test]
