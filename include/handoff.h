@@ -139,7 +139,8 @@ typedef enum handoff_events {
 
 // handoff_event.flags
 typedef enum handoff_event_flags {
-    // Overlap mode: this drain cannot be taken back; its end is the end of this process.
+    // Overlap mode: the successor serves. This drain cannot be taken back; its end, also by its deadline, is the end of this
+    // process.
     HANDOFF_EVENT_AFTER_COMMIT = 1,
 } handoff_event_flags;
 
@@ -153,7 +154,8 @@ typedef enum handoff_options {
     HANDOFF_OPT_DATA_DIR = 2,
     // S  which build this is, for people, at most 256 bytes; default: the ELF build id of the executable.
     HANDOFF_OPT_BUILD_ID = 3,
-    // I  HANDOFF_MODE_EXCLUSIVE (default) | HANDOFF_MODE_OVERLAP.
+    // I  HANDOFF_MODE_EXCLUSIVE (default) or HANDOFF_MODE_OVERLAP. Not both: the one needs the lock, and the other must not
+    // have it.
     HANDOFF_OPT_MODES = 4,
     // I  HANDOFF_FORKS_COUNT (default) or HANDOFF_FORKS_IGNORE, see handoff_sealed.
     HANDOFF_OPT_FORKS = 5,
@@ -189,7 +191,10 @@ typedef enum handoff_options {
 typedef enum handoff_modes {
     // Incumbent and successor must not both hold the data.
     HANDOFF_MODE_EXCLUSIVE = 1,
-    // They may run side by side.
+    // They may: the successor accepts before the incumbent stops, so that somebody accepts at every instant. The incumbent hears
+    // nothing of the handoff until then; its only event is a drain with HANDOFF_EVENT_AFTER_COMMIT, and whatever its answer
+    // is, HANDOFF_REPLACED follows. There is no seal, no resume, and no lock, so handoff_write_begin lets everybody in: two that write
+    // the same data must agree on that among themselves.
     HANDOFF_MODE_OVERLAP = 2,
 } handoff_modes;
 

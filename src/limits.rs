@@ -17,6 +17,8 @@ pub const TEXT_BYTES_MAX: usize = 4096;
 pub const BUILD_ID_BYTES_MAX: usize = 256;
 /// Listeners of a service at most: the kernel's bound for one message is 253 (`SCM_MAX_FD`); inheritance has none.
 pub const LISTENERS_MAX: usize = 4096;
+/// Sockets of one address (`SO_REUSEPORT`) at most: one for each core of a large machine, and [`LISTENERS_MAX`] leaves room for others.
+pub const SOCKETS_MAX: usize = 1024;
 /// Bytes of a listener's name at most: as systemd has it (`FileDescriptorName=`).
 pub const LISTENER_NAME_BYTES_MAX: usize = 255;
 /// Listeners in one message at most: below `SCM_MAX_FD`, and the longest names still fit into a frame.
@@ -90,6 +92,9 @@ pub const DEATH_AFTER_END: Duration = for_peer(1_000);
 pub const ABORT_GRACE: Duration = for_peer(2_000);
 /// A retired incumbent that does not exit, until it gets SIGTERM, and from there to SIGKILL.
 pub const RETIRE_GRACE: Duration = for_peer(10_000);
+/// Processes in overlap mode that were replaced and serve their last clients, by default: with the one that serves and one that
+/// starts, the machine must have room for four.
+pub const MAX_DRAINING: usize = 2;
 /// Frames of one peer that are read in one go: many times more than a queue of the default size holds, so what was there
 /// when the reading began is read, and a peer that sends without end keeps nobody from his work.
 pub const FRAMES_READ_MAX: usize = 4096;

@@ -98,7 +98,8 @@ fn prepare() -> impl Strategy<Value = PrepareHandoff> {
 fn begin() -> impl Strategy<Value = Begin> {
     let complete =
         (revisions(), fingerprint()).prop_map(|(revisions, fingerprint)| Sealed::Complete { revisions, fingerprint });
-    (id(), prop_oneof![complete, Just(Sealed::Recover)]).prop_map(|(id, sealed)| Begin { id, sealed })
+    (id(), prop_oneof![complete, Just(Sealed::Recover), Just(Sealed::Beside)])
+        .prop_map(|(id, sealed)| Begin { id, sealed })
 }
 
 fn ready() -> impl Strategy<Value = Ready> {
@@ -154,6 +155,7 @@ fn message() -> BoxedStrategy<Message> {
         reject().prop_map(Message::Reject),
         any::<[u16; 2]>().prop_map(|[version_min, version_max]| Message::Adopt(Adopt { version_min, version_max })),
         adopt_ack().prop_map(Message::AdoptAck),
+        id().prop_map(|id| Message::Announced(Announced { id })),
         vec("[a-z.é]{0,40}", 0..20).prop_map(|names| Message::AdoptListeners(AdoptListeners { names })),
     ];
     let only_id = prop_oneof![

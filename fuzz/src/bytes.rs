@@ -76,7 +76,7 @@ impl<'a> Bytes<'a> {
     }
 
     pub fn terms(&mut self, current: HandoffId) -> Terms {
-        let mode = if self.byte() == 255 { Mode::Overlap } else { Mode::Exclusive };
+        let mode = if self.byte() >= 192 { Mode::Overlap } else { Mode::Exclusive };
         Terms { id: self.id(current), mode, deadline_ns: self.number(), park_ns: self.number(), open_descriptors: 0 }
     }
 
@@ -123,7 +123,7 @@ impl<'a> Bytes<'a> {
     /// Any message but Hello, mostly of this handoff.
     pub fn message(&mut self, current: HandoffId) -> Message {
         let id = self.id(current);
-        match self.byte() % 22 {
+        match self.byte() % 23 {
             0 => Message::Warmed(Warmed { id }),
             1 => {
                 let terms = self.terms(current);
@@ -142,10 +142,10 @@ impl<'a> Bytes<'a> {
                 Message::SealComplete(SealComplete { id, revisions: self.revisions(), fingerprint: self.fingerprint() })
             }
             5 => {
-                let sealed = if self.yes() {
-                    Sealed::Recover
-                } else {
-                    Sealed::Complete { revisions: self.revisions(), fingerprint: self.fingerprint() }
+                let sealed = match self.byte() {
+                    0..=127 => Sealed::Complete { revisions: self.revisions(), fingerprint: self.fingerprint() },
+                    128..=223 => Sealed::Recover,
+                    _ => Sealed::Beside,
                 };
                 Message::Begin(Begin { id, sealed })
             }
@@ -171,6 +171,7 @@ impl<'a> Bytes<'a> {
             18 => Message::Reject(Reject { code: RejectCode::Unable, text: self.text() }),
             19 => Message::Adopt(Adopt { version_min: 1, version_max: 1 }),
             20 => self.adopt_ack(id),
+            22 => Message::Announced(Announced { id }),
             _ => {
                 let terms = self.yes().then(|| self.terms(current));
                 Message::HelloAck(HelloAck { version: 1, generation: self.number(), terms })

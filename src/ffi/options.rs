@@ -6,7 +6,7 @@ use super::log::{Callback, UserData};
 use super::structs::{handoff_destroy_fn, handoff_log_fn};
 use super::text::{os, required};
 use crate::error::{Error, Result};
-use crate::participant::Config;
+use crate::participant::{Config, Mode};
 use crate::supervisor::{OnIncumbentDeath, SpawnSpec};
 use std::ffi::{OsString, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -172,8 +172,9 @@ impl HandoffConfig {
         let config = self.config.clone();
         let time = Duration::from_millis(value.unsigned_abs());
         match (option, value) {
-            (MODES, EXCLUSIVE) => {}
-            (MODES, OVERLAP | BOTH) => return Err(Error::State("overlap mode is not there yet".into())),
+            (MODES, EXCLUSIVE) => self.config = config.mode(Mode::Exclusive),
+            (MODES, OVERLAP) => self.config = config.mode(Mode::Overlap),
+            (MODES, BOTH) => return Err(Error::Invalid("one mode needs the lock, the other must not have it".into())),
             (FORKS, 0 | 1) => self.config = config.ignore_forks(value == IGNORE),
             (HELPER_THREAD, 0 | 1) => self.config = config.helper_thread(value == 1),
             (NETWORK_DATA_DIR, 0 | 1) => self.config = config.network_data_dir(value == 1),

@@ -124,8 +124,12 @@ impl Core {
         self.read_transfer();
         self.settle_received(sealed)?;
         let Some(lock) = &mut self.lock else { return Ok(()) };
+        lock.check_mode(sealed)?;
         if let Some(gate) = self.gate.take() {
             lock.receive_gate(gate?)?;
+        }
+        if *sealed == Sealed::Beside && lock.gate().is_none() {
+            return Err(Error::Protocol("the incumbent announced itself, but did not hand over the gate".into()));
         }
         let Sealed::Complete { fingerprint, .. } = sealed else { return Ok(()) };
         if lock.gate().is_none() {

@@ -10,7 +10,7 @@ use crate::channel::{Channel, Incoming};
 use crate::error::{Error, Result};
 use crate::limits::{DEATH_AFTER_END, FRAMES_READ_MAX, PROGRESS_INTERVAL};
 use crate::protocol::incumbent::{self, Incumbent};
-use crate::protocol::message::{Hello, Message, Sealed, Side, VERSION_MAX, VERSION_MIN, capability};
+use crate::protocol::message::{Hello, Message, Mode, Sealed, Side, VERSION_MAX, VERSION_MIN, capability};
 use crate::protocol::successor::{self, Successor};
 use crate::protocol::{Decide, HandoffId};
 use crate::sys::clock::{monotonic_ns, nanoseconds};
@@ -108,6 +108,7 @@ pub(super) struct Core {
     pub(super) session: Option<Channel>,
     pub(super) link: Option<Link>,
     pub(super) lock: Option<DataDirLock>,
+    pub(super) mode: Mode,
     pub(super) listeners: Arc<InheritedListeners>,
     pub(super) control: Control,
     pub(super) timers: Timers<Timer>,
@@ -148,6 +149,7 @@ impl Core {
         session: Option<OwnedFd>,
         successor: bool,
         lock: Option<DataDirLock>,
+        mode: Mode,
         listeners: Arc<InheritedListeners>,
         control: Control,
         build_id: Vec<u8>,
@@ -162,6 +164,7 @@ impl Core {
             session: None,
             link: None,
             lock,
+            mode,
             listeners,
             control,
             timers: Timers::new().map_err(Error::system("timerfd_create"))?,
@@ -235,7 +238,7 @@ impl Core {
             pid: std::process::id(),
             version_min: VERSION_MIN,
             version_max: VERSION_MAX,
-            capabilities: capability::TRANSFER | if self.lock.is_some() { capability::EXCLUSIVE } else { 0 },
+            capabilities: capability::TRANSFER | self.lock.as_ref().map_or(0, |_| self.mode.capability()),
             generation,
             open_descriptors: crate::sys::limits::open_descriptors().unwrap_or(0) as u32,
             descriptors_max: crate::sys::limits::hard_nofile().unwrap_or(0),

@@ -36,12 +36,14 @@ pub struct Event {
     pub cancel_fd: RawFd,
     /// The handoff, the same in every log of it; 0 outside a handoff.
     pub handoff_id: u64,
+    /// Overlap mode: the successor serves. This drain can not be taken back, and its end is the end of this process.
+    pub after_commit: bool,
 }
 
 impl Event {
     /// An event that needs no answer.
     pub(super) fn notice(kind: EventKind, handoff: HandoffId) -> Self {
-        Self { kind, id: 0, deadline_ns: u64::MAX, cancel_fd: -1, handoff_id: handoff.0 }
+        Self { kind, id: 0, deadline_ns: u64::MAX, cancel_fd: -1, handoff_id: handoff.0, after_commit: false }
     }
 }
 
@@ -79,7 +81,15 @@ impl EventSlot {
     pub(super) fn ask(&mut self, kind: EventKind, deadline_ns: u64, handoff: HandoffId) {
         self.last_id += 1;
         let cancel_fd = self.cancel.as_fd().as_raw_fd();
-        self.pending = Some(Event { kind, id: self.last_id, deadline_ns, cancel_fd, handoff_id: handoff.0 });
+        let (id, handoff_id) = (self.last_id, handoff.0);
+        self.pending = Some(Event { kind, id, deadline_ns, cancel_fd, handoff_id, after_commit: false });
+    }
+
+    /// Of the drain that was just asked for.
+    pub(super) fn mark_after_commit(&mut self) {
+        if let Some(event) = &mut self.pending {
+            event.after_commit = true;
+        }
     }
 
     /// The answer is not wanted any more. `Err` of the eventfd can only be that it is readable already.

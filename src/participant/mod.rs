@@ -30,5 +30,5 @@ pub use self::incumbent::{Incumbent, Served, Stopper, WriteGuard, Writers};
 pub use self::listeners::InheritedListeners;
 pub use self::role::{Begun, BegunSuccessor, ColdStart, HandshookSuccessor, Role, Successor, detect_role};
 pub use self::shared::Phase;
-pub use self::transfer::{StateBytes, TransferredConnection};
-pub use crate::protocol::message::Readiness;
+pub use self::transfer::{StateBytes, Transfer, TransferredConnection};
+pub use crate::protocol::message::{Mode, Readiness};

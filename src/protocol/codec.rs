@@ -13,8 +13,8 @@
 //! come extensions, each a tag (u16), a length (u16) and that many bytes; an unknown tag is skipped. All others are bincode 2 in its `legacy` configuration and belong to a version: Warmed (6), PrepareHandoff
 //! (7), Drained (8), SealRequest (9), Gate (10), SealProgress (11), SealComplete (12), SealFailed (13), Begin (14),
 //! Ready (15), Committed (16), Serving (17), Commit (18), Abort (19), ResumeAfterAbort (20), Resumed (21),
-//! Stopping (22), Heartbeat (23), AdoptListeners (24), Connections (25), State (26), Taken (27). A number is never used
-//! again for something else.
+//! Stopping (22), Heartbeat (23), AdoptListeners (24), Connections (25), State (26), Taken (27),
+//! Announced (28). A number is never used again for something else.
 //!
 //! `docs/protocol.md` has the bodies. This is the only file that knows bincode.
 
@@ -110,7 +110,7 @@ fn check(message: &Message, frame_bytes: usize) -> Result<()> {
         Message::SealComplete(m) => m.revisions.len(),
         Message::Begin(m) => match &m.sealed {
             Sealed::Complete { revisions, .. } => revisions.len(),
-            Sealed::Recover => 0,
+            Sealed::Recover | Sealed::Beside => 0,
         },
         Message::Ready(m) => m.readiness.revisions.len(),
         _ => 0,
@@ -193,6 +193,7 @@ fn number(message: &Message) -> u16 {
         Message::Connections(_) => 25,
         Message::State(_) => 26,
         Message::Taken(_) => 27,
+        Message::Announced(_) => 28,
     }
 }
 
@@ -225,6 +226,7 @@ fn encode_body(message: &Message, out: &mut Vec<u8>) -> Result<()> {
         Message::Connections(m) => pack(m, out)?,
         Message::State(m) => pack(m, out)?,
         Message::Taken(m) => pack(m, out)?,
+        Message::Announced(m) => pack(m, out)?,
     }
     Ok(())
 }
@@ -253,6 +255,7 @@ fn decode_body(number: u16, body: &[u8]) -> Result<Message> {
         25 => unpack("Connections", body).map(Message::Connections),
         26 => unpack("State", body).map(Message::State),
         27 => unpack("Taken", body).map(Message::Taken),
+        28 => unpack("Announced", body).map(Message::Announced),
         _ => fail(format!("unknown message id {number}")),
     }
 }

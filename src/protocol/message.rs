@@ -1,6 +1,7 @@
 //! What the three processes say to each other.
 
 pub use super::attachment::Attachment;
+pub use super::capability::{self, Mode};
 use super::transfer::{Connections, Room, State, Taken, Totals};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -30,16 +31,6 @@ impl fmt::Display for HandoffId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)
     }
-}
-
-/// Whether O and N may run side by side.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Mode {
-    /// They must not both hold the data.
-    #[default]
-    Exclusive,
-    /// They may: N accepts before O stops.
-    Overlap,
 }
 
 /// Who says Hello.
@@ -74,16 +65,6 @@ pub struct Hello {
     pub time_namespace: u64,
     /// For people: which build this is.
     pub build_id: Vec<u8>,
-}
-
-/// Bits of [`Hello::capabilities`].
-pub mod capability {
-    /// It can take part in an exclusive handoff.
-    pub const EXCLUSIVE: u32 = 1;
-    /// It can take part in an overlap handoff.
-    pub const OVERLAP: u32 = 2;
-    /// It can give and take connections and state.
-    pub const TRANSFER: u32 = 4;
 }
 
 /// The answer to Hello. Its layout never changes.
@@ -211,6 +192,13 @@ pub struct Drained {
     pub accept_stopped_ns: u64,
 }
 
+/// Overlap mode: O knows that N is coming, and has handed the gate to it. It serves on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Announced {
+    /// The handoff.
+    pub id: HandoffId,
+}
+
 /// O is to seal.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SealRequest {
@@ -290,6 +278,8 @@ pub enum Sealed {
     },
     /// O is dead and sealed nothing: recover as after a crash.
     Recover,
+    /// Overlap mode: O serves on, and has sealed nothing.
+    Beside,
 }
 
 /// N may lock and open the data.
@@ -422,6 +412,7 @@ pub enum Message {
     Connections(Connections),
     State(State),
     Taken(Taken),
+    Announced(Announced),
 }
 
 impl Message {
@@ -452,6 +443,7 @@ impl Message {
             Self::Connections(m) => m.id,
             Self::State(m) => m.id,
             Self::Taken(m) => m.id,
+            Self::Announced(m) => m.id,
         }
     }
 
@@ -485,6 +477,7 @@ impl Message {
             Self::Connections(_) => "Connections",
             Self::State(_) => "State",
             Self::Taken(_) => "Taken",
+            Self::Announced(_) => "Announced",
         }
     }
 }

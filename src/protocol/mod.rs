@@ -7,6 +7,7 @@
 //! code that runs is the code that tests drive on a virtual clock and that a model checker can explore.
 
 mod attachment;
+pub mod capability;
 pub mod codec;
 pub mod incumbent;
 pub mod message;

@@ -10,6 +10,7 @@ mod blocking;
 mod cancel;
 mod engine;
 mod journal;
+mod leaving;
 mod listeners;
 mod outcome;
 mod output;
@@ -92,6 +93,21 @@ pub struct Status {
     pub handoff_id: Option<u64>,
     /// N, while a handoff is under way.
     pub successor_pid: Option<i32>,
+    /// Those that were replaced in overlap mode, and serve their last clients.
+    pub draining: Vec<Draining>,
+}
+
+/// A process that was replaced in overlap mode, and serves its last clients. Times are absolute `CLOCK_MONOTONIC` nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Draining {
+    /// Its pid.
+    pub pid: i32,
+    /// Which process of the service it was.
+    pub generation: u64,
+    /// When it was replaced.
+    pub since_ns: u64,
+    /// When it must be done; then it is ended.
+    pub deadline_ns: u64,
 }
 
 /// The process that this journal names and that lives, whether it has a supervisor or not.
@@ -147,6 +163,16 @@ impl Supervisor {
     /// [`Error::Limit`]: too many.
     pub fn with_listener(mut self, name: &str, fd: impl Into<OwnedFd>) -> Result<Self> {
         self.add_listener(name, fd.into())?;
+        Ok(self)
+    }
+
+    /// The same for sockets that share an address (`SO_REUSEPORT`, socket(7)): each process inherits them all, under the same
+    /// name. The kernel gives each of them a part of the clients, so each must be served.
+    ///
+    /// # Errors
+    /// As [`Self::with_listener`].
+    pub fn with_listener_group(mut self, name: &str, fds: Vec<OwnedFd>) -> Result<Self> {
+        self.engine.listeners.add_group(name, fds)?;
         Ok(self)
     }
 
@@ -258,6 +284,7 @@ impl Supervisor {
             serving: engine.machine.incumbent_serves(),
             handoff_id: engine.machine.handoff().map(|id| id.0),
             successor_pid: pid(&engine.processes.successor),
+            draining: engine.draining(),
         }
     }
 

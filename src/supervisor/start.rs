@@ -2,7 +2,8 @@
 
 use super::attempt::Attempt;
 use super::engine::Engine;
-use super::journal::{Entry, Identity, OpenHandoff};
+use super::journal::{Entry, Identity, OpenHandoff, Retired};
+use super::leaving::Leaving;
 use super::output::{self, Output};
 use super::process::{Process, Token};
 use super::rendezvous::Rendezvous;
@@ -305,7 +306,10 @@ impl Engine {
             })
         });
         let program = program_of(&self.processes.incumbent);
-        let leaving = self.processes.leaving.iter().filter_map(|leaving| leaving.process.identity).collect();
+        let retired = |Leaving { process, term, .. }: &Leaving| {
+            Some(Retired { identity: process.identity?, generation: process.generation, term: *term })
+        };
+        let leaving = self.processes.leaving.iter().filter_map(retired).collect();
         let entry = Entry { generation: self.machine.generation(), incumbent, program, handoff, leaving };
         let write = || journal.write(&self.service, &self.build_id, &entry);
         crash::around('S', format_args!("write {} journal", entry.kind()), write)

@@ -321,7 +321,7 @@ fn a_successor_that_is_not_who_it_says() {
     scene.survives("hello", "hello pid", "said Hello (as 1)");
     scene.survives("hello", "hello side", "was started as Successor");
     scene.survives("hello", "hello version", "speaks protocol 7 to 9");
-    scene.survives("hello", "hello capabilities", "does not offer the mode");
+    scene.survives("hello", "hello capabilities", "the daemon offers exclusive mode, the successor");
     scene.survives("hello", "hello time", "time namespace");
     scene.ends_well();
 }

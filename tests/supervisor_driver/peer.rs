@@ -252,7 +252,7 @@ impl Peer {
                 }
                 Message::Commit(_) => {
                     log("replaced");
-                    shared.page.set_retired();
+                    shared.page.set_retired(false);
                     self.at("retired");
                     exit(0);
                 }
