@@ -94,7 +94,11 @@ static void give(void) {
     char total[32];
     int count = 0;
     for (session *s = sessions; s; s = s->next, count++)
-        if (handoff_put_connection(h, s->fd, "session", s, offsetof(session, fd)) < 0) return;
+        if (handoff_put_connection(h, s->fd, "session", s, offsetof(session, fd)) < 0) {
+            char why[512];
+            fprintf(stderr, "%s\n", handoff_errmsg(h, why, sizeof why));
+            return; /* the handoff goes on without, or has been given up */
+        }
     int size = snprintf(total, sizeof total, "%d", count);
     if (handoff_put_state(h, "total", total, (size_t)size) < 0) fprintf(stderr, "no total\n");
 }
@@ -163,6 +167,11 @@ static void loop(void) {
     }
 }
 
+static void log_line(void *user, int32_t level, const char *target, const char *text) {
+    (void)user, (void)target;
+    if (level <= HANDOFF_LOG_WARN) fprintf(stderr, "%s\n", text);
+}
+
 static void on_term(int signal) { (void)signal, handoff_stop(h); }
 
 int main(void) {
@@ -170,6 +179,10 @@ int main(void) {
     const char *fault = getenv("SESSIONS_FAULT"), *helper = getenv("SESSIONS_HELPER");
     handoff_config *config = handoff_config_new();
     handoff_readiness r = {.size = sizeof r};
+#ifdef REQUIRE_TRANSFER
+    handoff_config_set_int(config, HANDOFF_OPT_TRANSFER, 1);
+#endif
+    handoff_set_log(config, log_line, NULL, NULL);
     if (helper) handoff_config_set_int(config, HANDOFF_OPT_HELPER_THREAD, atoi(helper));
     if (handoff_detect_role(config, &h, why, sizeof why) < 0) return fprintf(stderr, "%s\n", why), 1;
     handoff_config_free(config);

@@ -1,7 +1,7 @@
 //! What the fuzz targets share: bytes that become choices and messages, and the decision word.
 
 use crate::protocol::message::*;
-use crate::protocol::transfer::Totals;
+use crate::protocol::transfer::{Room, Totals};
 use crate::protocol::{Decision, HandoffId, Message};
 
 /// Inputs that one run feeds at most.
@@ -133,7 +133,7 @@ impl<'a> Bytes<'a> {
                     deadline_ns: terms.deadline_ns,
                     drain_grace_ns: self.number(),
                     park_ns: terms.park_ns,
-                    transfer: None,
+                    transfer: self.yes().then(|| Room { descriptors_max: self.number(), open_descriptors: 3 }),
                 })
             }
             2 => Message::Drained(Drained { id, connections_open: 1, accept_stopped_ns: self.number() }),

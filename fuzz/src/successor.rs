@@ -3,6 +3,7 @@
 use crate::bytes::{ACTIONS_MAX, Bytes, STEPS_MAX, Word};
 use crate::protocol::message::{Begin, Committed, HelloAck, Message, Mode, Readiness, Sealed, Side, Terms};
 use crate::protocol::successor::{Action, Input, Phase, Successor, Timer};
+use crate::protocol::transfer::Totals;
 use crate::protocol::{Decide, Decision, HandoffId};
 use std::collections::VecDeque;
 
@@ -188,12 +189,22 @@ impl World<'_> {
                 self.feed(Input::Timer(timer));
             }
             14 => drop(self.word.swap(Decision::Revoked)), // by O or S
-            15 if self.bytes.byte() % 8 == 7 => self.feed(Input::Stop),
-            _ => {
-                let (done, total) = (self.bytes.number(), self.bytes.number());
-                self.feed(Input::Progress(done, total));
-            }
+            15 => match self.bytes.byte() % 8 {
+                7 => self.feed(Input::Stop),
+                6 => {
+                    let why = self.bytes.text();
+                    self.feed(Input::TransferFailed(why));
+                }
+                5 => self.feed(Input::Received(Totals { connections: 1, blobs: 2, state_bytes: 3 })),
+                _ => self.progress(),
+            },
+            _ => self.progress(),
         }
+    }
+
+    fn progress(&mut self) {
+        let (done, total) = (self.bytes.number(), self.bytes.number());
+        self.feed(Input::Progress(done, total));
     }
 }
 

@@ -11,6 +11,7 @@ mod mid_handoff;
 mod strangers;
 mod successor;
 mod supervisor;
+mod transfer;
 
 /// The liar, when this executable is started as one.
 #[test]

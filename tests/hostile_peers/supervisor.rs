@@ -60,16 +60,21 @@ pub struct Scene {
 }
 
 impl Scene {
-    pub fn new() -> Self {
+    /// Any program that serves.
+    pub fn with(program: &Path) -> Self {
         let mut service = Service::place();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         service.address = listener.local_addr().unwrap();
-        let mut incumbent = start(&service, &listener, &programs().faulty, false);
+        let mut incumbent = start(&service, &listener, program, false);
         let Some(Message::Hello(hello)) = incumbent.next() else { panic!("no Hello") };
         assert_eq!((hello.side, hello.pid), (Side::Incumbent, incumbent.pid.cast_unsigned()));
         incumbent.send(Message::HelloAck(HelloAck { version: 1, generation: 1, terms: None }));
         while !matches!(incumbent.next(), Some(Message::Serving(_))) {}
-        let mut scene = Self { service, listener, incumbent, descriptors: 0, last_id: 1000 };
+        Self { service, listener, incumbent, descriptors: 0, last_id: 1000 }
+    }
+
+    pub fn new() -> Self {
+        let mut scene = Self::with(&programs().faulty);
         assert!(scene.service.ask("SET before 1").unwrap().starts_with("OK "));
         // The first handoff of a daemon may leave something open for the next ones.
         scene.undone_handoff();

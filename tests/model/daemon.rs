@@ -172,6 +172,11 @@ impl Daemon {
         matches!(self.machine, Machine::Incumbent(_))
     }
 
+    /// Whether O may be sending to it.
+    pub fn awaits_begin(&self) -> bool {
+        self.successor_phase() == Some(successor::Phase::AwaitBegin)
+    }
+
     fn successor_phase(&self) -> Option<successor::Phase> {
         let Machine::Successor(machine) = &self.machine else { return None };
         Some(*machine.phase())

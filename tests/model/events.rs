@@ -58,6 +58,8 @@ pub enum Event {
     DoneBadly(Pid),
     /// N's application opens less than was sealed.
     DoneOld(Pid),
+    /// Something of what O sends does not come through.
+    LoseTransfer(Pid),
     /// The owner's thread does what only it may do.
     Task(Pid),
     /// O is asked to stop.
@@ -91,6 +93,7 @@ impl Event {
                 | Self::Restart
                 | Self::RestartBlank
                 | Self::Stop(_)
+                | Self::LoseTransfer(_)
         )
     }
 }
@@ -213,6 +216,9 @@ impl World {
             all.push(Event::Task(i));
         }
         self.work_events(i, all);
+        if self.config.bad_applications && daemon.awaits_begin() {
+            all.push(Event::LoseTransfer(i));
+        }
         if daemon.transfer {
             all.push(Event::ReadTransfer(i));
         }

@@ -10,7 +10,7 @@ use crate::daemon::{Daemon, Work};
 use crate::events::Event;
 use crate::fingerprint::Fingerprint;
 use crate::service::Service;
-use handoff::protocol::{Decision, incumbent, supervisor};
+use handoff::protocol::{Decision, incumbent, successor, supervisor};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
@@ -174,6 +174,7 @@ impl World {
             Event::Ring(i, timer) => self.ring(i, timer),
             Event::Done(i) | Event::DoneBadly(i) | Event::DoneOld(i) => self.work_done(i, event),
             Event::Task(i) => self.task(i),
+            Event::LoseTransfer(i) => self.successor_takes(i, successor::Input::TransferFailed("lost".into())),
             Event::Stop(i) => {
                 self.requests -= 1;
                 self.incumbent_takes(i, incumbent::Input::Stop);
