@@ -53,8 +53,10 @@ class Upper:
     def __init__(self, name, patience=None):
         self.name, self.patience = name, patience
         self.asked = self.served = self.ended = 0
-        self.go_on = asyncio.Event()
+        self.go_on, self.leave = asyncio.Event(), asyncio.Event()
         self.go_on.set()
+        self.leave.set()
+        self.read = 0
 
     async def __call__(self, reader, writer):
         try:
@@ -71,7 +73,10 @@ class Upper:
     async def request(self, reader):
         try:
             async with reader.idle():
-                return await asyncio.wait_for(reader.readline(), self.patience)
+                line = await asyncio.wait_for(reader.readline(), self.patience)
+                self.read += 1
+                await self.leave.wait()
+                return line
         except asyncio.TimeoutError:
             return None
 
@@ -187,6 +192,26 @@ class Moves(WithSupervisor):
             await moving
             self.assertEqual(await self.heard(busy), b"o X\n")
             self.assertEqual(sorted(state for _, state, _ in drain.given), [b"", b"y\nz"])
+            drain.forget()
+
+        asyncio.run(main())
+
+    def test_a_request_that_is_out_of_the_reader_has_begun(self):
+        async def main():
+            upper = Upper(b"o")
+            server = self.serve(upper)
+            (client,) = await self.connected(server)
+            upper.leave.clear()
+            await self.say(client, b"x\n")
+            await until(lambda: upper.read == 1)
+            drain = Drain()
+            moving = asyncio.ensure_future(server.move(drain, "client"))
+            await asyncio.sleep(0.05)
+            self.assertFalse(moving.done())
+            upper.leave.set()
+            await moving
+            self.assertEqual(await self.heard(client), b"o X\n")
+            self.assertEqual([given[:2] for given in drain.given], [("client", b"")])
             drain.forget()
 
         asyncio.run(main())
