@@ -13,6 +13,7 @@ pub mod successor;
 pub mod supervisor;
 #[cfg(test)]
 mod trio;
+pub mod unlinked;
 
 pub use message::{HandoffId, Message};
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::restart::Policy;
 use crate::error::Result;
-use crate::supervisor::SpawnSpec;
+use crate::supervisor::{Mode, ReadySign, SpawnSpec};
+use nix::sys::signal::Signal;
 
 /// How a service is run.
 #[derive(Clone, Debug)]
@@ -21,6 +22,12 @@ pub struct Settings {
     pub restart: Policy,
     /// Of its start and its handoffs.
     pub times: Times,
+    /// Whether a successor serves beside its predecessor for a while.
+    pub mode: Mode,
+    /// How it tells that it is ready, if it does not link the library.
+    pub readiness: Option<ReadySign>,
+    /// What makes it stop.
+    pub stop_signal: Signal,
 }
 
 impl Settings {

@@ -50,7 +50,7 @@ impl Service {
     pub(super) fn advance_stop(&mut self) {
         let State::Stopping(stop) = self.state else { return };
         let status = self.supervisor.status();
-        if status.pid.is_none() && status.successor_pid.is_none() {
+        if status.pid.is_none() && status.successor_pid.is_none() && status.draining.is_empty() {
             let status = self.last_end.take().and_then(|(status, _)| status);
             let text = status.map_or_else(|| "it did not run".to_owned(), |status| status.to_string());
             return self.end(Ended { status, errno: None, text });
@@ -58,7 +58,7 @@ impl Service {
         let late = monotonic_ns() >= stop.until_ns();
         let next = match stop {
             Stop::Cancelling(_) if late || status.handoff_id.is_none() => {
-                self.signal_all(Signal::SIGTERM);
+                self.signal_all(self.settings.stop_signal);
                 Stop::Terminating(after(STOP_GRACE))
             }
             Stop::Terminating(_) if late => {
@@ -78,6 +78,10 @@ impl Service {
     fn signal_all(&self, signal: Signal) {
         let _ = self.supervisor.signal(signal as i32);
         self.supervisor.signal_successor(signal);
+        // Those have had theirs.
+        if signal == Signal::SIGKILL {
+            self.supervisor.signal_draining(signal);
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! The loop around the machine: what goes out.
 
 use super::Event;
-use super::engine::{Due, Engine, Leaving, Processes};
+use super::engine::{Due, Engine, Processes};
+use super::leaving::Leaving;
 use super::outcome::verdict_name;
 use super::process::Process;
 use super::trace;
@@ -25,6 +26,7 @@ use std::time::Duration;
 impl Engine {
     /// Gives the machine an input, and does what it wants, in its order.
     pub(super) fn feed(&mut self, input: Input) {
+        let Some(input) = self.divert(input) else { return };
         let mut actions = VecDeque::from(self.step(input));
         while let Some(action) = actions.pop_front() {
             if let Some(answer) = self.carry_out(action) {
@@ -53,6 +55,8 @@ impl Engine {
             // Written while the successor started; closed by `Release`, with what holds then.
             Action::OpenJournal | Action::CloseJournal => {}
             Action::Adopt => self.adopt(),
+            // It has a sign of its own that tells when it is up.
+            Action::Arm(Timer::Hello) if self.starts_with_sign() => {}
             Action::Arm(timer) => self.timers.arm(Due::Machine(timer), self.due(timer)),
             Action::Disarm(timer) => self.timers.disarm(Due::Machine(timer)),
             Action::Decide(what) => return self.decide(what).map(Input::Decided),
@@ -175,8 +179,11 @@ impl Engine {
 
     /// Of a process that has retired; if it takes too long, it is ended.
     pub(super) fn await_exit(&mut self, process: Process) {
-        self.timers.arm(Due::Leaving(process.key), monotonic_ns() + nanoseconds(RETIRE_GRACE));
-        self.processes.leaving.push(Leaving { process, signal: Signal::SIGTERM });
+        let now_ns = monotonic_ns();
+        let until_ns = now_ns + nanoseconds(RETIRE_GRACE);
+        self.timers.arm(Due::Leaving(process.key), until_ns);
+        let signal = Signal::SIGTERM;
+        self.processes.leaving.push(Leaving { process, signal, drains: false, since_ns: now_ns, until_ns });
     }
 
     fn report(&mut self, verdict: Verdict, reason: String) {

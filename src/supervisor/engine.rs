@@ -7,15 +7,17 @@ use super::Event;
 use super::attempt::Attempt;
 use super::cancel::Canceller;
 use super::journal::Journal;
+use super::leaving::Leaving;
 use super::listeners::Listeners;
 use super::outcome::HandoffOutcome;
 use super::process::{Process, Token};
 use super::rendezvous::Rendezvous;
 use super::resume::{Adoption, clean_up_after};
 use super::spec::SpawnSpec;
+use super::unlinked::Unlinked;
 use crate::channel::Incoming;
 use crate::error::{Error, Result};
-use crate::limits::{EVENTS_MAX, FRAMES_READ_MAX, PAGE_POLL, RETIRE_GRACE};
+use crate::limits::{EVENTS_MAX, FRAMES_READ_MAX, PAGE_POLL};
 use crate::protocol::Message;
 use crate::protocol::supervisor::{Input, Peer, Phase, Sender, Supervisor as Machine, Timer};
 use crate::sys::clock::{monotonic_ns, time_namespace};
@@ -27,7 +29,6 @@ use crate::sys::timers::Timers;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollTimeout};
 use nix::sys::inotify::Inotify;
-use nix::sys::signal::Signal;
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -65,6 +66,7 @@ pub(super) struct Engine {
     pub(super) resuming: bool,
     /// The caller ends the service: no process takes the place of one that dies.
     pub(super) closing: bool,
+    pub(super) unlinked: Unlinked,
     /// The retired incumbent got its SIGTERM.
     pub(super) evicted: bool,
     /// What the process that serves, or served last, was started from.
@@ -82,14 +84,6 @@ pub(super) struct Processes {
     pub(super) leaving: Vec<Leaving>,
 }
 
-/// A process that will never serve again.
-#[derive(Debug)]
-pub(super) struct Leaving {
-    pub(super) process: Process,
-    /// What it gets if it does not exit.
-    pub(super) signal: Signal,
-}
-
 /// What comes with time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Due {
@@ -100,6 +94,10 @@ pub(super) enum Due {
     Page,
     /// Another attempt to reach an incumbent.
     Adopt,
+    /// A process that does not link the library should be ready.
+    Late,
+    /// Another look whether it is.
+    Probe,
     /// Events that nobody has fetched, or more output than one turn reads.
     More,
 }
@@ -185,6 +183,7 @@ impl Engine {
             adoption: Adoption::default(),
             resuming: false,
             closing: false,
+            unlinked: Unlinked::default(),
             evicted: false,
             serving_spec: None,
             phase_told: Phase::Idle,
@@ -208,6 +207,8 @@ impl Engine {
                 Token::Timer => timer = true,
                 Token::Output => output = true,
                 Token::Cancel => cancel = true,
+                Token::Notify => self.read_notifications(),
+                Token::Ready => self.read_ready_pipe(),
             }
         }
         if dead.iter().any(Option::is_some) {
@@ -368,12 +369,17 @@ impl Engine {
         let (status, text) = crash::around('S', format_args!("reap {}", was.name()), || process.reap());
         self.remove_output(&mut process);
         let Was::Peer(peer) = was else { return };
+        let beside = self.waits_for_readiness();
         self.feed(Input::Died(peer, text.clone()));
         if peer == Peer::Incumbent && self.machine.phase() == Phase::Idle && self.processes.incumbent.is_none() {
             self.search_again();
         }
         // A start that failed is an outcome; how the process ended is told beside it.
-        if peer == Peer::Incumbent && self.machine.phase() == Phase::Idle && self.processes.incumbent.is_none() {
+        if !beside
+            && peer == Peer::Incumbent
+            && self.machine.phase() == Phase::Idle
+            && self.processes.incumbent.is_none()
+        {
             let (pid, generation) = (process.pid, process.generation);
             self.push(Event::Exited { pid, generation, status, text });
         }
@@ -385,7 +391,7 @@ impl Engine {
         let committed = self.is_committed();
         match was {
             Was::Peer(Peer::Successor) => true,
-            Was::Peer(Peer::Incumbent) => self.machine.handoff().is_some() && !committed,
+            Was::Peer(Peer::Incumbent) => self.machine.handoff().is_some() && !committed || self.waits_for_readiness(),
             Was::Leaving => false,
         }
     }
@@ -398,20 +404,12 @@ impl Engine {
                 Some(Due::Machine(timer)) => self.feed(Input::Timer(timer)),
                 Some(Due::Leaving(key)) => self.hasten(key),
                 Some(Due::Adopt) => self.adopt(),
+                Some(Due::Late) => self.on_late(),
+                Some(Due::Probe) => self.probe(),
                 Some(Due::Page | Due::More) => {} // the turn looks in any case
                 None => return,
             }
         }
-    }
-
-    /// A process that will never serve again should have exited by now.
-    fn hasten(&mut self, key: u64) {
-        let Some(leaving) = self.processes.leaving.iter_mut().find(|leaving| leaving.process.key == key) else {
-            return;
-        };
-        let _ = leaving.process.signal(leaving.signal);
-        leaving.signal = Signal::SIGKILL;
-        self.timers.arm(Due::Leaving(key), monotonic_ns() + RETIRE_GRACE.as_nanos() as u64);
     }
 
     /// Only the page can say that O has retired, if it takes its time to exit; or that N serves, if its session is lost.

@@ -9,21 +9,31 @@ mod attempt;
 mod blocking;
 mod cancel;
 mod engine;
+mod health;
 mod journal;
+mod leaving;
 mod listeners;
+mod notification;
+mod notify;
 mod outcome;
 mod output;
 mod process;
+mod readiness;
 mod rendezvous;
 mod resume;
 mod spec;
 mod start;
 mod trace;
+mod unlinked;
 
+pub use crate::protocol::message::Mode;
 pub use crate::protocol::supervisor::{OnIncumbentDeath, Verdict};
 pub use crate::sys::pidfd::ExitStatus;
 pub use cancel::Canceller;
+pub use health::Health;
+pub use notify::Said;
 pub use outcome::{HandoffOutcome, verdict_name};
+pub use readiness::ReadySign;
 pub use spec::SpawnSpec;
 
 use crate::error::{Error, Result};
@@ -32,10 +42,12 @@ use crate::sys::limits::raise_nofile;
 use engine::Engine;
 use journal::Journal;
 use nix::sys::signal::Signal;
+use notify::Notify;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use unlinked::WAITING;
 
 /// What happened; see [`Supervisor::turn`].
 #[derive(Debug)]
@@ -92,6 +104,23 @@ pub struct Status {
     pub handoff_id: Option<u64>,
     /// N, while a handoff is under way.
     pub successor_pid: Option<i32>,
+    /// What the process that serves has said to `NOTIFY_SOCKET`.
+    pub said: Said,
+    /// Processes that do not link the library, were told to stop, and finish what they have accepted.
+    pub draining: Vec<Draining>,
+}
+
+/// A process that finishes what it has accepted.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Draining {
+    /// Its pid.
+    pub pid: i32,
+    /// Which process of the service it is.
+    pub generation: u64,
+    /// Since when, in `CLOCK_MONOTONIC` nanoseconds.
+    pub since_ns: u64,
+    /// When it is killed.
+    pub deadline_ns: u64,
 }
 
 /// The process that this journal names and that lives, whether it has a supervisor or not.
@@ -176,6 +205,14 @@ impl Supervisor {
         Ok(())
     }
 
+    /// Binds `NOTIFY_SOCKET` (sd_notify(3)) for the processes of the service at this path, when the first one is started or
+    /// adopted. Its directory must exist, and be closed to others.
+    #[must_use]
+    pub fn with_notify(mut self, path: impl Into<PathBuf>) -> Self {
+        self.engine.unlinked.notify = Notify::at(path.into());
+        self
+    }
+
     /// Which build this supervisor is, for the journal.
     #[must_use]
     pub fn with_build_id(mut self, build_id: impl Into<Vec<u8>>) -> Self {
@@ -251,12 +288,14 @@ impl Supervisor {
         let engine = &self.engine;
         let pid = |process: &Option<process::Process>| process.as_ref().map(|process| process.pid);
         Status {
-            phase: engine.machine.phase().name(),
+            phase: if engine.waits_for_readiness() { WAITING } else { engine.machine.phase().name() },
             pid: pid(self.server()),
             generation: self.server().as_ref().map_or(0, |process| process.generation),
             linked: engine.machine.incumbent_is_linked(),
             serving: engine.machine.incumbent_serves(),
-            handoff_id: engine.machine.handoff().map(|id| id.0),
+            handoff_id: engine.handoff_id(),
+            said: self.server().as_ref().map(|process| process.said.clone()).unwrap_or_default(),
+            draining: engine.draining(),
             successor_pid: pid(&engine.processes.successor),
         }
     }
@@ -298,6 +337,13 @@ impl Supervisor {
     pub(crate) fn signal_successor(&self, signal: Signal) {
         if let Some(successor) = &self.engine.processes.successor {
             let _ = successor.signal(signal);
+        }
+    }
+
+    /// The same to those that finish what they have accepted.
+    pub(crate) fn signal_draining(&self, signal: Signal) {
+        for leaving in self.engine.processes.leaving.iter().filter(|leaving| leaving.drains) {
+            let _ = leaving.process.signal(signal);
         }
     }
 

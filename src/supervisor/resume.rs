@@ -3,6 +3,7 @@
 use super::attempt::Attempt;
 use super::engine::{Due, Engine};
 use super::journal::{Entry, Identity, OpenHandoff};
+use super::notify::Said;
 use super::output::Output;
 use super::process::Process;
 use super::rendezvous::Rendezvous;
@@ -23,7 +24,7 @@ use crate::sys::lock::{LockPaths, holders, read_record};
 use crate::sys::page::DecisionPage;
 use crate::sys::pidfd::Pidfd;
 use crate::sys::seqpacket::{Credentials, Seqpacket};
-use crate::sys::session::end_some_members;
+use crate::sys::session::{end_some_members, session_of};
 use nix::fcntl::OFlag;
 use std::fs::{self, Metadata, OpenOptions};
 use std::io;
@@ -319,7 +320,9 @@ impl Engine {
         let key = self.next_key;
         self.next_key += 1;
         let identity = Identity::of(pid);
-        Process { key, pid, generation, pidfd, identity, session: None, end_is_news: false, spec, output }
+        let said = Said::default();
+        let leader = session_of(pid).unwrap_or(pid);
+        Process { key, pid, generation, pidfd, identity, session: None, end_is_news: false, spec, output, leader, said }
     }
 
     /// The file that a daemon of another supervisor writes to. What is in it already was for that one.
