@@ -150,7 +150,10 @@ impl Service {
         // Before the addresses: a daemon that lives holds them.
         let spec = spawn_spec(&settings, &runtime, None, Times::default());
         let outcome = supervisor.resume_unless(&spec, unwanted)?;
-        let (supervisor, listeners) = hold(supervisor, listen)?;
+        let (mut supervisor, listeners) = hold(supervisor, listen)?;
+        if supervisor.status().pid.is_some() {
+            supervisor.record();
+        }
         let mut service = Self {
             restarts: Restarts::new(settings.restart),
             settings,

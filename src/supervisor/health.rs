@@ -3,10 +3,10 @@
 //! N shares its listeners with O, which would answer, too. So an answer counts only if the connection was accepted by N or a process of
 //! its: the kernel tells which socket is at the other end (`/proc/net/tcp`), and `/proc/PID/fd` who has it.
 
+use crate::sys::fd::poll_now;
 use crate::sys::listener::{connect_now, socket_at};
 use crate::sys::proc::descriptors;
-use crate::sys::session::belongs_to;
-use crate::sys::{fd::poll_now, proc};
+use crate::sys::session::members;
 use nix::poll::PollFlags;
 use std::fmt;
 use std::fs;
@@ -138,7 +138,7 @@ impl Attempt {
                 fs::read_link(format!("/proc/{pid}/fd/{fd}")).is_ok_and(|target| target.as_os_str() == link.as_str())
             })
         };
-        Some(proc::pids().filter(|pid| belongs_to(*pid, leader)).any(has))
+        Some(members(leader).into_iter().any(has))
     }
 }
 

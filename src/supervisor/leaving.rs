@@ -49,7 +49,9 @@ impl Engine {
     pub(super) fn leave(&mut self, mut process: Process, next: Option<Signal>) {
         process.close_session(&self.epoll);
         let now_ns = monotonic_ns();
-        let until_ns = now_ns.saturating_add(nanoseconds(process.spec.drain_grace));
+        // The grace is that of the handoff which replaces it, or gives it up.
+        let grace = self.attempt.as_ref().map_or(process.spec.drain_grace, |attempt| attempt.spec.drain_grace);
+        let until_ns = now_ns.saturating_add(nanoseconds(grace));
         self.timers.arm(Due::Leaving(process.key), until_ns);
         let signal = next.unwrap_or(process.spec.stop_signal);
         self.processes.leaving.push(Leaving { process, signal, drains: true, since_ns: now_ns, until_ns });

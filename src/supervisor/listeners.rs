@@ -5,6 +5,7 @@ use crate::limits::{LISTEN_BACKLOG, LISTENER_NAME_BYTES_MAX, LISTENERS_MAX};
 use crate::sys::fd::set_cloexec;
 use crate::sys::listener::listen_again;
 use nix::sys::socket::{getsockopt, sockopt};
+use nix::sys::stat::fstat;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 #[derive(Debug)]
@@ -61,6 +62,12 @@ impl Listeners {
 
     pub(super) fn len(&self) -> usize {
         self.0.len()
+    }
+
+    /// What tells them from all other sockets, and their names.
+    pub(super) fn inodes(&self) -> Vec<(u64, String)> {
+        let inode = |listener: &Listener| Some((fstat(&listener.fd).ok()?.st_ino, listener.name.clone()));
+        self.0.iter().filter_map(inode).collect()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {

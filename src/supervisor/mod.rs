@@ -21,6 +21,7 @@ mod process;
 mod readiness;
 mod rendezvous;
 mod resume;
+mod resume_unlinked;
 mod spec;
 mod start;
 mod trace;
@@ -338,6 +339,11 @@ impl Supervisor {
         if let Some(successor) = &self.engine.processes.successor {
             let _ = successor.signal(signal);
         }
+    }
+
+    /// Writes the journal anew, with the listeners as they are now.
+    pub(crate) fn record(&mut self) {
+        self.engine.record();
     }
 
     /// The same to those that finish what they have accepted.

@@ -46,7 +46,7 @@ pub(super) struct Adoption {
     /// How the daemon was found.
     pub(super) found: Found,
     /// The listeners of the daemon, until they are all there; None if nobody wants them.
-    gathered: Option<Gathered>,
+    pub(super) gathered: Option<Gathered>,
 }
 
 /// What says that a process is a daemon of this service.
@@ -62,10 +62,10 @@ pub(super) enum Found {
 }
 
 #[derive(Debug, Default)]
-struct Gathered {
+pub(super) struct Gathered {
     /// How many there are, once the daemon has said so.
-    count: Option<usize>,
-    listeners: Vec<(String, OwnedFd)>,
+    pub(super) count: Option<usize>,
+    pub(super) listeners: Vec<(String, OwnedFd)>,
 }
 
 /// How far a supervisor is that goes on where another one stopped.
@@ -169,6 +169,9 @@ impl Engine {
         }
         self.service = self.name_for(spec);
         let entry = self.last_entry();
+        if entry.unlinked && self.resume_unlinked(&entry, spec)? {
+            return Ok(());
+        }
         let page = entry.handoff.as_ref().and_then(|open| self.find_page(open));
         let successor = entry.handoff.as_ref().and_then(|open| open.successor.open());
         // Without the page nobody can tell whether N has committed: if so, it is found where an incumbent is.
@@ -280,7 +283,13 @@ impl Engine {
         }
     }
 
-    fn admit_incumbent(&mut self, pid: i32, pidfd: Pidfd, spec: Arc<SpawnSpec>, generation: u64) -> Result<()> {
+    pub(super) fn admit_incumbent(
+        &mut self,
+        pid: i32,
+        pidfd: Pidfd,
+        spec: Arc<SpawnSpec>,
+        generation: u64,
+    ) -> Result<()> {
         let output = self.output_of(pid, &spec);
         let process = self.found(pid, pidfd, spec.clone(), generation, output);
         let process = self.processes.incumbent.insert(process);
@@ -300,7 +309,7 @@ impl Engine {
         }
     }
 
-    fn admit_successor(&mut self, pid: i32, pidfd: Pidfd, spec: Arc<SpawnSpec>, generation: u64) {
+    pub(super) fn admit_successor(&mut self, pid: i32, pidfd: Pidfd, spec: Arc<SpawnSpec>, generation: u64) {
         let output = self.output_of(pid, &spec);
         let process = self.found(pid, pidfd, spec, generation, output);
         let process = self.processes.successor.insert(process);
@@ -309,7 +318,7 @@ impl Engine {
         }
     }
 
-    fn found(
+    pub(super) fn found(
         &mut self,
         pid: i32,
         pidfd: Pidfd,
@@ -373,6 +382,7 @@ impl Engine {
         let unreachable = incumbent.is_some_and(|process| process.spec.control_path.is_none());
         let nobody = self.processes.incumbent.is_none() && self.processes.successor.is_none();
         match self.machine.phase() {
+            _ if self.unlinked.serves => Resumption::Adopted,
             Phase::Idle if nobody => Resumption::Nobody,
             _ if self.machine.incumbent_is_estranged() || unreachable => Resumption::Estranged,
             _ if self.machine.incumbent_is_linked() && gathered.is_complete() => Resumption::Adopted,
@@ -384,6 +394,9 @@ impl Engine {
     pub(super) fn end_resume(&mut self) -> Vec<(String, OwnedFd)> {
         self.resuming = false;
         self.sweep();
+        if let Err(error) = self.bind_notify() {
+            trace::trouble(&self.service, None, &error.to_string());
+        }
         if self.rendezvous.is_none()
             && self.processes.incumbent.is_some()
             && let Err(error) = self.write_journal(None)

@@ -341,7 +341,17 @@ impl Engine {
         });
         let program = program_of(&self.processes.incumbent);
         let leaving = self.processes.leaving.iter().filter_map(|leaving| leaving.process.identity).collect();
-        let entry = Entry { generation: self.machine.generation(), incumbent, program, handoff, leaving };
+        let joining = self.processes.successor.as_ref().filter(|_| self.rendezvous.is_none());
+        let entry = Entry {
+            generation: self.machine.generation(),
+            incumbent,
+            program,
+            handoff,
+            leaving,
+            unlinked: self.unlinked.serves,
+            joining: joining.and_then(|process| process.identity),
+            listeners: self.listeners.inodes(),
+        };
         let write = || journal.write(&self.service, &self.build_id, &entry);
         crash::around('S', format_args!("write {} journal", entry.kind()), write)
     }

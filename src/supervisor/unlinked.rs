@@ -173,9 +173,7 @@ impl Engine {
         }
         self.feed(LinkedInput::Up);
         self.unlinked.serves = true;
-        if let Err(error) = self.write_journal(None) {
-            trace::trouble(&self.service, None, &error.to_string());
-        }
+        self.record();
     }
 
     /// The process that is waited for has taken too long.
@@ -267,8 +265,16 @@ impl Engine {
                 self.unlinked.machine = None;
                 self.push(Event::Phase(Phase::Idle.name()));
                 self.listeners.repair();
+                self.record();
                 self.report_unlinked(verdict, reason);
             }
+        }
+    }
+
+    /// What runs, into the journal; nothing depends on it while this supervisor lives.
+    pub(super) fn record(&mut self) {
+        if let Err(error) = self.write_journal(None) {
+            trace::trouble(&self.service, None, &error.to_string());
         }
     }
 
@@ -281,10 +287,8 @@ impl Engine {
         self.serving_spec = Some(successor.spec.clone());
         self.processes.incumbent = Some(successor);
         self.unlinked.serves = true;
-        self.feed(LinkedInput::Replaced);
-        if let Err(error) = self.write_journal(None) {
-            trace::trouble(&self.service, None, &error.to_string());
-        }
+        self.feed(LinkedInput::Unlinked(self.machine.generation() + 1));
+        self.record();
     }
 
     /// Of those that leave, the one that was not told yet.

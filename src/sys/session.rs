@@ -1,5 +1,6 @@
 //! What a process leaves behind in its session.
 
+use std::collections::HashMap;
 use std::fs;
 
 use nix::sys::signal::Signal;
@@ -38,13 +39,23 @@ pub fn end_some_members(session: i32, pids: impl Iterator<Item = i32>) -> Vec<Pi
     ended
 }
 
-/// Whether a process lives, and is a member of the session that this process leads or led, or a descendant of a member.
+/// The processes that live and are members of the session that this process leads or led, or descendants of a member.
+pub fn members(leader: i32) -> Vec<i32> {
+    let living: HashMap<i32, (i32, i32)> = proc::pids().filter_map(|pid| Some((pid, living(pid)?))).collect();
+    let look = |pid: i32| living.get(&pid).copied();
+    living.keys().copied().filter(|pid| descends(*pid, leader, look)).collect()
+}
+
+/// Whether this process is one of these.
 pub fn belongs_to(pid: i32, leader: i32) -> bool {
+    descends(pid, leader, living)
+}
+
+fn descends(mut pid: i32, leader: i32, look: impl Fn(i32) -> Option<(i32, i32)>) -> bool {
     /// A chain of parents is short; one that changes while it is followed might be endless.
     const PARENTS_MAX: usize = 32;
-    let mut pid = pid;
     for _ in 0..PARENTS_MAX {
-        match living(pid) {
+        match look(pid) {
             Some((_, session)) if pid == leader || session == leader => return true,
             Some((parent, _)) if parent > 1 => pid = parent,
             _ => return false,
@@ -135,6 +146,8 @@ mod tests {
         assert!(belongs_to(leader, leader) && belongs_to(pids[0], leader), "another session, but a child");
         assert!(!belongs_to(leader, pids[0]) && !belongs_to(std::process::id() as i32, leader));
         assert!(!belongs_to(i32::MAX, leader));
+        let found = members(leader);
+        assert!(found.contains(&leader) && found.contains(&pids[0]) && !found.contains(&(std::process::id() as i32)));
         for pid in [pids[0], leader] {
             Pidfd::open(pid).unwrap().kill(Signal::SIGKILL).unwrap();
         }

@@ -161,9 +161,9 @@ pub enum Input {
     ColdSpawnFailed(String),
     /// The cold start is up, and never said Hello: it does not link the library.
     Up,
-    /// Another process that does not link the library has taken the place of the incumbent (see
+    /// This process of the service serves from here on, and does not link the library (see
     /// [`unlinked`](crate::protocol::unlinked)).
-    Replaced,
+    Unlinked(u64),
     /// Replace the incumbent.
     StartHandoff(Plan),
     /// The answer to [`Action::SpawnSuccessor`].
@@ -358,7 +358,7 @@ impl Supervisor {
             Input::StartCold => self.start_cold(&mut out),
             Input::ColdSpawnFailed(error) => self.on_cold_failed(&error, &mut out),
             Input::Up => self.on_up(&mut out),
-            Input::Replaced => self.on_replaced(),
+            Input::Unlinked(generation) => self.on_unlinked(generation),
             Input::StartHandoff(plan) => self.start_handoff(plan, &mut out),
             Input::Spawned => self.on_spawned(&mut out),
             Input::SpawnFailed(error) => self.on_spawn_failed(error, &mut out),

@@ -47,9 +47,9 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn on_replaced(&mut self) {
+    pub(super) fn on_unlinked(&mut self, generation: u64) {
         if self.phase == Phase::Idle && self.incumbent.is_none() {
-            self.generation += 1;
+            self.generation = generation;
             self.new_incumbent();
         }
     }
