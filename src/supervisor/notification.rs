@@ -10,7 +10,6 @@ pub(super) struct Notification {
     pub(super) reloading: bool,
     pub(super) stopping: bool,
     pub(super) status: Option<String>,
-    pub(super) main_pid: Option<i32>,
     /// It needs that much longer from now on.
     pub(super) extend: Option<Duration>,
     /// Keep the descriptors of this message.
@@ -39,7 +38,6 @@ impl Notification {
             (b"RELOADING", b"1") => self.reloading = true,
             (b"STOPPING", b"1") => self.stopping = true,
             (b"STATUS", _) => self.status = Some(printable(value)),
-            (b"MAINPID", _) => self.main_pid = number().and_then(|pid| i32::try_from(pid).ok()).filter(|pid| *pid > 1),
             (b"EXTEND_TIMEOUT_USEC", _) => self.extend = number().map(Duration::from_micros),
             (b"FDSTORE", b"1") => self.store = true,
             (b"FDSTOREREMOVE", b"1") => self.remove = true,
@@ -75,21 +73,11 @@ mod tests {
         );
         assert!(it.ready && !it.stopping && !it.reloading);
         assert_eq!(it.status.as_deref(), Some("two [2Jwords"));
-        assert_eq!((it.main_pid, it.extend), (Some(77), Some(Duration::from_micros(5))));
+        assert_eq!(it.extend, Some(Duration::from_micros(5)));
         let it = Notification::parse(b"FDSTORE=1\nFDNAME=a b\nFDPOLL=0\nSTOPPING=1\nRELOADING=1");
         assert!(it.store && it.keep_dead && it.stopping && it.reloading && !it.remove);
         assert_eq!(it.name.as_deref(), Some("a b"));
-        let empty = [
-            &b""[..],
-            b"READY=0",
-            b"READY",
-            b"MAINPID=1",
-            b"MAINPID=-5",
-            b"MAINPID=x",
-            b"FDNAME=a:b",
-            b"FDNAME=",
-            b"\xff=\xff",
-        ];
+        let empty = [&b""[..], b"READY=0", b"READY", b"EXTEND_TIMEOUT_USEC=x", b"FDNAME=a:b", b"FDNAME=", b"\xff=\xff"];
         for nothing in empty {
             assert_eq!(Notification::parse(nothing), Notification::default(), "{nothing:?}");
         }

@@ -142,9 +142,6 @@ impl Engine {
         if it.store || it.remove {
             self.keep(pid, it.store, it.remove, it.name.as_deref(), fds, it.keep_dead);
         }
-        if let Some(main) = it.main_pid {
-            self.change_main(key, main);
-        }
         if it.ready {
             self.on_ready_word(key);
         }

@@ -76,7 +76,7 @@ pub(super) struct Process {
     pub(super) end_is_news: bool,
     pub(super) spec: Arc<SpawnSpec>,
     pub(super) output: Option<Output>,
-    /// The leader of its session: it, or the process that was in its place before.
+    /// The leader of its session: it itself, unless it was started by something that is gone.
     pub(super) leader: i32,
     /// What it said to `NOTIFY_SOCKET`.
     pub(super) said: Said,

@@ -7,7 +7,7 @@ use super::resume::Gathered;
 use super::spec::SpawnSpec;
 use super::trace;
 use crate::error::{Error, Result};
-use crate::protocol::supervisor::{Input, Peer};
+use crate::protocol::supervisor::Input;
 use crate::protocol::unlinked::Unlinked;
 use crate::sys::clock::monotonic_ns;
 use crate::sys::pidfd::Pidfd;

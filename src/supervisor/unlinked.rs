@@ -317,11 +317,6 @@ impl Engine {
         self.push(Event::Outcome(outcome));
     }
 
-    /// A process has said that another one is in its place (`MAINPID=`): a member of its session, or a child.
-    pub(super) fn change_main(&mut self, key: u64, pid: i32) {
-        let _ = (key, pid);
-    }
-
     /// The pipe whose other end the process gets that is about to be launched.
     pub(super) fn pipe_for(&mut self, spec: &SpawnSpec) -> Result<Option<OwnedFd>> {
         self.unlinked.pipe = None;

@@ -42,19 +42,25 @@ fn gunicorn() -> Option<PathBuf> {
     installed.then_some(program)
 }
 
+/// What the README shows, after `handoff run`.
+fn readme_line() -> String {
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let mut lines = readme.lines().filter_map(|line| line.strip_prefix("target/release/handoff run "));
+    lines.find(|line| line.contains("gunicorn")).unwrap().to_owned()
+}
+
 /// It says READY=1 before its workers have the application. So it is asked: then an application that can not be loaded is
 /// undone.
 #[test]
 fn gunicorn_is_replaced() {
     let Some(gunicorn) = gunicorn() else { return };
     let place = Place::new();
-    let application = place.file("application.py", APPLICATION, 0o644);
-    let directory = text(place.dir.path()).to_owned();
-    let address = own_address();
-    let arguments =
-        format!("--listen web={address} --mode overlap --ready health=http://{address}/ --ready-timeout 30s");
-    let command = [text(&gunicorn), "--workers", "2", "--chdir", &directory, "application:application"];
-    let run = run(&place, &arguments, &command);
+    let application = place.file("app.py", APPLICATION, 0o644);
+    let (directory, address) = (text(place.dir.path()), own_address().to_string());
+    let line = readme_line().replace("/path/to/app", directory).replace("127.0.0.1:8000", &address);
+    let (arguments, command) = line.split_once(" -- gunicorn ").unwrap();
+    let command: Vec<&str> = std::iter::once(text(&gunicorn)).chain(command.split_whitespace()).collect();
+    let run = run(&place, arguments, &command);
     replaced_under_load(&place, &run, 3, None, || {
         fs::write(&application, "raise RuntimeError('this application is broken')\n").unwrap();
         let (code, outcome) = upgrade(&place, None, "");

@@ -41,8 +41,8 @@ fn a_successor_that_was_not_ready_is_given_up_by_the_next_supervisor() {
     let place = Place::new();
     let (program, hang) = (small(&place, "good", "notify"), small(&place, "hang", "hang"));
     let first_run = run(&place, ARGUMENTS, &[text(&program)]);
-    let (mut upgrading, incumbent, successor) = crate::failures::waiting(&place, &first_run, &hang);
     let (_, address) = serving(&first_run);
+    let (mut upgrading, incumbent, successor) = crate::failures::waiting(&place, &first_run, &hang);
     killed(first_run);
     assert_ne!(upgrading.end(), 0);
     let run = run(&place, ARGUMENTS, &[text(&program)]);
@@ -57,8 +57,8 @@ fn a_successor_that_is_alone_is_kept_by_the_next_supervisor() {
     let place = Place::new();
     let (program, slow) = (small(&place, "good", "notify"), small(&place, "slow", "notify after=1"));
     let first_run = run(&place, ARGUMENTS, &[text(&program)]);
-    let (_upgrading, incumbent, successor) = crate::failures::waiting(&place, &first_run, &slow);
     let (_, address) = serving(&first_run);
+    let (_upgrading, incumbent, successor) = crate::failures::waiting(&place, &first_run, &slow);
     killed(first_run);
     signal(incumbent, Signal::SIGKILL);
     wait_until("the incumbent's end", || (!lives(incumbent)).then_some(()));
