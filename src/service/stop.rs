@@ -50,7 +50,7 @@ impl Service {
     pub(super) fn advance_stop(&mut self) {
         let State::Stopping(stop) = self.state else { return };
         let status = self.supervisor.status();
-        if status.pid.is_none() && status.successor_pid.is_none() && status.draining.is_empty() {
+        if status.pid.is_none() && status.successor_pid.is_none() && !self.supervisor.is_draining() {
             let status = self.last_end.take().and_then(|(status, _)| status);
             let text = status.map_or_else(|| "it did not run".to_owned(), |status| status.to_string());
             return self.end(Ended { status, errno: None, text });
@@ -74,14 +74,11 @@ impl Service {
         self.state = State::Stopping(next);
     }
 
-    /// To the process that serves, and to a successor that is still there.
+    /// To the process that serves, to a successor that is still there, and to those that serve their last clients.
     fn signal_all(&self, signal: Signal) {
         let _ = self.supervisor.signal(signal as i32);
         self.supervisor.signal_successor(signal);
-        // Those have had theirs.
-        if signal == Signal::SIGKILL {
-            self.supervisor.signal_draining(signal);
-        }
+        self.supervisor.signal_draining(signal);
     }
 }
 

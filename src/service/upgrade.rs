@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use super::settings::Upgrade;
+use super::settings::{Upgrade, WhenDraining};
 use super::unit::{Event, IDLE, RETIRING, Service, State};
-use crate::supervisor::{HandoffOutcome, OnIncumbentDeath, Verdict};
-use crate::sys::clock::monotonic_ns;
+use crate::limits::HANDOFF_DEADLINE;
+use crate::supervisor::{Draining, HandoffOutcome, OnIncumbentDeath, Verdict};
+use crate::sys::clock::{monotonic_ns, nanoseconds};
 
 const NEVER_SAID_HELLO: &str = "the daemon never said Hello: it does not link libhandoff, so it can not be drained and sealed; \
      run it with --mode overlap and --ready";
@@ -24,9 +25,18 @@ pub(super) struct Pending {
     told: bool,
 }
 
+/// An upgrade that waits to begin.
+#[derive(Debug)]
+pub(super) struct Queued {
+    upgrade: Upgrade,
+    /// Until when it waits for the end of a drain, in `CLOCK_MONOTONIC` nanoseconds.
+    pub(super) until_ns: u64,
+}
+
 impl Service {
     /// Begins to replace the daemon; an [`Event::Outcome`] follows. If the daemon waits for its next start, it is started
-    /// now, with the new program. If the process before the present one still retires, that is waited for.
+    /// now, with the new program. If the process before the present one still retires, that is waited for; if too many drain,
+    /// what [`Upgrade::when_draining`] says.
     ///
     /// # Errors
     /// The outcome of an upgrade that was refused at once; nothing was disturbed.
@@ -35,11 +45,40 @@ impl Service {
         if self.queued.is_some() {
             return Err(self.refused("busy: another upgrade waits to begin".to_owned()));
         }
-        if matches!(self.state, State::Running) && self.supervisor.status().phase == RETIRING {
-            self.queued = Some(upgrade);
+        let retires = self.supervisor.status().phase == RETIRING;
+        if matches!(self.state, State::Running) && (retires || self.is_crowded(&upgrade)?) {
+            let deadline = upgrade.times.or(self.settings().times).deadline.unwrap_or(HANDOFF_DEADLINE);
+            let until_ns = monotonic_ns().saturating_add(nanoseconds(deadline));
+            self.queued = Some(Queued { upgrade, until_ns });
             return Ok(());
         }
         self.begin_upgrade(upgrade)
+    }
+
+    /// Whether it must wait, because as many processes drain as may.
+    fn is_crowded(&mut self, upgrade: &Upgrade) -> std::result::Result<bool, Rc<HandoffOutcome>> {
+        while self.draining().len() >= self.settings().max_draining {
+            match upgrade.when_draining {
+                WhenDraining::Wait => return Ok(true),
+                WhenDraining::Refuse => return Err(self.refused(self.crowd())),
+                WhenDraining::Cut if self.supervisor.cut_draining().is_none() => break, // none may drain, and none does
+                WhenDraining::Cut => {}
+            }
+        }
+        Ok(false)
+    }
+
+    fn draining(&self) -> Vec<Draining> {
+        self.supervisor.status().draining
+    }
+
+    fn crowd(&self) -> String {
+        let named: Vec<String> = self.draining().iter().map(|draining| draining.pid.to_string()).collect();
+        format!(
+            "as many processes serve their last clients as may ({}: process {}); --when-draining wait, or cut, the oldest",
+            self.settings().max_draining,
+            named.join(", ")
+        )
     }
 
     fn begin_upgrade(&mut self, upgrade: Upgrade) -> std::result::Result<(), Rc<HandoffOutcome>> {
@@ -73,9 +112,14 @@ impl Service {
         if matches!(self.state, State::Running) && self.supervisor.status().phase != IDLE {
             return;
         }
-        if let Some(upgrade) = self.queued.take()
-            && let Err(outcome) = self.begin_upgrade(upgrade)
-        {
+        let Some(queued) = self.queued.take() else { return };
+        let begun = match self.is_crowded(&queued.upgrade) {
+            Ok(true) if monotonic_ns() < queued.until_ns => return self.queued = Some(queued),
+            Ok(true) => Err(self.refused(self.crowd())),
+            Ok(false) => self.begin_upgrade(queued.upgrade),
+            Err(refused) => Err(refused),
+        };
+        if let Err(outcome) = begun {
             self.events.push(Event::Outcome(outcome));
         }
     }
@@ -102,6 +146,8 @@ impl Service {
             ready_ns: 0,
             pause_ns: 0,
             total_ns: 0,
+            transferred_connections: 0,
+            transferred_state_bytes: 0,
             errno: None,
         })
     }

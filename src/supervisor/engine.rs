@@ -415,7 +415,7 @@ impl Engine {
     /// Only the page can say that O has retired, if it takes its time to exit; or that N serves, if its session is lost.
     fn listens_to_page(&self) -> bool {
         match self.machine.phase() {
-            Phase::Retiring => true,
+            Phase::Retiring | Phase::Reverting => true,
             Phase::AwaitServing => self.has_lost_successor(),
             _ => false,
         }
@@ -433,6 +433,7 @@ impl Engine {
         let Some(page) = self.rendezvous.as_ref().map(|rendezvous| &rendezvous.page) else { return };
         match self.machine.phase() {
             Phase::Retiring if page.is_retired() => self.feed(Input::Retired),
+            Phase::Reverting if page.is_draining() => self.feed(Input::Retired),
             Phase::AwaitServing if self.listens_to_page() && page.is_serving() && self.is_committed() => {
                 self.feed(Input::PageServing)
             }

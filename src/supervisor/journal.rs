@@ -3,6 +3,7 @@
 //! One line for each `key=value`. Written under another name and renamed, so that it is there as a whole or not at all; never
 //! fsync'ed, because after a power loss there are no processes to find.
 
+use super::leaving::Term;
 use super::spec::SpawnSpec;
 use crate::error::{Error, Result};
 use crate::sys::crash;
@@ -56,13 +57,38 @@ pub(super) struct Entry {
     /// The handoff that is open.
     pub(super) handoff: Option<OpenHandoff>,
     /// Those that have retired, but had not exited.
-    pub(super) leaving: Vec<Identity>,
+    pub(super) leaving: Vec<Retired>,
     /// The incumbent serves, and does not link the library.
     pub(super) unlinked: bool,
     /// A process that was started beside it, and has not replaced it.
     pub(super) joining: Option<Identity>,
     /// The inodes and the names of the listeners, for daemons that can not send them.
     pub(super) listeners: Vec<(u64, String)>,
+}
+
+/// A process that will never serve again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Retired {
+    pub(super) identity: Identity,
+    pub(super) generation: u64,
+    pub(super) term: Term,
+}
+
+impl Retired {
+    fn line(&self) -> String {
+        let Self { identity: Identity { pid, start_time }, generation, term } = self;
+        let Term { drains, since_ns, until_ns } = term;
+        format!("leaving={pid} {start_time} {generation} {} {since_ns} {until_ns}", u8::from(*drains))
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut words = text.split(' ');
+        let identity = Identity { pid: words.next()?.parse().ok()?, start_time: words.next()?.parse().ok()? };
+        let mut number = || words.next()?.parse::<u64>().ok();
+        let (generation, drains) = (number()?, number()? != 0);
+        let term = Term { drains, since_ns: number()?, until_ns: number()? };
+        Some(Self { identity, generation, term })
+    }
 }
 
 impl Entry {
@@ -148,8 +174,8 @@ impl Journal {
         if let Some(Identity { pid, start_time }) = entry.incumbent {
             let _ = writeln!(text, "incumbent={pid} {start_time}");
         }
-        for Identity { pid, start_time } in &entry.leaving {
-            let _ = writeln!(text, "leaving={pid} {start_time}");
+        for retired in &entry.leaving {
+            let _ = writeln!(text, "{}", retired.line());
         }
         if entry.unlinked {
             text.push_str("unlinked=yes\n");
@@ -189,7 +215,7 @@ impl Journal {
         }
         let number = |key| value(key).and_then(|text| text.parse().ok());
         let identity = |key| value(key).and_then(Identity::parse);
-        let leaving = text.lines().filter_map(|line| Identity::parse(value_of(line, "leaving")?)).collect();
+        let leaving = text.lines().filter_map(|line| Retired::parse(value_of(line, "leaving")?)).collect();
         let handoff = number("handoff").zip(value("page")).zip(identity("successor"));
         let program = |key| value(key).map(PathBuf::from);
         let handoff = handoff.map(|((id, page), successor)| {
@@ -240,7 +266,9 @@ mod tests {
         let page = dir.path().join("kv.17.page");
         let open = OpenHandoff { id: 17, page, successor: own, program: Some("/new/kv".into()) };
         for handoff in [None, Some(open)] {
-            let leaving = vec![Identity { pid: 7, ..own }, own];
+            let term = Term { drains: true, since_ns: 5, until_ns: u64::MAX };
+            let retired = Retired { identity: own, generation: 2, term };
+            let leaving = vec![retired, Retired { identity: Identity { pid: 7, ..own }, ..retired }];
             let (unlinked, joining) = (handoff.is_none(), handoff.is_none().then_some(own));
             let listeners = vec![(4711, "kv".to_owned()), (4712, "a name".to_owned())];
             let (incumbent, program) = (Some(own), Some("/old/kv".into()));

@@ -107,20 +107,20 @@ pub struct Status {
     pub successor_pid: Option<i32>,
     /// What the process that serves has said to `NOTIFY_SOCKET`.
     pub said: Said,
-    /// Processes that do not link the library, were told to stop, and finish what they have accepted.
+    /// Those that were replaced in overlap mode, and serve their last clients.
     pub draining: Vec<Draining>,
 }
 
-/// A process that finishes what it has accepted.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+/// A process that was replaced in overlap mode, and serves its last clients. Times are absolute `CLOCK_MONOTONIC` nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Draining {
     /// Its pid.
     pub pid: i32,
-    /// Which process of the service it is.
+    /// Which process of the service it was.
     pub generation: u64,
-    /// Since when, in `CLOCK_MONOTONIC` nanoseconds.
+    /// When it was replaced.
     pub since_ns: u64,
-    /// When it is killed.
+    /// When it must be done; then it is ended.
     pub deadline_ns: u64,
 }
 
@@ -177,6 +177,16 @@ impl Supervisor {
     /// [`Error::Limit`]: too many.
     pub fn with_listener(mut self, name: &str, fd: impl Into<OwnedFd>) -> Result<Self> {
         self.add_listener(name, fd.into())?;
+        Ok(self)
+    }
+
+    /// The same for sockets that share an address (`SO_REUSEPORT`, socket(7)): each process inherits them all, under the same
+    /// name. The kernel gives each of them a part of the clients, so each must be served.
+    ///
+    /// # Errors
+    /// As [`Self::with_listener`].
+    pub fn with_listener_group(mut self, name: &str, fds: Vec<OwnedFd>) -> Result<Self> {
+        self.engine.listeners.add_group(name, fds)?;
         Ok(self)
     }
 
@@ -296,8 +306,8 @@ impl Supervisor {
             serving: engine.machine.incumbent_serves(),
             handoff_id: engine.handoff_id(),
             said: self.server().as_ref().map(|process| process.said.clone()).unwrap_or_default(),
-            draining: engine.draining(),
             successor_pid: pid(&engine.processes.successor),
+            draining: engine.draining(),
         }
     }
 
@@ -344,13 +354,6 @@ impl Supervisor {
     /// Writes the journal anew, with the listeners as they are now.
     pub(crate) fn record(&mut self) {
         self.engine.record();
-    }
-
-    /// The same to those that finish what they have accepted.
-    pub(crate) fn signal_draining(&self, signal: Signal) {
-        for leaving in self.engine.processes.leaving.iter().filter(|leaving| leaving.drains) {
-            let _ = leaving.process.signal(signal);
-        }
     }
 
     /// What the process that serves, or served last, was started from, if that is not its `argv[0]`.

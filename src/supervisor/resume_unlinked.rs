@@ -2,7 +2,7 @@
 
 use super::attempt::Attempt;
 use super::engine::Engine;
-use super::journal::{Entry, Identity};
+use super::journal::{Entry, Identity, Retired};
 use super::resume::Gathered;
 use super::spec::SpawnSpec;
 use super::trace;
@@ -31,7 +31,7 @@ impl Engine {
         self.attempt = Some(Attempt::new(id, spec.clone(), monotonic_ns()));
         self.feed(Input::Unlinked(entry.generation));
         for retired in &entry.leaving {
-            self.admit_drained(*retired, &spec, entry.generation);
+            self.admit_drained(*retired, &spec);
         }
         let lives = [incumbent.is_some(), successor.is_some()];
         if let Some((own, pidfd)) = incumbent {
@@ -47,13 +47,14 @@ impl Engine {
         Ok(true)
     }
 
-    /// Whether it was told to stop is not known; nobody is told twice at once. So it gets its grace again, and its stop
-    /// signal then.
-    fn admit_drained(&mut self, own: Identity, spec: &Arc<SpawnSpec>, generation: u64) {
+    /// Whether it was told to stop is not known; nobody is told twice at once. So it gets its stop signal when its grace is
+    /// over, and then the grace again.
+    fn admit_drained(&mut self, retired: Retired, spec: &Arc<SpawnSpec>) {
+        let Retired { identity: own, generation, term } = retired;
         let Some(pidfd) = own.open() else { return };
         let process = self.found(own.pid, pidfd, spec.clone(), generation, None);
         match process.watch(&self.epoll) {
-            Ok(()) => self.leave(process, None),
+            Ok(()) => _ = self.leave_unlinked(process, term),
             Err(errno) => trace::trouble(&self.service, Some(own.pid), &format!("cannot watch it: {errno}")),
         }
     }

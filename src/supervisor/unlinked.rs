@@ -4,7 +4,7 @@ use super::Event;
 use super::attempt::Attempt;
 use super::engine::{Due, Engine};
 use super::health::Probe;
-use super::leaving::Leaving;
+use super::leaving::Term;
 use super::notify::Notify;
 use super::outcome::verdict_name;
 use super::process::{Process, Token};
@@ -16,7 +16,6 @@ use crate::limits::PROBE_INTERVAL;
 use crate::protocol::supervisor::{Input as LinkedInput, Peer, Phase, Verdict};
 use crate::protocol::unlinked::{Action, Input, Unlinked as Machine};
 use crate::sys::clock::{monotonic_ns, nanoseconds};
-use nix::sys::signal::Signal;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -196,8 +195,8 @@ impl Engine {
             self.timers.arm(Due::Late, until_ns);
         }
         let leaving = self.processes.leaving.iter_mut().find(|leaving| leaving.process.key == key);
-        if let Some(leaving) = leaving.filter(|leaving| leaving.drains && until_ns > leaving.until_ns) {
-            leaving.until_ns = until_ns;
+        if let Some(leaving) = leaving.filter(|leaving| leaving.may_drain() && until_ns > leaving.term.until_ns) {
+            leaving.term.until_ns = until_ns;
             self.timers.arm(Due::Leaving(key), until_ns);
         }
     }
@@ -282,7 +281,7 @@ impl Engine {
     fn promote_unlinked(&mut self) {
         let Some(successor) = self.processes.successor.take() else { return };
         if let Some(old) = self.processes.incumbent.take() {
-            self.leave(old, None);
+            self.leave_unlinked(old, Term::of_drain(self.attempt.as_ref()));
         }
         self.serving_spec = Some(successor.spec.clone());
         self.processes.incumbent = Some(successor);
@@ -293,9 +292,9 @@ impl Engine {
 
     /// Of those that leave, the one that was not told yet.
     fn stop_old(&mut self) {
-        let untold = |leaving: &&mut Leaving| leaving.drains && leaving.signal != Signal::SIGKILL;
-        let Some(leaving) = self.processes.leaving.iter_mut().rev().find(untold) else { return };
-        leaving.tell(&mut self.timers);
+        if let Some(leaving) = self.processes.leaving.iter_mut().rev().find(|leaving| leaving.untold) {
+            leaving.tell(&mut self.timers);
+        }
     }
 
     /// Its stop signal, and SIGKILL only after the grace.
@@ -305,7 +304,7 @@ impl Engine {
             if let Err(error) = process.signal(signal) {
                 trace::trouble(&self.service, Some(process.pid), &error.to_string());
             }
-            self.leave(process, Some(Signal::SIGKILL));
+            self.leave_unlinked(process, Term::of_drain(self.attempt.as_ref())).note_told();
         }
     }
 

@@ -12,6 +12,7 @@ pub mod fork;
 pub mod limits;
 pub mod listener;
 pub mod lock;
+pub mod memfd;
 pub mod notify;
 pub mod page;
 pub mod pidfd;

@@ -45,6 +45,12 @@ pub enum Mutant {
     PastRolledBack,
     /// A cold start takes the lock without the gate.
     ColdWithoutGate,
+    /// Overlap: O hears of N only with Commit.
+    NoAnnounce,
+    /// Overlap: S does not wait for O to say that it knows N.
+    AnnounceNotAcked,
+    /// Overlap: O stops when the word says committed, and does not wait until N serves.
+    StopOnWord,
 }
 
 /// The bounds.
@@ -75,6 +81,8 @@ pub struct Config {
     pub bad_applications: bool,
     /// The caller may cancel, and O may be asked to stop: so often.
     pub requests: u8,
+    /// The daemons run in overlap mode.
+    pub overlap: bool,
     /// Whether O's death before the seal lets N recover the data.
     pub promote: bool,
     pub mutant: Option<Mutant>,
@@ -95,6 +103,7 @@ pub const BASE: Config = Config {
     no_deadline_check: false,
     bad_applications: false,
     requests: 0,
+    overlap: false,
     promote: true,
     mutant: None,
 };

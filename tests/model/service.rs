@@ -50,7 +50,7 @@ pub struct Service {
 }
 
 fn plan(id: u64, promote: bool) -> Plan {
-    let terms = Terms { id: HandoffId(id), mode: Mode::Exclusive, deadline_ns: 1, park_ns: 0 };
+    let terms = Terms { id: HandoffId(id), mode: Mode::Exclusive, deadline_ns: 1, park_ns: 0, open_descriptors: 0 };
     let on_incumbent_death = if promote { OnIncumbentDeath::Promote } else { OnIncumbentDeath::StartCold };
     Plan { terms, drain_grace_ns: 0, on_incumbent_death }
 }
@@ -283,6 +283,9 @@ impl World {
 
     fn hear(&mut self, i: Pid) {
         let Some(message) = self.daemon(i).outbox.pop_front() else { return };
+        if matches!(message, Message::Announced(_)) && self.config.is(Mutant::AnnounceNotAcked) {
+            return;
+        }
         if let Message::AdoptAck(ack) = &message {
             self.note_adoption(ack);
         }
@@ -310,6 +313,13 @@ impl World {
             Action::SpawnCold if self.service.resuming => {
                 let failed = Input::ColdSpawnFailed("none of its processes is left".into());
                 self.serve().answers.push_back(failed);
+            }
+            Action::SpawnCold if self.journal.page().is_some() => {
+                // An open handoff is closed on file before there is a process that could be taken for its O.
+                let service = self.serve();
+                (service.incumbent, service.successor) = (None, None);
+                service.todo.push_front(Step::Act(Action::SpawnCold));
+                service.todo.push_front(Step::Journal);
             }
             Action::SpawnCold => {
                 let i = self.spawn(false);
@@ -416,6 +426,9 @@ impl World {
     }
 
     fn say(&mut self, peer: Peer, message: Message) {
+        if self.skips(peer, &message) {
+            return;
+        }
         match &message {
             Message::PrepareHandoff(_) => self.serve().said_prepare = true,
             Message::Committed(_) if self.config.is(Mutant::EarlyCommitted) => self.check_report(Verdict::Committed),

@@ -55,7 +55,7 @@ fn a_successor_that_ignores_its_stop_signal_is_killed_after_the_grace() {
     assert_eq!(upgrade(&place, Some(&deaf), "--ready-timeout 300ms --drain-grace 300ms").0, 10);
     let service = run.wait_for("its end", |service| service["draining"].as_array().is_some_and(Vec::is_empty));
     assert_eq!(pid_of(&service), incumbent);
-    assert_eq!(crate::support::children(run.pid()), [incumbent]);
+    wait_until("its end", || (crate::support::children(run.pid()) == [incumbent]).then_some(()));
 }
 
 #[test]

@@ -123,6 +123,7 @@ fn settings(args: &RunArgs) -> Result<Settings, Failure> {
         mode: args.mode.into(),
         readiness: args.ready.clone(),
         stop_signal: args.stop_signal,
+        max_draining: args.max_draining,
     };
     settings.check_program().map_err(|error| match &error {
         Error::System { source, .. } if source.kind() == ErrorKind::NotFound => {

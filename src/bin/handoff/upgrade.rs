@@ -5,6 +5,7 @@ use std::path::absolute;
 use std::time::{Duration, Instant};
 
 use handoff::limits::HANDOFF_DEADLINE;
+use handoff::service::Upgrade;
 use serde_json::Value;
 
 use crate::args::UpgradeArgs;
@@ -43,7 +44,9 @@ fn ask(args: &UpgradeArgs, progress: &mut Progress) -> Result<Value, Failure> {
     let deadline = args.times.deadline.unwrap_or(HANDOFF_DEADLINE);
     let end = Instant::now() + args.timeout.unwrap_or(deadline + ANSWER_SLACK);
     let mut client = Client::connect(&args.place, args.service.as_deref())?;
-    let params = UpgradeParams::new(args.service.clone(), binary, args.promote, args.times.into());
+    let (promote, when_draining) = (args.promote, args.when_draining.into());
+    let upgrade = Upgrade { binary, promote, times: args.times.into(), when_draining };
+    let params = UpgradeParams::new(args.service.clone(), &upgrade);
     client.send(&Request::Upgrade(params))?;
     loop {
         match client.next(TICK, end)? {

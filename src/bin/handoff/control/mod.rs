@@ -11,7 +11,7 @@ pub mod server;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use handoff::service::{Times, Upgrade};
+use handoff::service::{Times, Upgrade, WhenDraining};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -44,15 +44,18 @@ pub struct UpgradeParams {
     pub drain_grace_ms: Option<u64>,
     pub ready_timeout_ms: Option<u64>,
     pub hello_timeout_ms: Option<u64>,
+    pub when_draining: WhenDraining,
 }
 
 impl UpgradeParams {
-    pub fn new(service: Option<String>, binary: Option<PathBuf>, promote: bool, times: Times) -> Self {
+    pub fn new(service: Option<String>, upgrade: &Upgrade) -> Self {
         let ms = |time: Option<Duration>| time.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        let Upgrade { binary, promote, times, when_draining } = upgrade.clone();
         Self {
             service,
             binary,
             promote,
+            when_draining,
             deadline_ms: ms(times.deadline),
             drain_grace_ms: ms(times.drain_grace),
             ready_timeout_ms: ms(times.ready),
@@ -68,7 +71,8 @@ impl UpgradeParams {
             ready: time(self.ready_timeout_ms),
             hello: time(self.hello_timeout_ms),
         };
-        Upgrade { binary: self.binary.clone(), promote: self.promote, times }
+        let (binary, promote, when_draining) = (self.binary.clone(), self.promote, self.when_draining);
+        Upgrade { binary, promote, times, when_draining }
     }
 }
 
