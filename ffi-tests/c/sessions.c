@@ -163,6 +163,11 @@ static void loop(void) {
     }
 }
 
+static void log_line(void *user, int32_t level, const char *target, const char *text) {
+    (void)user, (void)target;
+    if (level <= HANDOFF_LOG_WARN) fprintf(stderr, "%s\n", text);
+}
+
 static void on_term(int signal) { (void)signal, handoff_stop(h); }
 
 int main(void) {
@@ -170,6 +175,7 @@ int main(void) {
     const char *fault = getenv("SESSIONS_FAULT"), *helper = getenv("SESSIONS_HELPER");
     handoff_config *config = handoff_config_new();
     handoff_readiness r = {.size = sizeof r};
+    handoff_set_log(config, log_line, NULL, NULL);
     if (helper) handoff_config_set_int(config, HANDOFF_OPT_HELPER_THREAD, atoi(helper));
     if (handoff_detect_role(config, &h, why, sizeof why) < 0) return fprintf(stderr, "%s\n", why), 1;
     handoff_config_free(config);

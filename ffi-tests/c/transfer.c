@@ -1,5 +1,7 @@
 /* transfer.c SCENARIO REPORT - what may move and what may not, under a supervisor; what is not as promised goes to REPORT.
- * "gives" is an incumbent; "unhealthy", "dies" and "takes" are successors. */
+ * "gives" is an incumbent; "blocks" is one that first gives more than anybody takes, "alone" the same without helper
+ * thread, "loses" one whose successor has no room. "unhealthy", "dies", "takes", "sleeps" (takes nothing), "shrinks" (has no
+ * room) and "refused" are successors. */
 #define _GNU_SOURCE
 #include "check.h"
 #include <arpa/inet.h>
@@ -11,6 +13,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -19,6 +22,7 @@ enum { MEMFD_BYTES = 64 << 20, STATE_BYTES_MAX = 60 * 1024, NAME_BYTES_MAX = 255
 
 static handoff *h;
 static const char *scenario;
+static int resumed;
 static char most[STATE_BYTES_MAX + 1], longest[NAME_BYTES_MAX + 2];
 
 static int is(const char *name) { return strcmp(scenario, name) == 0; }
@@ -159,6 +163,21 @@ static void too_early_or_late(void) {
     IS(handoff_put_connection(h, udp, "n", NULL, 0), HANDOFF_ESTATE);
 }
 
+/* Nobody takes it: the window closes, and the call waits until the event is over. */
+static void put_until_it_is_over(uint64_t id) {
+    int code = HANDOFF_OK, count = 0;
+    for (; code == HANDOFF_OK && count < 1000; count++) {
+        char key[16];
+        snprintf(key, sizeof key, "%d", count);
+        code = handoff_put_state(h, key, most, 10);
+    }
+    IS(code, HANDOFF_ESTALE);
+    if (!is("loses")) IS(count, 5); /* four are on the way */
+    IS(handoff_put_state(h, "k", "v", 1), HANDOFF_ESTALE);
+    IS(handoff_put_connection(h, event_fd, "n", NULL, 0), HANDOFF_ESTALE);
+    IS(handoff_done(h, id), HANDOFF_ESTALE);
+}
+
 static int finish(int code) {
     fprintf(stderr, "%s: %d, %d failures\n", scenario, code, (int)failures);
     _exit(failures ? 99 : code);
@@ -176,6 +195,10 @@ static int by_poll(void) {
         case HANDOFF_EVENT_REPLACED: return HANDOFF_REPLACED;
         case HANDOFF_EVENT_STOPPED: return HANDOFF_STOPPED;
         case HANDOFF_EVENT_DRAIN:
+            if (!is("gives") && !resumed) {
+                put_until_it_is_over(e.id);
+                break;
+            }
             own_descriptors(); /* while there are no duplicates of mine */
             put_all();
             bad_input();
@@ -191,6 +214,7 @@ static int by_poll(void) {
             too_early_or_late();
             all_work();
             IS(handoff_done(h, e.id), HANDOFF_OK);
+            resumed++;
             fprintf(stderr, "everything works on\n");
         }
     }
@@ -288,6 +312,24 @@ static int successor(void) {
     IS(handoff_get_state(h, "copy", &data, &size), HANDOFF_ESTATE);
     IS(handoff_take_state_fd(h, "memory"), HANDOFF_ESTATE);
     IS(handoff_next_connection(h, &c, sizeof c), HANDOFF_ESTATE);
+    struct pollfd p = {.fd = handoff_pollfd(h), .events = POLLIN};
+    if (is("sleeps")) {
+        poll(&p, 1, -1); /* the supervisor has answered: now warmed is told at once */
+        IS(handoff_warmed(h), HANDOFF_OK);
+        for (;;) pause();
+    }
+    if (is("shrinks")) {
+        struct rlimit few = {40, 40};
+        handoff_event e;
+        poll(&p, 1, -1);
+        IS(handoff_dispatch(h, &e, sizeof e), 0); /* what the supervisor's answer brings is here */
+        IS(setrlimit(RLIMIT_NOFILE, &few), 0);
+        for (int fd = 0; (fd = dup(0)) >= 0 && fd < 36;) {}
+    }
+    if (is("shrinks") || is("refused")) {
+        IS(handoff_wait_for_begin(h, -1), HANDOFF_EABORTED);
+        return finish(0);
+    }
     IS(handoff_wait_for_begin(h, -1), HANDOFF_OK);
     IS(handoff_next_connection(h, &c, sizeof c), HANDOFF_ESTATE); /* not before the commit */
     read_state();
@@ -313,7 +355,10 @@ int main(int argc, char **argv) {
     scenario = argv[1];
     memset(most, 's', sizeof most);
     memset(longest, 'n', NAME_BYTES_MAX + 1);
-    int role = handoff_detect_role(NULL, &h, err, sizeof err);
+    handoff_config *config = handoff_config_new();
+    if (is("alone") || is("sleeps")) handoff_config_set_int(config, HANDOFF_OPT_HELPER_THREAD, 0);
+    int role = handoff_detect_role(config, &h, err, sizeof err);
+    handoff_config_free(config);
     if (role < 0) return fprintf(stderr, "detect_role: %s\n", err), 3;
     return role == HANDOFF_SUCCESSOR ? successor() : incumbent();
 }

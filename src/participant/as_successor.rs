@@ -5,11 +5,12 @@ use crate::channel::decide;
 use crate::error::Result;
 use crate::limits::{HEARTBEAT, HELLO_TIMEOUT, LOCK_PATIENCE};
 use crate::protocol::incumbent::Incumbent;
-use crate::protocol::message::{Message, Sealed};
+use crate::protocol::message::{HelloAck, Message, Sealed};
 use crate::protocol::successor::{Action, Input, Phase, Successor, Timer as SuccessorTimer};
 use crate::protocol::{Decide, HandoffId};
 use crate::sys::clock::{monotonic_ns, nanoseconds};
 use crate::sys::crash;
+use crate::sys::limits::make_room;
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 
@@ -94,6 +95,11 @@ impl Core {
             tracing::error!(target: "handoff", %error, "this process can not take part");
             self.end = Some(End::Aborted(error.to_string()));
             return self.close_session(); // nothing was disturbed; S sees the end
+        }
+        if let Message::HelloAck(HelloAck { terms: Some(terms), .. }) = &message
+            && let Err(error) = make_room(terms.open_descriptors.into())
+        {
+            tracing::debug!(target: "handoff", %error, "no room could be made for the incumbent's descriptors");
         }
         self.feed_successor(Input::Message(message));
     }

@@ -74,6 +74,18 @@ mod tests {
     }
 
     #[test]
+    fn room_is_made_and_given_back() {
+        let table = || {
+            let status = fs::read_to_string("/proc/self/status").unwrap();
+            let line = status.lines().find_map(|line| line.strip_prefix("FDSize:")).unwrap();
+            line.trim().parse::<u64>().unwrap()
+        };
+        make_room(3000).unwrap();
+        assert!(table() >= 3000);
+        assert!(open_descriptors().unwrap() < 3000);
+    }
+
+    #[test]
     fn counts_open_descriptors() {
         // Other tests open and close theirs meanwhile: hold so many that they cannot matter.
         let held: Vec<_> = (0..500).map(|_| fs::File::open("/dev/null").unwrap()).collect();

@@ -97,4 +97,10 @@ fn what_nobody_takes_is_closed_counted_and_logged() {
     for client in clients {
         wait_until("the end of the connection", || client.has_ended().then_some(()));
     }
+    wait_until("a line in the log", || {
+        let said = service.stderr();
+        let line = said.lines().find(|line| line.contains("connections of the incumbent were not taken"))?;
+        assert!(line.contains("connections=3"), "{line}");
+        Some(())
+    });
 }
