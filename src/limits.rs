@@ -152,3 +152,14 @@ pub const OUTPUT_LAST_READS_MAX: usize = 16;
 /// Listeners that get their backlog again while the incumbent seals, at most: so many hide behind the seal. More, and they
 /// get it after the handoff only.
 pub const REPAIRED_IN_PAUSE_MAX: usize = 64;
+/// Bytes of a message to `NOTIFY_SOCKET` at most: as systemd has it, a page.
+pub const NOTIFICATION_BYTES_MAX: usize = 4096;
+/// Messages to `NOTIFY_SOCKET` that are read in one turn: a daemon that sends without end keeps nobody from his work.
+pub const NOTIFICATIONS_READ_MAX: usize = 64;
+/// Characters of a daemon's `STATUS=` that are kept: a line on a terminal, and some more.
+pub const STATUS_CHARS_MAX: usize = 256;
+/// Descriptors that are kept for a daemon that does not link the library (`FDSTORE=1`), at most: few need more than a dozen,
+/// and S itself must stay far from its limit.
+pub const FDSTORE_MAX: usize = 128;
+/// Between two looks whether a daemon answers its health probe: the end of its start is seen at once, and it costs it nothing.
+pub const PROBE_INTERVAL: Duration = Duration::from_millis(10);

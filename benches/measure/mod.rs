@@ -47,6 +47,7 @@ impl Program {
             env: &all,
             dir: None,
             fds,
+            extra: None,
             stdin_null: true,
             stdout,
             stderr: None,

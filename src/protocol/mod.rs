@@ -16,6 +16,7 @@ pub mod supervisor;
 pub mod transfer;
 #[cfg(test)]
 mod trio;
+pub mod unlinked;
 
 pub use message::{HandoffId, Message};
 

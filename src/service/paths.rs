@@ -95,6 +95,11 @@ impl RuntimeDir {
         self.file(service, ".journal")
     }
 
+    /// `NOTIFY_SOCKET` of a service.
+    pub fn notify(&self, service: &str) -> PathBuf {
+        self.file(service, ".notify")
+    }
+
     /// What a service writes to its standard error.
     pub fn stderr(&self, service: &str) -> PathBuf {
         self.file(service, ".stderr")

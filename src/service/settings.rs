@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::restart::Policy;
 use crate::error::Result;
-use crate::supervisor::SpawnSpec;
+use crate::supervisor::{Mode, ReadySign, SpawnSpec};
+use nix::sys::signal::Signal;
 
 /// How a service is run.
 #[derive(Clone, Debug)]
@@ -23,6 +24,12 @@ pub struct Settings {
     pub restart: Policy,
     /// Of its start and its handoffs.
     pub times: Times,
+    /// Whether a successor serves beside its predecessor for a while.
+    pub mode: Mode,
+    /// How it tells that it is ready, if it does not link the library.
+    pub readiness: Option<ReadySign>,
+    /// What makes it stop.
+    pub stop_signal: Signal,
     /// In overlap mode: how many processes that were replaced may serve their last clients at the same time.
     pub max_draining: usize,
 }

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use serde::{Serialize, Serializer};
 
-use crate::supervisor::{Draining, HandoffOutcome};
+use crate::supervisor::{Draining, HandoffOutcome, Said};
 use crate::sys::clock::monotonic_ns;
 
 /// A service: what is, what is wanted, and why.
@@ -32,6 +32,12 @@ pub struct ServiceStatus {
     pub listeners: Vec<ListenerStatus>,
     /// It has said Hello: it can be replaced. While it starts, that is not known yet.
     pub linked: bool,
+    /// `exclusive` or `overlap`: whether a successor serves beside its predecessor for a while.
+    pub mode: &'static str,
+    /// How a daemon that does not link the library tells that it is ready, as `--ready` has it.
+    pub ready: Option<String>,
+    /// What the process has said to `NOTIFY_SOCKET`.
+    pub says: Said,
     /// While it is `waiting`: how long until its next start.
     pub next_start_ms: Option<u64>,
     /// How often it was started again after it ended by itself.

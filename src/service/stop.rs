@@ -58,7 +58,7 @@ impl Service {
         let late = monotonic_ns() >= stop.until_ns();
         let next = match stop {
             Stop::Cancelling(_) if late || status.handoff_id.is_none() => {
-                self.signal_all(Signal::SIGTERM);
+                self.signal_all(self.settings.stop_signal);
                 Stop::Terminating(after(STOP_GRACE))
             }
             Stop::Terminating(_) if late => {

@@ -20,7 +20,7 @@ use super::stop::Stop;
 use super::upgrade::{Pending, Queued};
 use crate::error::Result;
 use crate::limits::START_PROBE;
-use crate::supervisor::{self, ExitStatus, HandoffOutcome, SpawnSpec, Status, Supervisor};
+use crate::supervisor::{self, ExitStatus, HandoffOutcome, Mode, ReadySign, SpawnSpec, Status, Supervisor};
 use crate::sys::clock::monotonic_ns;
 use crate::sys::session::end_members;
 
@@ -99,7 +99,7 @@ pub(super) enum State {
 /// One daemon and its supervisor.
 #[derive(Debug)]
 pub struct Service {
-    settings: Settings,
+    pub(super) settings: Settings,
     runtime: RuntimeDir,
     pub(super) supervisor: Supervisor,
     listeners: Vec<ListenerStatus>,
@@ -145,11 +145,15 @@ impl Service {
     ) -> Result<Self> {
         check_all(listen)?;
         let name = &settings.name;
-        let mut supervisor = Supervisor::new()?.with_name(name)?.with_journal(runtime.journal(name));
+        let supervisor = Supervisor::new()?.with_name(name)?.with_journal(runtime.journal(name));
+        let mut supervisor = supervisor.with_notify(runtime.notify(name));
         // Before the addresses: a daemon that lives holds them.
         let spec = spawn_spec(&settings, &runtime, None, Times::default());
         let outcome = supervisor.resume_unless(&spec, unwanted)?;
-        let (supervisor, listeners) = hold(supervisor, listen)?;
+        let (mut supervisor, listeners) = hold(supervisor, listen)?;
+        if supervisor.status().pid.is_some() {
+            supervisor.record();
+        }
         let mut service = Self {
             restarts: Restarts::new(settings.restart),
             settings,
@@ -182,7 +186,7 @@ impl Service {
         self.state = State::Running;
         self.why = "adopted from a supervisor that is gone".to_owned();
         self.program = self.supervisor.program().map(Path::to_owned);
-        (self.started_ns, self.served, self.said_hello) = (monotonic_ns(), true, true);
+        (self.started_ns, self.served, self.said_hello) = (monotonic_ns(), true, status.linked);
         self.announced = Some(pid);
         self.events.push(Event::Adopted { pid, generation: status.generation });
         self.expect(outcome.as_ref().map(|outcome| outcome.id).or(status.handoff_id));
@@ -327,7 +331,7 @@ impl Service {
         let end = End {
             success: status.is_some_and(|status| status.code == Some(0)),
             signalled: status.is_some_and(|status| status.signal.is_some()),
-            up: self.served || !self.said_hello && self.age() >= START_PROBE,
+            up: self.served || self.seems_up(),
             age: self.age(),
         };
         let first_exec_failed = errno.is_some() && self.restarts.total() == 0 && !self.served;
@@ -355,6 +359,11 @@ impl Service {
                 self.end(Ended { status, errno, text });
             }
         }
+    }
+
+    /// A daemon that never says Hello, and has no other sign, is taken to be up a while after its exec.
+    pub(super) fn seems_up(&self) -> bool {
+        self.settings.readiness.is_none() && !self.said_hello && self.age() >= START_PROBE
     }
 
     /// For good.
@@ -386,8 +395,7 @@ impl Service {
         let program = program.or(self.settings.argv.first().map(OsString::as_os_str)).unwrap_or_default();
         let state = match &self.state {
             State::New => "starting",
-            // A daemon that never says Hello runs once it was executed.
-            State::Starting if !status.linked && self.age() >= START_PROBE => "running",
+            State::Starting if !status.linked && self.seems_up() => "running",
             State::Starting => "starting",
             State::Running if status.handoff_id.is_some() && status.phase != RETIRING => "upgrading",
             State::Running => "running",
@@ -410,6 +418,9 @@ impl Service {
             program: program.to_string_lossy().into_owned(),
             listeners: self.listeners.clone(),
             linked: status.linked,
+            mode: mode_name(self.settings.mode),
+            ready: self.settings.readiness.as_ref().map(ReadySign::to_string),
+            says: status.said.clone(),
             next_start_ms: match self.state {
                 State::Waiting(until_ns) => Some(until_ns.saturating_sub(monotonic_ns()) / 1_000_000),
                 _ => None,
@@ -420,9 +431,20 @@ impl Service {
     }
 }
 
+fn mode_name(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Exclusive => "exclusive",
+        Mode::Overlap => "overlap",
+    }
+}
+
 fn spawn_spec(settings: &Settings, runtime: &RuntimeDir, binary: Option<&PathBuf>, times: Times) -> SpawnSpec {
     let mut spec =
         SpawnSpec::new(&settings.argv).control_path(runtime.control(&settings.name)).capture_stderr(runtime.path());
+    spec = spec.mode(settings.mode).stop_signal(settings.stop_signal);
+    if let Some(readiness) = &settings.readiness {
+        spec = spec.readiness(readiness.clone());
+    }
     if let Some(binary) = binary {
         spec = spec.binary(binary);
     }

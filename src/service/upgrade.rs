@@ -5,12 +5,12 @@ use std::rc::Rc;
 
 use super::settings::{Upgrade, WhenDraining};
 use super::unit::{Event, IDLE, RETIRING, Service, State};
-use crate::limits::{HANDOFF_DEADLINE, START_PROBE};
+use crate::limits::HANDOFF_DEADLINE;
 use crate::supervisor::{Draining, HandoffOutcome, OnIncumbentDeath, Verdict};
 use crate::sys::clock::{monotonic_ns, nanoseconds};
 
-const NEVER_SAID_HELLO: &str =
-    "the daemon never said Hello: it does not link libhandoff, so it can not be drained and sealed";
+const NEVER_SAID_HELLO: &str = "the daemon never said Hello: it does not link libhandoff, so it can not be drained and sealed; \
+     run it with --mode overlap and --ready";
 const STILL_STARTING: &str = "busy: the service is still starting; try again";
 
 /// The upgrade that is under way, or was the last.
@@ -83,7 +83,7 @@ impl Service {
 
     fn begin_upgrade(&mut self, upgrade: Upgrade) -> std::result::Result<(), Rc<HandoffOutcome>> {
         self.again = true;
-        let silent = !self.supervisor.status().linked && self.age() >= START_PROBE;
+        let silent = !self.supervisor.status().linked && self.seems_up();
         let binary = upgrade.binary.as_ref();
         let begun = match self.state {
             State::Starting if silent => return Err(self.refused(NEVER_SAID_HELLO.to_owned())),

@@ -25,6 +25,7 @@ use std::time::Duration;
 impl Engine {
     /// Gives the machine an input, and does what it wants, in its order.
     pub(super) fn feed(&mut self, input: Input) {
+        let Some(input) = self.divert(input) else { return };
         let mut actions = VecDeque::from(self.step(input));
         while let Some(action) = actions.pop_front() {
             if let Some(answer) = self.carry_out(action) {
@@ -53,6 +54,8 @@ impl Engine {
             // Written while the successor started; closed by `Release`, with what holds then.
             Action::OpenJournal | Action::CloseJournal => {}
             Action::Adopt => self.adopt(),
+            // It has a sign of its own that tells when it is up.
+            Action::Arm(Timer::Hello) if self.starts_with_sign() => {}
             Action::Arm(timer) => self.timers.arm(Due::Machine(timer), self.due(timer)),
             Action::Disarm(timer) => self.timers.disarm(Due::Machine(timer)),
             Action::Decide(what) => return self.decide(what).map(Input::Decided),

@@ -85,6 +85,11 @@ impl Attempt {
         *step = monotonic_ns();
     }
 
+    /// A successor that does not link the library is ready: its initialisation began with its start.
+    pub(super) fn note_ready(&mut self) {
+        (self.begin_ns, self.ready_ns) = (self.spawn_ns, monotonic_ns());
+    }
+
     /// What the caller hears. `server` is the process that serves now.
     pub(super) fn outcome(&self, verdict: Verdict, reason: String, server: Option<&Process>) -> HandoffOutcome {
         let moved = if verdict == Verdict::Committed { self.taken } else { Totals::default() };

@@ -14,6 +14,7 @@ use super::process::{Process, Token};
 use super::rendezvous::Rendezvous;
 use super::resume::{Adoption, clean_up_after};
 use super::spec::SpawnSpec;
+use super::unlinked::Unlinked;
 use crate::channel::Incoming;
 use crate::error::{Error, Result};
 use crate::limits::{EVENTS_MAX, FRAMES_READ_MAX, PAGE_POLL};
@@ -65,6 +66,7 @@ pub(super) struct Engine {
     pub(super) resuming: bool,
     /// The caller ends the service: no process takes the place of one that dies.
     pub(super) closing: bool,
+    pub(super) unlinked: Unlinked,
     /// The retired incumbent got its SIGTERM.
     pub(super) evicted: bool,
     /// What the process that serves, or served last, was started from.
@@ -92,6 +94,10 @@ pub(super) enum Due {
     Page,
     /// Another attempt to reach an incumbent.
     Adopt,
+    /// A process that does not link the library should be ready.
+    Late,
+    /// Another look whether it is.
+    Probe,
     /// Events that nobody has fetched, or more output than one turn reads.
     More,
 }
@@ -177,6 +183,7 @@ impl Engine {
             adoption: Adoption::default(),
             resuming: false,
             closing: false,
+            unlinked: Unlinked::default(),
             evicted: false,
             serving_spec: None,
             phase_told: Phase::Idle,
@@ -200,6 +207,8 @@ impl Engine {
                 Token::Timer => timer = true,
                 Token::Output => output = true,
                 Token::Cancel => cancel = true,
+                Token::Notify => self.read_notifications(),
+                Token::Ready => self.read_ready_pipe(),
             }
         }
         if dead.iter().any(Option::is_some) {
@@ -360,12 +369,17 @@ impl Engine {
         let (status, text) = crash::around('S', format_args!("reap {}", was.name()), || process.reap());
         self.remove_output(&mut process);
         let Was::Peer(peer) = was else { return };
+        let beside = self.waits_for_readiness();
         self.feed(Input::Died(peer, text.clone()));
         if peer == Peer::Incumbent && self.machine.phase() == Phase::Idle && self.processes.incumbent.is_none() {
             self.search_again();
         }
         // A start that failed is an outcome; how the process ended is told beside it.
-        if peer == Peer::Incumbent && self.machine.phase() == Phase::Idle && self.processes.incumbent.is_none() {
+        if !beside
+            && peer == Peer::Incumbent
+            && self.machine.phase() == Phase::Idle
+            && self.processes.incumbent.is_none()
+        {
             let (pid, generation) = (process.pid, process.generation);
             self.push(Event::Exited { pid, generation, status, text });
         }
@@ -377,7 +391,7 @@ impl Engine {
         let committed = self.is_committed();
         match was {
             Was::Peer(Peer::Successor) => true,
-            Was::Peer(Peer::Incumbent) => self.machine.handoff().is_some() && !committed,
+            Was::Peer(Peer::Incumbent) => self.machine.handoff().is_some() && !committed || self.waits_for_readiness(),
             Was::Leaving => false,
         }
     }
@@ -390,6 +404,8 @@ impl Engine {
                 Some(Due::Machine(timer)) => self.feed(Input::Timer(timer)),
                 Some(Due::Leaving(key)) => self.hasten(key),
                 Some(Due::Adopt) => self.adopt(),
+                Some(Due::Late) => self.on_late(),
+                Some(Due::Probe) => self.probe(),
                 Some(Due::Page | Due::More) => {} // the turn looks in any case
                 None => return,
             }

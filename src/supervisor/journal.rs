@@ -58,6 +58,12 @@ pub(super) struct Entry {
     pub(super) handoff: Option<OpenHandoff>,
     /// Those that have retired, but had not exited.
     pub(super) leaving: Vec<Retired>,
+    /// The incumbent serves, and does not link the library.
+    pub(super) unlinked: bool,
+    /// A process that was started beside it, and has not replaced it.
+    pub(super) joining: Option<Identity>,
+    /// The inodes and the names of the listeners, for daemons that can not send them.
+    pub(super) listeners: Vec<(u64, String)>,
 }
 
 /// A process that will never serve again.
@@ -171,6 +177,15 @@ impl Journal {
         for retired in &entry.leaving {
             let _ = writeln!(text, "{}", retired.line());
         }
+        if entry.unlinked {
+            text.push_str("unlinked=yes\n");
+        }
+        if let Some(Identity { pid, start_time }) = entry.joining {
+            let _ = writeln!(text, "joining={pid} {start_time}");
+        }
+        for (inode, name) in &entry.listeners {
+            let _ = writeln!(text, "listener={inode} {name}");
+        }
         write_program(&mut text, "program", entry.program.as_deref());
         if let Some(OpenHandoff { id, page, successor: Identity { pid, start_time }, program }) = &entry.handoff {
             let page = page.file_name().unwrap_or_default().to_string_lossy();
@@ -208,7 +223,20 @@ impl Journal {
             OpenHandoff { id, page, successor, program: program("successor_program") }
         });
         let generation = number("generation").unwrap_or_default();
-        Ok(Some(Entry { generation, incumbent: identity("incumbent"), program: program("program"), handoff, leaving }))
+        let listener = |line: &str| {
+            let (inode, name) = value_of(line, "listener")?.split_once(' ')?;
+            Some((inode.parse().ok()?, name.to_owned()))
+        };
+        Ok(Some(Entry {
+            generation,
+            incumbent: identity("incumbent"),
+            program: program("program"),
+            handoff,
+            leaving,
+            unlinked: value("unlinked") == Some("yes"),
+            joining: identity("joining"),
+            listeners: text.lines().filter_map(listener).collect(),
+        }))
     }
 }
 
@@ -241,8 +269,10 @@ mod tests {
             let term = Term { drains: true, since_ns: 5, until_ns: u64::MAX };
             let retired = Retired { identity: own, generation: 2, term };
             let leaving = vec![retired, Retired { identity: Identity { pid: 7, ..own }, ..retired }];
-            let entry =
-                Entry { generation: 3, incumbent: Some(own), program: Some("/old/kv".into()), handoff, leaving };
+            let (unlinked, joining) = (handoff.is_none(), handoff.is_none().then_some(own));
+            let listeners = vec![(4711, "kv".to_owned()), (4712, "a name".to_owned())];
+            let (incumbent, program) = (Some(own), Some("/old/kv".into()));
+            let entry = Entry { generation: 3, incumbent, program, handoff, leaving, unlinked, joining, listeners };
             journal.write("kv", b"\x01\xfe", &entry).unwrap();
             assert_eq!(journal.read().unwrap(), Some(entry));
         }

@@ -16,6 +16,10 @@ pub(super) struct Leaving {
     /// What it gets if it does not exit.
     pub(super) signal: Signal,
     pub(super) term: Term,
+    /// It can not be told to retire but by its stop signal, which it did not get yet.
+    pub(super) untold: bool,
+    /// It was told to end at once.
+    ended: bool,
 }
 
 /// For how long a process may stay, in absolute `CLOCK_MONOTONIC` nanoseconds.
@@ -45,15 +49,29 @@ impl Term {
 
 impl Leaving {
     /// Sends the signal, and makes SIGKILL the next one.
-    fn tell(&mut self, timers: &mut Timers<Due>) {
+    pub(super) fn tell(&mut self, timers: &mut Timers<Due>) {
         let _ = self.process.signal(self.signal); // it may just have ended
         self.signal = Signal::SIGKILL;
-        timers.arm(Due::Leaving(self.process.key), monotonic_ns().saturating_add(nanoseconds(RETIRE_GRACE)));
+        let until_ns = if std::mem::take(&mut self.untold) {
+            // Only now it drains.
+            let until_ns = monotonic_ns().saturating_add(self.term.until_ns.saturating_sub(self.term.since_ns));
+            self.term.until_ns = until_ns;
+            until_ns
+        } else {
+            self.ended = true;
+            monotonic_ns().saturating_add(nanoseconds(RETIRE_GRACE))
+        };
+        timers.arm(Due::Leaving(self.process.key), until_ns);
+    }
+
+    /// Its stop signal is on its way: what comes next is SIGKILL.
+    pub(super) fn note_told(&mut self) {
+        (self.signal, self.untold) = (Signal::SIGKILL, false);
     }
 
     /// It drains, and was not told to end.
-    fn may_drain(&self) -> bool {
-        self.term.drains && self.signal != Signal::SIGKILL
+    pub(super) fn may_drain(&self) -> bool {
+        self.term.drains && !self.ended
     }
 }
 
@@ -62,7 +80,18 @@ impl Engine {
     pub(super) fn leave(&mut self, mut process: Process, term: Term) {
         process.close_session(&self.epoll);
         self.timers.arm(Due::Leaving(process.key), term.until_ns);
-        self.processes.leaving.push(Leaving { process, signal: Signal::SIGTERM, term });
+        let signal = Signal::SIGTERM;
+        self.processes.leaving.push(Leaving { process, signal, term, untold: false, ended: false });
+    }
+
+    /// The same of one that does not link the library. It is not told here.
+    pub(super) fn leave_unlinked(&mut self, process: Process, term: Term) -> &mut Leaving {
+        let signal = process.spec.stop_signal;
+        self.leave(process, term);
+        let index = self.processes.leaving.len() - 1;
+        let leaving = &mut self.processes.leaving[index];
+        (leaving.signal, leaving.untold) = (signal, true);
+        leaving
     }
 
     /// A process that will never serve again should have exited by now.
@@ -95,9 +124,12 @@ impl Supervisor {
         Some(oldest.process.pid)
     }
 
-    /// Sends a signal to all that drain, also to those that were told to end.
+    /// Sends a signal to all that drain. Whoever has had such a one, and may take a second one amiss, gets SIGKILL only.
     pub(crate) fn signal_draining(&self, signal: Signal) {
-        for leaving in self.engine.processes.leaving.iter().filter(|leaving| leaving.term.drains) {
+        let wanted = |leaving: &&Leaving| {
+            leaving.term.drains && (signal == Signal::SIGKILL || leaving.signal != Signal::SIGKILL)
+        };
+        for leaving in self.engine.processes.leaving.iter().filter(wanted) {
             let _ = leaving.process.signal(signal); // it may just have ended
         }
     }

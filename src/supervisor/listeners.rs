@@ -5,6 +5,7 @@ use crate::limits::{LISTEN_BACKLOG, LISTENER_NAME_BYTES_MAX, LISTENERS_MAX};
 use crate::sys::fd::set_cloexec;
 use crate::sys::listener::listen_again;
 use nix::sys::socket::{getsockopt, sockopt};
+use nix::sys::stat::fstat;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 #[derive(Debug)]
@@ -76,14 +77,14 @@ impl Listeners {
         self.0.len()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
-        self.0.iter().map(|listener| (listener.name.as_str(), listener.fd.as_fd()))
+    /// What tells them from all other sockets, and their names.
+    pub(super) fn inodes(&self) -> Vec<(u64, String)> {
+        let inode = |listener: &Listener| Some((fstat(&listener.fd).ok()?.st_ino, listener.name.clone()));
+        self.0.iter().filter_map(inode).collect()
     }
 
-    /// `LISTEN_FDNAMES`.
-    pub(super) fn names(&self) -> String {
-        let names: Vec<&str> = self.0.iter().map(|listener| listener.name.as_str()).collect();
-        names.join(":")
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
+        self.0.iter().map(|listener| (listener.name.as_str(), listener.fd.as_fd()))
     }
 }
 
@@ -107,7 +108,7 @@ mod tests {
         listeners.add("b.socket", socket()).unwrap();
         let file = File::open("/dev/null").unwrap();
         assert!(matches!(listeners.add("c", file.into()), Err(Error::Invalid(_))));
-        assert_eq!((listeners.len(), listeners.names().as_str()), (2, "a:b.socket"));
+        assert!(listeners.iter().map(|(name, _)| name).eq(["a", "b.socket"]));
     }
 
     #[test]

@@ -9,22 +9,32 @@ mod attempt;
 mod blocking;
 mod cancel;
 mod engine;
+mod health;
 mod journal;
 mod leaving;
 mod listeners;
+mod notification;
+mod notify;
 mod outcome;
 mod output;
 mod process;
+mod readiness;
 mod rendezvous;
 mod resume;
+mod resume_unlinked;
 mod spec;
 mod start;
 mod trace;
+mod unlinked;
 
+pub use crate::protocol::message::Mode;
 pub use crate::protocol::supervisor::{OnIncumbentDeath, Verdict};
 pub use crate::sys::pidfd::ExitStatus;
 pub use cancel::Canceller;
+pub use health::Health;
+pub use notify::Said;
 pub use outcome::{HandoffOutcome, verdict_name};
+pub use readiness::ReadySign;
 pub use spec::SpawnSpec;
 
 use crate::error::{Error, Result};
@@ -33,10 +43,12 @@ use crate::sys::limits::raise_nofile;
 use engine::Engine;
 use journal::Journal;
 use nix::sys::signal::Signal;
+use notify::Notify;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use unlinked::WAITING;
 
 /// What happened; see [`Supervisor::turn`].
 #[derive(Debug)]
@@ -93,6 +105,8 @@ pub struct Status {
     pub handoff_id: Option<u64>,
     /// N, while a handoff is under way.
     pub successor_pid: Option<i32>,
+    /// What the process that serves has said to `NOTIFY_SOCKET`.
+    pub said: Said,
     /// Those that were replaced in overlap mode, and serve their last clients.
     pub draining: Vec<Draining>,
 }
@@ -202,6 +216,14 @@ impl Supervisor {
         Ok(())
     }
 
+    /// Binds `NOTIFY_SOCKET` (sd_notify(3)) for the processes of the service at this path, when the first one is started or
+    /// adopted. Its directory must exist, and be closed to others.
+    #[must_use]
+    pub fn with_notify(mut self, path: impl Into<PathBuf>) -> Self {
+        self.engine.unlinked.notify = Notify::at(path.into());
+        self
+    }
+
     /// Which build this supervisor is, for the journal.
     #[must_use]
     pub fn with_build_id(mut self, build_id: impl Into<Vec<u8>>) -> Self {
@@ -277,12 +299,13 @@ impl Supervisor {
         let engine = &self.engine;
         let pid = |process: &Option<process::Process>| process.as_ref().map(|process| process.pid);
         Status {
-            phase: engine.machine.phase().name(),
+            phase: if engine.waits_for_readiness() { WAITING } else { engine.machine.phase().name() },
             pid: pid(self.server()),
             generation: self.server().as_ref().map_or(0, |process| process.generation),
             linked: engine.machine.incumbent_is_linked(),
             serving: engine.machine.incumbent_serves(),
-            handoff_id: engine.machine.handoff().map(|id| id.0),
+            handoff_id: engine.handoff_id(),
+            said: self.server().as_ref().map(|process| process.said.clone()).unwrap_or_default(),
             successor_pid: pid(&engine.processes.successor),
             draining: engine.draining(),
         }
@@ -326,6 +349,11 @@ impl Supervisor {
         if let Some(successor) = &self.engine.processes.successor {
             let _ = successor.signal(signal);
         }
+    }
+
+    /// Writes the journal anew, with the listeners as they are now.
+    pub(crate) fn record(&mut self) {
+        self.engine.record();
     }
 
     /// What the process that serves, or served last, was started from, if that is not its `argv[0]`.

@@ -1,6 +1,7 @@
 //! A process that S has started.
 
 use super::journal::Identity;
+use super::notify::Said;
 use super::output::Output;
 use super::spec::SpawnSpec;
 use crate::channel::Channel;
@@ -21,17 +22,23 @@ pub(super) enum Token {
     Timer,
     Output,
     Cancel,
+    Notify,
+    Ready,
     Session(u64),
     Death(u64),
 }
 
 /// No key becomes that large.
 const CANCEL: u64 = u64::MAX;
+const NOTIFY: u64 = u64::MAX - 1;
+const READY: u64 = u64::MAX - 2;
 
 impl Token {
     pub(super) fn from_raw(raw: u64) -> Self {
         match (raw >> 1, raw & 1) {
             _ if raw == CANCEL => Self::Cancel,
+            _ if raw == NOTIFY => Self::Notify,
+            _ if raw == READY => Self::Ready,
             (0, 0) => Self::Timer,
             (0, _) => Self::Output,
             (key, 0) => Self::Session(key),
@@ -44,6 +51,8 @@ impl Token {
             Self::Timer => 0,
             Self::Output => 1,
             Self::Cancel => CANCEL,
+            Self::Notify => NOTIFY,
+            Self::Ready => READY,
             Self::Session(key) => key << 1,
             Self::Death(key) => key << 1 | 1,
         };
@@ -67,6 +76,10 @@ pub(super) struct Process {
     pub(super) end_is_news: bool,
     pub(super) spec: Arc<SpawnSpec>,
     pub(super) output: Option<Output>,
+    /// The leader of its session: it itself, unless it was started by something that is gone.
+    pub(super) leader: i32,
+    /// What it said to `NOTIFY_SOCKET`.
+    pub(super) said: Said,
 }
 
 impl Process {
@@ -136,9 +149,15 @@ mod tests {
 
     #[test]
     fn tokens_survive_the_epoll() {
-        for token in
-            [Token::Timer, Token::Output, Token::Cancel, Token::Session(1), Token::Death(1), Token::Session(77)]
-        {
+        for token in [
+            Token::Timer,
+            Token::Output,
+            Token::Cancel,
+            Token::Notify,
+            Token::Ready,
+            Token::Session(1),
+            Token::Death(77),
+        ] {
             assert_eq!(Token::from_raw(token.event().data()), token);
         }
     }

@@ -3,6 +3,7 @@
 use super::attempt::Attempt;
 use super::engine::{Due, Engine};
 use super::journal::{Entry, Identity, OpenHandoff, Retired};
+use super::notify::Said;
 use super::output::Output;
 use super::process::Process;
 use super::rendezvous::Rendezvous;
@@ -23,7 +24,7 @@ use crate::sys::lock::{LockPaths, holders, read_record};
 use crate::sys::page::DecisionPage;
 use crate::sys::pidfd::Pidfd;
 use crate::sys::seqpacket::{Credentials, Seqpacket};
-use crate::sys::session::end_some_members;
+use crate::sys::session::{end_some_members, session_of};
 use nix::fcntl::OFlag;
 use std::fs::{self, Metadata, OpenOptions};
 use std::io;
@@ -45,7 +46,7 @@ pub(super) struct Adoption {
     /// How the daemon was found.
     pub(super) found: Found,
     /// The listeners of the daemon, until they are all there; None if nobody wants them.
-    gathered: Option<Gathered>,
+    pub(super) gathered: Option<Gathered>,
 }
 
 /// What says that a process is a daemon of this service.
@@ -61,10 +62,10 @@ pub(super) enum Found {
 }
 
 #[derive(Debug, Default)]
-struct Gathered {
+pub(super) struct Gathered {
     /// How many there are, once the daemon has said so.
-    count: Option<usize>,
-    listeners: Vec<(String, OwnedFd)>,
+    pub(super) count: Option<usize>,
+    pub(super) listeners: Vec<(String, OwnedFd)>,
 }
 
 /// How far a supervisor is that goes on where another one stopped.
@@ -168,6 +169,9 @@ impl Engine {
         }
         self.service = self.name_for(spec);
         let entry = self.last_entry();
+        if entry.unlinked && self.resume_unlinked(&entry, spec)? {
+            return Ok(());
+        }
         let page = entry.handoff.as_ref().and_then(|open| self.find_page(open));
         let successor = entry.handoff.as_ref().and_then(|open| open.successor.open());
         // Without the page nobody can tell whether N has committed: if so, it is found where an incumbent is.
@@ -279,7 +283,13 @@ impl Engine {
         }
     }
 
-    fn admit_incumbent(&mut self, pid: i32, pidfd: Pidfd, spec: Arc<SpawnSpec>, generation: u64) -> Result<()> {
+    pub(super) fn admit_incumbent(
+        &mut self,
+        pid: i32,
+        pidfd: Pidfd,
+        spec: Arc<SpawnSpec>,
+        generation: u64,
+    ) -> Result<()> {
         let output = self.output_of(pid, &spec);
         let process = self.found(pid, pidfd, spec.clone(), generation, output);
         let process = self.processes.incumbent.insert(process);
@@ -300,7 +310,7 @@ impl Engine {
         }
     }
 
-    fn admit_successor(&mut self, pid: i32, pidfd: Pidfd, spec: Arc<SpawnSpec>, generation: u64) {
+    pub(super) fn admit_successor(&mut self, pid: i32, pidfd: Pidfd, spec: Arc<SpawnSpec>, generation: u64) {
         let output = self.output_of(pid, &spec);
         let process = self.found(pid, pidfd, spec, generation, output);
         let process = self.processes.successor.insert(process);
@@ -309,7 +319,7 @@ impl Engine {
         }
     }
 
-    fn found(
+    pub(super) fn found(
         &mut self,
         pid: i32,
         pidfd: Pidfd,
@@ -320,7 +330,9 @@ impl Engine {
         let key = self.next_key;
         self.next_key += 1;
         let identity = Identity::of(pid);
-        Process { key, pid, generation, pidfd, identity, session: None, end_is_news: false, spec, output }
+        let said = Said::default();
+        let leader = session_of(pid).unwrap_or(pid);
+        Process { key, pid, generation, pidfd, identity, session: None, end_is_news: false, spec, output, leader, said }
     }
 
     /// The file that a daemon of another supervisor writes to. What is in it already was for that one.
@@ -371,6 +383,7 @@ impl Engine {
         let unreachable = incumbent.is_some_and(|process| process.spec.control_path.is_none());
         let nobody = self.processes.incumbent.is_none() && self.processes.successor.is_none();
         match self.machine.phase() {
+            _ if self.unlinked.serves => Resumption::Adopted,
             Phase::Idle if nobody => Resumption::Nobody,
             _ if self.machine.incumbent_is_estranged() || unreachable => Resumption::Estranged,
             _ if self.machine.incumbent_is_linked() && gathered.is_complete() => Resumption::Adopted,
@@ -382,6 +395,9 @@ impl Engine {
     pub(super) fn end_resume(&mut self) -> Vec<(String, OwnedFd)> {
         self.resuming = false;
         self.sweep();
+        if let Err(error) = self.bind_notify() {
+            trace::trouble(&self.service, None, &error.to_string());
+        }
         if self.rendezvous.is_none()
             && self.processes.incumbent.is_some()
             && let Err(error) = self.write_journal(None)

@@ -1,11 +1,15 @@
 //! What to start, and how long each step of it may take.
 
+use super::readiness::ReadySign;
 use crate::error::{Error, Result};
 use crate::limits::{DRAIN_GRACE, HANDOFF_DEADLINE, HELLO_TIMEOUT, READY_TIMEOUT};
+use crate::protocol::message::Mode;
 use crate::protocol::supervisor::OnIncumbentDeath;
 use crate::sys::spawn::find_program;
+use nix::sys::signal::Signal;
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -27,6 +31,9 @@ pub struct SpawnSpec {
     pub(super) hello_timeout: Duration,
     pub(super) ready_timeout: Duration,
     pub(super) on_incumbent_death: OnIncumbentDeath,
+    pub(super) mode: Mode,
+    pub(super) readiness: Option<ReadySign>,
+    pub(super) stop_signal: Signal,
     pub(super) control_path: Option<PathBuf>,
     pub(super) data_dir: Option<PathBuf>,
     pub(super) capture: Option<Capture>,
@@ -52,6 +59,9 @@ impl SpawnSpec {
             hello_timeout: HELLO_TIMEOUT,
             ready_timeout: READY_TIMEOUT,
             on_incumbent_death: OnIncumbentDeath::default(),
+            mode: Mode::Exclusive,
+            readiness: None,
+            stop_signal: Signal::SIGTERM,
             control_path: None,
             data_dir: None,
             capture: None,
@@ -120,6 +130,37 @@ impl SpawnSpec {
     pub fn on_incumbent_death(mut self, what: OnIncumbentDeath) -> Self {
         self.on_incumbent_death = what;
         self
+    }
+
+    /// Whether N serves beside O for a while; default: never. Two daemons that do not link the library can only be replaced
+    /// in that way, and with [`Self::readiness`].
+    #[must_use]
+    pub fn mode(mut self, mode: Mode) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// How a daemon that does not link the library tells that it is ready; default: it is up after the Hello timeout, and
+    /// can not be replaced.
+    #[must_use]
+    pub fn readiness(mut self, readiness: ReadySign) -> Self {
+        self.readiness = Some(readiness);
+        self
+    }
+
+    /// What tells a daemon that does not link the library to finish what it has accepted and to exit; default SIGTERM.
+    #[must_use]
+    pub fn stop_signal(mut self, signal: Signal) -> Self {
+        self.stop_signal = signal;
+        self
+    }
+
+    /// The number that the daemon writes to when it is ready.
+    pub(super) fn ready_descriptor(&self) -> Option<RawFd> {
+        match self.readiness {
+            Some(ReadySign::Descriptor(number)) => Some(number),
+            _ => None,
+        }
     }
 
     /// The daemon's control socket (`HANDOFF_CONTROL`).

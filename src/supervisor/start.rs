@@ -4,6 +4,7 @@ use super::attempt::Attempt;
 use super::engine::Engine;
 use super::journal::{Entry, Identity, OpenHandoff, Retired};
 use super::leaving::Leaving;
+use super::notify::Said;
 use super::output::{self, Output};
 use super::process::{Process, Token};
 use super::rendezvous::Rendezvous;
@@ -11,7 +12,7 @@ use super::spec::{SpawnSpec, is_reserved};
 use crate::channel::Channel;
 use crate::error::{Error, Result};
 use crate::protocol::message::{Mode, Terms};
-use crate::protocol::supervisor::{Input, Phase, Plan};
+use crate::protocol::supervisor::{Input, Peer, Phase, Plan};
 use crate::protocol::{Decide, Decision, HandoffId};
 use crate::sys::clock::{monotonic_ns, nanoseconds};
 use crate::sys::crash;
@@ -22,8 +23,8 @@ use crate::sys::seqpacket::Seqpacket;
 use crate::sys::spawn::{Spawn, SpawnError, spawn};
 use nix::sys::inotify::{InitFlags, Inotify};
 use std::env;
-use std::ffi::OsString;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -38,8 +39,11 @@ impl Engine {
             Phase::Retiring => return Err(Error::Busy("the incumbent of the last handoff has not retired yet")),
             _ => return Err(Error::Busy("a handoff or a start of this service is under way")),
         }
-        if self.processes.incumbent.is_none() {
+        if self.processes.incumbent.is_none() && !self.waits_for_readiness() {
             return self.begin_cold(spec);
+        }
+        if spec.readiness.is_some() && spec.mode == Mode::Overlap && !self.machine.incumbent_said_hello() {
+            return self.begin_unlinked(spec);
         }
         let id = self.new_id();
         let attempt = Attempt::new(id, spec, monotonic_ns());
@@ -73,7 +77,7 @@ impl Engine {
     }
 
     /// Later than every id before it.
-    fn new_id(&mut self) -> u64 {
+    pub(super) fn new_id(&mut self) -> u64 {
         self.last_id = monotonic_ns().max(self.last_id + 1);
         self.last_id
     }
@@ -113,7 +117,7 @@ impl Engine {
     }
 
     /// The successor can not be used, before it was told anything.
-    fn discard_successor(&mut self) {
+    pub(super) fn discard_successor(&mut self) {
         let Some(mut successor) = self.processes.successor.take() else { return };
         if let Some(rendezvous) = &self.rendezvous {
             rendezvous.page.decide(Word::Revoked);
@@ -159,7 +163,9 @@ impl Engine {
         if self.journal.is_some() {
             process.identity = Identity::of(process.pid);
         }
-        self.write_journal(None).or_else(|error| self.without_journal(first, error))
+        let key = process.key;
+        self.write_journal(None).or_else(|error| self.without_journal(first, error))?;
+        self.watch_readiness(key)
     }
 
     fn without_journal(&self, first: bool, error: Error) -> Result<()> {
@@ -188,26 +194,55 @@ impl Engine {
         self.name.clone().or_else(of_journal).unwrap_or_else(|| spec.service())
     }
 
+    /// The same for a handoff of daemons that do not link the library.
+    pub(super) fn launch_successor(&mut self, spec: &Arc<SpawnSpec>, id: u64) -> Result<Process> {
+        self.launch(spec, Role::Successor, id)
+    }
+
+    /// For the journal.
+    pub(super) fn identify(&mut self, peer: Peer) {
+        if let (Some(process), true) = (self.processes.peer(peer), self.journal.is_some()) {
+            process.identity = Identity::of(process.pid);
+        }
+    }
+
     /// Starts a process; its generation is for the caller to say.
     fn launch(&mut self, spec: &Arc<SpawnSpec>, role: Role, id: u64) -> Result<Process> {
         let program = spec.check()?;
         let output = self.output_for(spec, id)?;
         let (ours, theirs) = Seqpacket::pair().map_err(Error::system("cannot make a session"))?;
         let (ours, theirs) = (Withheld::new(Channel::new(ours)), Withheld::new(theirs));
-        let mut fds: Vec<BorrowedFd<'_>> = self.listeners.iter().map(|(_, fd)| fd).collect();
+        self.bind_notify()?;
+        self.unlinked.notify.forget_dead();
+        let ready = self.pipe_for(spec)?;
+        let (given, mut environment) = (self.given(), self.environment(spec, role));
+        let mut fds: Vec<BorrowedFd<'_>> = given.iter().map(|(_, fd)| fd.as_fd()).collect();
+        let extra = ready.as_ref().zip(spec.ready_descriptor());
+        let mut extra = extra.map(|(ready, number)| (ready.as_fd(), number));
+        let next = |fds: &[BorrowedFd<'_>]| (FIRST_FD + fds.len()) as RawFd;
+        if let Some((ready, number)) = extra.filter(|(_, number)| *number <= next(&fds)) {
+            if number < next(&fds) {
+                return Err(Error::Invalid(format!(
+                    "--ready fd={number}: that is a listener's number; the first one that is free is {}",
+                    next(&fds)
+                )));
+            }
+            (extra, _) = (None, fds.push(ready));
+        }
+        environment.push(("HANDOFF_SOCK_FD".into(), next(&fds).to_string().into()));
         fds.push(theirs.as_fd());
         let sink = output.as_ref().map(Output::sink);
-        let environment = self.environment(spec, role);
         let request = Spawn {
             program: &program,
             argv: &spec.argv,
             env: &environment,
             dir: spec.dir.as_deref(),
             fds: &fds,
+            extra,
             stdin_null: true,
             stdout: sink.filter(|_| spec.capture.as_ref().is_some_and(|capture| capture.stdout)),
             stderr: sink,
-            listen_pid: self.listeners.len() > 0,
+            listen_pid: !given.is_empty(),
             new_session: true,
         };
         match crash::around('S', format_args!("spawn {role:?}"), || spawn(&request)) {
@@ -224,6 +259,8 @@ impl Engine {
                     end_is_news: false,
                     spec: spec.clone(),
                     output,
+                    leader: child.pid,
+                    said: Said::default(),
                 })
             }
             Err(error) => {
@@ -242,17 +279,27 @@ impl Engine {
         Error::Invalid(error.to_string())
     }
 
+    /// The descriptors that a process gets by name: the listeners, and what those before it have left here.
+    fn given(&self) -> Vec<(&str, BorrowedFd<'_>)> {
+        self.listeners.iter().chain(self.unlinked.notify.stored()).collect()
+    }
+
     fn environment(&self, spec: &SpawnSpec, role: Role) -> Vec<(OsString, OsString)> {
+        let replaced =
+            |name: &OsStr| is_reserved(name) || self.unlinked.notify.path().is_some() && name == "NOTIFY_SOCKET";
         let kept = |(name, _): &(OsString, OsString)| {
-            !is_reserved(name) && !spec.env.iter().any(|(addition, _)| addition == name)
+            !replaced(name) && !spec.env.iter().any(|(addition, _)| addition == name)
         };
         let mut env: Vec<_> = env::vars_os().filter(kept).collect();
         env.extend(spec.env.iter().cloned());
         let mut set = |name: &str, value: OsString| env.push((name.into(), value));
-        let count = self.listeners.len();
-        if count > 0 {
-            set("LISTEN_FDS", count.to_string().into());
-            set("LISTEN_FDNAMES", self.listeners.names().into());
+        let names: Vec<&str> = self.given().iter().map(|(name, _)| *name).collect();
+        if !names.is_empty() {
+            set("LISTEN_FDS", names.len().to_string().into());
+            set("LISTEN_FDNAMES", names.join(":").into());
+        }
+        if let Some(path) = self.unlinked.notify.path() {
+            set("NOTIFY_SOCKET", path.into());
         }
         if let Some(path) = &spec.control_path {
             set("HANDOFF_CONTROL", path.into());
@@ -260,7 +307,6 @@ impl Engine {
         if let Some(dir) = &spec.data_dir {
             set("HANDOFF_DATA_DIR", dir.into());
         }
-        set("HANDOFF_SOCK_FD", (FIRST_FD + count).to_string().into());
         if role == Role::Successor {
             set("HANDOFF_ROLE", "successor".into());
         }
@@ -310,7 +356,17 @@ impl Engine {
             Some(Retired { identity: process.identity?, generation: process.generation, term: *term })
         };
         let leaving = self.processes.leaving.iter().filter_map(retired).collect();
-        let entry = Entry { generation: self.machine.generation(), incumbent, program, handoff, leaving };
+        let joining = self.processes.successor.as_ref().filter(|_| self.rendezvous.is_none());
+        let entry = Entry {
+            generation: self.machine.generation(),
+            incumbent,
+            program,
+            handoff,
+            leaving,
+            unlinked: self.unlinked.serves,
+            joining: joining.and_then(|process| process.identity),
+            listeners: self.listeners.inodes(),
+        };
         let write = || journal.write(&self.service, &self.build_id, &entry);
         crash::around('S', format_args!("write {} journal", entry.kind()), write)
     }

@@ -1,7 +1,7 @@
 //! Small things that can be asked of any descriptor.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
@@ -33,6 +33,14 @@ pub fn set_cloexec_range(first: RawFd, last: RawFd) {
             unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
         }
     }
+}
+
+/// Whether two descriptors of this process share one description (kcmp(2)); no if the kernel does not tell.
+pub fn is_same_description(one: impl AsFd, other: impl AsFd) -> bool {
+    const KCMP_FILE: libc::c_int = 0;
+    let (pid, one, other) = (std::process::id(), one.as_fd().as_raw_fd(), other.as_fd().as_raw_fd());
+    // SAFETY: kcmp takes numbers.
+    unsafe { libc::syscall(libc::SYS_kcmp, pid, pid, KCMP_FILE, one, other) == 0 }
 }
 
 /// Is this number open? (fcntl(2), `F_GETFD`)
@@ -120,7 +128,6 @@ pub(super) fn context(error: impl Into<io::Error>, what: impl std::fmt::Display)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::AsRawFd;
 
     #[test]
     fn flags_of_a_pipe() {

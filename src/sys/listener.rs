@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
@@ -121,6 +121,35 @@ fn who_has(tables: [&str; 2], state: &str, addr: SocketAddr) -> Option<(i32, Str
     };
     let pid = proc::pids().find(|pid| proc::descriptors(*pid).any(|fd| has(*pid, fd)))?;
     Some((pid, proc::command(pid)))
+}
+
+/// The inode of a connected TCP socket on this machine with these two addresses, once somebody has accepted it
+/// (/proc/net/tcp).
+pub fn socket_at(local: SocketAddr, remote: SocketAddr) -> Option<String> {
+    let hex = |addr: SocketAddr, ip: IpAddr| format!("{}:{:04X}", kernel_hex(ip), addr.port());
+    // A listener for both families sees a client of the older one at a mapped address.
+    let mapped = |addr: SocketAddr| match addr.ip() {
+        IpAddr::V4(ip) => IpAddr::V6(ip.to_ipv6_mapped()),
+        ip => ip,
+    };
+    let find = |table: &str, local: String, remote: String| {
+        let table = fs::read_to_string(table).ok()?;
+        let mut lines = table.lines().map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
+        let line = lines.find(|fields| fields.get(1..3) == Some(&[&*local, &*remote]))?;
+        line.get(9).filter(|inode| **inode != "0").map(|inode| (*inode).to_owned())
+    };
+    find("/proc/net/tcp", hex(local, local.ip()), hex(remote, remote.ip()))
+        .or_else(|| find("/proc/net/tcp6", hex(local, mapped(local)), hex(remote, mapped(remote))))
+}
+
+/// Begins to connect, without waiting (connect(2)): it is writable when it is connected.
+pub fn connect_now(addr: SocketAddr) -> io::Result<TcpStream> {
+    let family = if addr.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let fd = socket(family, SockType::Stream, flags(false), None)?;
+    match connect(fd.as_raw_fd(), &SockaddrStorage::from(addr)) {
+        Ok(()) | Err(Errno::EINPROGRESS) => Ok(fd.into()),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 /// Who called listen(2) on a Unix stream socket (`SO_PEERCRED`); the listener sees a connection that closes at once.

@@ -13,6 +13,7 @@ pub mod limits;
 pub mod listener;
 pub mod lock;
 pub mod memfd;
+pub mod notify;
 pub mod page;
 pub mod pidfd;
 pub(crate) mod proc;

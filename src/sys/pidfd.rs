@@ -130,6 +130,15 @@ impl Pidfd {
         })
     }
 
+    /// A duplicate of a descriptor of that process, close-on-exec (pidfd_getfd(2)). `EPERM`: it runs as another user, or
+    /// this process may not trace it (ptrace(2)). `EBADF`: it has no such descriptor.
+    pub fn descriptor(&self, number: i32) -> io::Result<OwnedFd> {
+        // SAFETY: three numbers.
+        let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_getfd, self.0.as_raw_fd(), number, 0) })?;
+        // SAFETY: the kernel just made this descriptor, nobody else has it.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+    }
+
     /// A second descriptor of the same process.
     pub fn try_clone(&self) -> io::Result<Self> {
         self.0.try_clone().map(Self)

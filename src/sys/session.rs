@@ -1,5 +1,6 @@
 //! What a process leaves behind in its session.
 
+use std::collections::HashMap;
 use std::fs;
 
 use nix::sys::signal::Signal;
@@ -13,10 +14,10 @@ use super::proc;
 /// A process that forks at the same time may be missed: call it again until it says none. A zombie counts as none.
 pub fn signal_members(session: i32, signal: Signal) -> usize {
     // Session 0 and 1 are the kernel's and init's.
-    if session <= 1 || living_session_of(session).is_some() {
+    if session <= 1 || session_of(session).is_some() {
         return 0;
     }
-    let is_member = |pid: &i32| *pid != session && living_session_of(*pid) == Some(session);
+    let is_member = |pid: &i32| *pid != session && session_of(*pid) == Some(session);
     let signalled = |pid: i32| {
         let Ok(process) = Pidfd::open(pid) else { return false };
         // Looked at again behind the descriptor: the number may have been reused before it.
@@ -30,12 +31,37 @@ pub fn end_some_members(session: i32, pids: impl Iterator<Item = i32>) -> Vec<Pi
     let mut ended = Vec::new();
     for pid in pids.filter(|pid| *pid != session && session > 1) {
         let Ok(process) = Pidfd::open(pid) else { continue };
-        if living_session_of(pid) == Some(session) && process.kill(Signal::SIGKILL).is_ok() {
+        if session_of(pid) == Some(session) && process.kill(Signal::SIGKILL).is_ok() {
             tracing::info!(pid, session, "ended what a process left behind");
             ended.push(process);
         }
     }
     ended
+}
+
+/// The processes that live and are members of the session that this process leads or led, or descendants of a member.
+pub fn members(leader: i32) -> Vec<i32> {
+    let living: HashMap<i32, (i32, i32)> = proc::pids().filter_map(|pid| Some((pid, living(pid)?))).collect();
+    let look = |pid: i32| living.get(&pid).copied();
+    living.keys().copied().filter(|pid| descends(*pid, leader, look)).collect()
+}
+
+/// Whether this process is one of these.
+pub fn belongs_to(pid: i32, leader: i32) -> bool {
+    descends(pid, leader, living)
+}
+
+fn descends(mut pid: i32, leader: i32, look: impl Fn(i32) -> Option<(i32, i32)>) -> bool {
+    /// A chain of parents is short; one that changes while it is followed might be endless.
+    const PARENTS_MAX: usize = 32;
+    for _ in 0..PARENTS_MAX {
+        match look(pid) {
+            Some((_, session)) if pid == leader || session == leader => return true,
+            Some((parent, _)) if parent > 1 => pid = parent,
+            _ => return false,
+        }
+    }
+    false
 }
 
 /// Ends what the leader of a session has left behind.
@@ -49,16 +75,22 @@ pub fn end_members(session: i32) {
     }
 }
 
-/// Field 6 of /proc/PID/stat (proc_pid_stat(5)), of a process that is no zombie.
-fn living_session_of(pid: i32) -> Option<i32> {
+/// The session of a process that is no zombie.
+pub fn session_of(pid: i32) -> Option<i32> {
+    living(pid).map(|(_, session)| session)
+}
+
+/// Parent and session, fields 4 and 6 of /proc/PID/stat (proc_pid_stat(5)), of a process that is no zombie.
+fn living(pid: i32) -> Option<(i32, i32)> {
     let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
     // The name, in parentheses, may itself hold spaces and parentheses.
     let name_end = stat.iter().rposition(|byte| *byte == b')')?;
     let rest = std::str::from_utf8(&stat[name_end + 1..]).ok()?;
     let mut fields = rest.split_ascii_whitespace();
     let state = fields.next()?;
-    let session = fields.nth(2)?.parse().ok()?;
-    (!matches!(state, "Z" | "X")).then_some(session)
+    let parent = fields.next()?.parse().ok()?;
+    let session = fields.nth(1)?.parse().ok()?;
+    (!matches!(state, "Z" | "X")).then_some((parent, session))
 }
 
 #[cfg(test)]
@@ -101,5 +133,25 @@ mod tests {
         Pidfd::open(session).unwrap().kill(Signal::SIGKILL).unwrap();
         child.wait().unwrap();
         assert_eq!(signal_members(session, Signal::SIGKILL), 1);
+    }
+
+    #[test]
+    fn a_descendant_belongs_to_who_leads_its_session_or_its_parents() {
+        let script = "setsid sh -c 'echo $$; exec sleep 1000' & echo $$; wait";
+        let mut child = Command::new("setsid").args(["sh", "-c", script]).stdout(Stdio::piped()).spawn().unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let mut pids: Vec<i32> = output.lines().take(2).map(|line| line.unwrap().parse().unwrap()).collect();
+        let leader = child.id() as i32;
+        pids.retain(|pid| *pid != leader);
+        assert!(belongs_to(leader, leader) && belongs_to(pids[0], leader), "another session, but a child");
+        assert!(!belongs_to(leader, pids[0]) && !belongs_to(std::process::id() as i32, leader));
+        assert!(!belongs_to(i32::MAX, leader));
+        let found = members(leader);
+        assert!(found.contains(&leader) && found.contains(&pids[0]) && !found.contains(&(std::process::id() as i32)));
+        for pid in [pids[0], leader] {
+            Pidfd::open(pid).unwrap().kill(Signal::SIGKILL).unwrap();
+        }
+        child.wait().unwrap();
+        assert!(!belongs_to(leader, leader));
     }
 }

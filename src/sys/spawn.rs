@@ -36,6 +36,8 @@ pub struct Spawn<'a> {
     pub dir: Option<&'a Path>,
     /// What the child gets as descriptors 3, 4, …; of all others it gets none but 0, 1 and 2.
     pub fds: &'a [BorrowedFd<'a>],
+    /// One more, with the number that it gets, which is above those of `fds`.
+    pub extra: Option<(BorrowedFd<'a>, RawFd)>,
     /// Makes descriptor 0 /dev/null; otherwise it is ours.
     pub stdin_null: bool,
     /// Descriptor 1; None leaves ours.
@@ -146,6 +148,8 @@ struct Prepared {
     new_session: bool,
     /// Descriptor i becomes 3 + i. The child overwrites entries that must move out of the way.
     sources: Vec<RawFd>,
+    /// What becomes a number above them.
+    extra: Option<(RawFd, RawFd)>,
     /// What becomes 1 and 2.
     output: [Option<RawFd>; 2],
     /// Written by the child when a step fails.
@@ -202,6 +206,7 @@ impl Prepared {
             stdin_null: request.stdin_null,
             new_session: request.new_session,
             sources: request.fds.iter().map(|fd| fd.as_raw_fd()).collect(),
+            extra: request.extra.map(|(fd, number)| (fd.as_raw_fd(), number)),
             output: [request.stdout, request.stderr].map(|fd| fd.map(|fd| fd.as_raw_fd())),
             failure: None,
         })
@@ -267,7 +272,8 @@ unsafe fn place_descriptors(prepared: &mut Prepared) -> Result<(), Failure> {
                 move_up(source)?;
             }
         }
-        for source in prepared.output.iter_mut().flatten() {
+        let extra = prepared.extra.as_mut().map(|(source, _)| source);
+        for source in prepared.output.iter_mut().flatten().chain(extra) {
             if *source < end {
                 move_up(source)?;
             }
@@ -288,11 +294,29 @@ unsafe fn place_descriptors(prepared: &mut Prepared) -> Result<(), Failure> {
             let null = attempt("open /dev/null", libc::open(c"/dev/null".as_ptr(), libc::O_RDONLY))?;
             attempt("dup2 stdin", libc::dup2(null, 0))?;
         }
-        let rest = (end as u32, u32::MAX, 0u32);
-        let closed = libc::syscall(libc::SYS_close_range, rest.0, rest.1, rest.2);
-        attempt("close_range (needs Linux 5.9)", closed as c_int)?;
+        // Last: its number may be that of a source.
+        let mut rest = end as u32;
+        if let Some((source, number)) = prepared.extra {
+            // In two steps, so that it is not close-on-exec, whatever it was and wherever it is.
+            attempt(MOVE, libc::dup2(source, number))?;
+            attempt(MOVE, libc::fcntl(number, libc::F_SETFD, 0))?;
+            if number > end {
+                close_range(rest, number as u32 - 1)?;
+            }
+            rest = number as u32 + 1;
+        }
+        close_range(rest, u32::MAX)?;
     }
     Ok(())
+}
+
+/// # Safety
+///
+/// Only for the child: it closes descriptors.
+unsafe fn close_range(first: u32, last: u32) -> Result<(), Failure> {
+    // SAFETY: three numbers.
+    let closed = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0u32) };
+    attempt("close_range (needs Linux 5.9)", closed as c_int).map(drop)
 }
 
 /// Default dispositions first, then nothing blocked: the other way round a handler of the

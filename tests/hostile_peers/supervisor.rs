@@ -212,6 +212,7 @@ pub fn start(service: &Service, listener: &TcpListener, program: &Path, successo
         env: &env,
         dir: None,
         fds: &[listener.as_fd(), theirs.as_fd()],
+        extra: None,
         stdin_null: true,
         stdout: None,
         stderr: Some(stderr.as_fd()),

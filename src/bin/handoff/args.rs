@@ -12,6 +12,8 @@ use handoff::limits::MAX_DRAINING;
 use handoff::service::address::ListenSpec;
 use handoff::service::restart::Policy;
 use handoff::service::{self, Times};
+use handoff::supervisor::{Health, Mode, ReadySign};
+use nix::sys::signal::Signal;
 
 /// Replaces the binary of a running daemon: no connection refused, no acknowledged write lost
 #[derive(Debug, Parser)]
@@ -56,6 +58,17 @@ pub struct RunArgs {
     /// When a daemon that ended is started again [default: on-failure, but a first start that fails by itself is final]
     #[arg(long, value_enum)]
     pub restart: Option<Restart>,
+    /// Whether a successor begins when its predecessor has stopped, or serves beside it for a while
+    #[arg(long, value_enum, default_value = "exclusive")]
+    pub mode: HandoffMode,
+    /// How a daemon that does not link libhandoff tells that it is ready: notify (READY=1 to NOTIFY_SOCKET), fd=N (a line
+    /// end on that descriptor), health=tcp://IP:PORT, health=http://IP:PORT/PATH (status 200 to 399), delay=TIME.
+    /// With --mode overlap, it can be upgraded
+    #[arg(long, value_name = "SIGN", value_parser = readiness)]
+    pub ready: Option<ReadySign>,
+    /// What makes a daemon stop: when it is replaced in mode overlap, or the service ends
+    #[arg(long, value_name = "SIGNAL", default_value = "TERM", value_parser = signal)]
+    pub stop_signal: Signal,
     /// Daemons in overlap mode: how many processes that were replaced may serve their last clients at the same time
     #[arg(long, value_name = "N", default_value_t = MAX_DRAINING, value_parser = at_least_one())]
     pub max_draining: usize,
@@ -69,6 +82,23 @@ pub struct RunArgs {
     /// The daemon and its arguments
     #[arg(required = true, trailing_var_arg = true, value_name = "CMD", value_parser = not_empty)]
     pub command: Vec<OsString>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum HandoffMode {
+    /// Only one process serves at any time
+    Exclusive,
+    /// The successor serves before the incumbent stops
+    Overlap,
+}
+
+impl From<HandoffMode> for Mode {
+    fn from(mode: HandoffMode) -> Self {
+        match mode {
+            HandoffMode::Exclusive => Self::Exclusive,
+            HandoffMode::Overlap => Self::Overlap,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -219,6 +249,49 @@ fn not_empty(text: &str) -> Result<OsString, String> {
     if text.is_empty() { Err("it is empty".to_owned()) } else { Ok(text.into()) }
 }
 
+/// `TERM`, `SIGTERM` or `15`.
+fn signal(text: &str) -> Result<Signal, String> {
+    let by_number = || text.parse::<i32>().ok().and_then(|number| Signal::try_from(number).ok());
+    let name = text.to_ascii_uppercase();
+    let name = if name.starts_with("SIG") { name } else { format!("SIG{name}") };
+    let signal = name.parse().ok().or_else(by_number).ok_or("there is no such signal; write TERM or QUIT")?;
+    match signal {
+        Signal::SIGKILL | Signal::SIGSTOP => Err("no daemon can act on it; write TERM or QUIT".to_owned()),
+        signal => Ok(signal),
+    }
+}
+
+fn readiness(text: &str) -> Result<ReadySign, String> {
+    let (sign, value) = text.split_once('=').unwrap_or((text, ""));
+    match (sign, value) {
+        ("notify", "") => Ok(ReadySign::Notify),
+        ("fd", number) => match number.parse() {
+            Ok(number @ 3..) => Ok(ReadySign::Descriptor(number)),
+            _ => Err(format!("'{number}' is no descriptor above 2")),
+        },
+        ("health", url) => health(url).map(ReadySign::Health),
+        ("delay", time) => duration(time).map(ReadySign::Delay),
+        _ => Err("write notify, fd=N, health=URL or delay=TIME".to_owned()),
+    }
+}
+
+fn health(url: &str) -> Result<Health, String> {
+    let (host, path) = match url.split_once("://") {
+        Some(("tcp", host)) => (host, None),
+        Some(("http", rest)) => {
+            let at = rest.find('/').unwrap_or(rest.len());
+            let path = if rest[at..].is_empty() { "/" } else { &rest[at..] };
+            (&rest[..at], Some(path.to_owned()))
+        }
+        _ => return Err("write health=tcp://127.0.0.1:80 or health=http://127.0.0.1:80/path".to_owned()),
+    };
+    if path.as_ref().is_some_and(|path| path.bytes().any(|byte| !byte.is_ascii_graphic())) {
+        return Err("a path has no spaces, and nothing but ASCII: escape it".to_owned());
+    }
+    let address = host.parse().map_err(|_| format!("'{host}' is no address like 127.0.0.1:80 or [::1]:80"))?;
+    Ok(Health { address, path })
+}
+
 /// `30s`, `500ms`, `5m`, `1h`; a number alone is seconds.
 fn duration(text: &str) -> Result<Duration, String> {
     const YEAR_SECONDS: f64 = 365.0 * 86_400.0;
@@ -258,6 +331,22 @@ mod tests {
         for bad in ["", "s", "1d", "-1s", "1..2s", "1e9h", "99999999h"] {
             assert!(duration(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn signals_and_signs() {
+        for text in ["TERM", "sigterm", "15"] {
+            assert_eq!(signal(text), Ok(Signal::SIGTERM));
+        }
+        assert!(signal("KILL").is_err() && signal("STOP").is_err() && signal("FOO").is_err() && signal("0").is_err());
+        for text in ["notify", "fd=3", "health=tcp://127.0.0.1:80", "health=http://[::1]:80/x", "delay=200ms"] {
+            assert_eq!(readiness(text).unwrap().to_string(), text);
+        }
+        assert_eq!(readiness("health=http://127.0.0.1:80").unwrap().to_string(), "health=http://127.0.0.1:80/");
+        for bad in ["", "notify=1", "fd=2", "fd=x", "delay", "health=127.0.0.1:80", "health=tcp://localhost:80", "fd"] {
+            assert!(readiness(bad).is_err(), "{bad}");
+        }
+        assert!(readiness("health=http://127.0.0.1:80/a b").is_err());
     }
 
     #[test]

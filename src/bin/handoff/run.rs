@@ -120,6 +120,9 @@ fn settings(args: &RunArgs) -> Result<Settings, Failure> {
         data_dir,
         restart: Restart::policy(args.restart),
         times: args.times.into(),
+        mode: args.mode.into(),
+        readiness: args.ready.clone(),
+        stop_signal: args.stop_signal,
         max_draining: args.max_draining,
     };
     settings.check_program().map_err(|error| match &error {

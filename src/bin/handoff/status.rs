@@ -60,9 +60,19 @@ fn show(service: &Value) {
         true => "yes",
         false if service["pid"].is_null() => "-",
         false if word("state") == "starting" => "not known yet",
+        false if word("mode") == "overlap" && !service["ready"].is_null() => {
+            "no: its successor serves beside it for a while"
+        }
         false => "no: it can not be replaced without a restart",
     };
     text::print(&format!("    linked     {linked}"));
+    text::print(&format!("    mode       {}", word("mode")));
+    if !service["ready"].is_null() {
+        text::print(&format!("    ready      {}", word("ready")));
+    }
+    if let Some(says) = service["says"]["status"].as_str().filter(|says| !says.is_empty()) {
+        text::print(&format!("    says       {says}"));
+    }
     text::print(&format!("    restarts   {}", service["restarts"]));
     if !service["last_handoff"].is_null() {
         text::print(&format!("    upgrade    {}", text::outcome_line(&service["last_handoff"])));

@@ -164,6 +164,11 @@ pub enum Input {
     StartCold,
     /// The answer to [`Action::SpawnCold`]: it could not be executed.
     ColdSpawnFailed(String),
+    /// The cold start is up, and never said Hello: it does not link the library.
+    Up,
+    /// This process of the service serves from here on, and does not link the library (see
+    /// [`unlinked`](crate::protocol::unlinked)).
+    Unlinked(u64),
     /// Replace the incumbent.
     StartHandoff(Plan),
     /// The answer to [`Action::SpawnSuccessor`].
@@ -332,6 +337,11 @@ impl Supervisor {
         self.incumbent.is_some() && !self.incumbent_lost
     }
 
+    /// Whether the incumbent links the library: also if the session with it is lost, or came to nothing.
+    pub fn incumbent_said_hello(&self) -> bool {
+        self.incumbent.is_some() || self.incumbent_lost
+    }
+
     /// Whether the incumbent has said that it serves.
     pub fn incumbent_serves(&self) -> bool {
         self.incumbent.is_some_and(|incumbent| incumbent.serving)
@@ -353,6 +363,8 @@ impl Supervisor {
         match input {
             Input::StartCold => self.start_cold(&mut out),
             Input::ColdSpawnFailed(error) => self.on_cold_failed(&error, &mut out),
+            Input::Up => self.on_up(&mut out),
+            Input::Unlinked(generation) => self.on_unlinked(generation),
             Input::StartHandoff(plan) => self.start_handoff(plan, &mut out),
             Input::Spawned => self.on_spawned(&mut out),
             Input::SpawnFailed(error) => self.on_spawn_failed(error, &mut out),

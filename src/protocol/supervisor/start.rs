@@ -42,6 +42,19 @@ impl Supervisor {
         self.settle(Verdict::StartedCold, reason, out);
     }
 
+    pub(super) fn on_up(&mut self, out: &mut Vec<Action>) {
+        if self.phase == Phase::ColdStarting && self.incumbent.is_none() {
+            self.cold_is_up(out);
+        }
+    }
+
+    pub(super) fn on_unlinked(&mut self, generation: u64) {
+        if self.phase == Phase::Idle && self.incumbent.is_none() {
+            self.generation = generation;
+            self.new_incumbent();
+        }
+    }
+
     fn refuse_busy(&mut self, out: &mut Vec<Action>) {
         let reason = format!("busy: the service is {}", self.phase.name());
         out.push(Action::Report(Verdict::Refused, reason));

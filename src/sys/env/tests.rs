@@ -166,6 +166,7 @@ fn a_spawned_process_takes_all_and_leaves_nothing() {
         env: &vars,
         dir: None,
         fds: &[tcp.as_fd(), udp.as_fd(), theirs.as_fd()],
+        extra: None,
         stdin_null: true,
         stdout: Some(write.as_fd()),
         stderr: Some(write.as_fd()),

@@ -22,6 +22,7 @@ fn request<'a>(program: &'a Path, argv: &'a [OsString]) -> Spawn<'a> {
         env: &[],
         dir: None,
         fds: &[],
+        extra: None,
         stdin_null: true,
         stdout: None,
         stderr: None,

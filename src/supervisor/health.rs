@@ -1,0 +1,212 @@
+//! Asking a daemon over the network whether it is ready.
+//!
+//! N shares its listeners with O, which would answer, too. So an answer counts only if the connection was accepted by N or a process of
+//! its: the kernel tells which socket is at the other end (`/proc/net/tcp`), and `/proc/PID/fd` who has it.
+
+use crate::sys::fd::poll_now;
+use crate::sys::listener::{connect_now, socket_at};
+use crate::sys::proc::descriptors;
+use crate::sys::session::members;
+use nix::poll::PollFlags;
+use std::fmt;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+/// How long one attempt may take: a daemon that answers later is asked anew.
+const ATTEMPT: Duration = Duration::from_secs(1);
+/// Bytes of an answer that are looked at: its first line.
+const ANSWER_BYTES: usize = 64;
+
+/// Whom to ask, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// Where.
+    pub address: SocketAddr,
+    /// By HTTP, for this path, whose status must be 200 to 399; none: that it accepts is enough.
+    pub path: Option<String>,
+}
+
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.path {
+            Some(path) => write!(f, "http://{}{path}", self.address),
+            None => write!(f, "tcp://{}", self.address),
+        }
+    }
+}
+
+/// The probes of one process, one after the other.
+#[derive(Debug)]
+pub(super) struct Probe {
+    health: Health,
+    /// The leader of the session that must answer.
+    leader: i32,
+    attempt: Option<Attempt>,
+}
+
+#[derive(Debug)]
+struct Attempt {
+    stream: TcpStream,
+    since: Instant,
+    /// N has it.
+    accepted: bool,
+    asked: bool,
+    answer: Vec<u8>,
+}
+
+/// What has become of an attempt.
+enum Step {
+    Ready,
+    Pending,
+    Failed,
+}
+
+impl Probe {
+    pub(super) fn new(health: Health, leader: i32) -> Self {
+        Self { health, leader, attempt: None }
+    }
+
+    /// Goes on as far as is possible without waiting; whether the process is ready.
+    pub(super) fn advance(&mut self) -> bool {
+        if self.attempt.is_none() {
+            self.attempt = connect_now(self.health.address).ok().map(Attempt::new);
+        }
+        let Some(attempt) = &mut self.attempt else { return false };
+        let step = attempt.advance(&self.health, self.leader);
+        if !matches!(step, Step::Pending) {
+            self.attempt = None;
+        }
+        matches!(step, Step::Ready)
+    }
+}
+
+impl Attempt {
+    fn new(stream: TcpStream) -> Self {
+        Self { stream, since: Instant::now(), accepted: false, asked: false, answer: Vec::new() }
+    }
+
+    fn advance(&mut self, health: &Health, leader: i32) -> Step {
+        let late = if self.since.elapsed() >= ATTEMPT { Step::Failed } else { Step::Pending };
+        let flags = PollFlags::POLLERR | PollFlags::POLLHUP;
+        match poll_now(self.stream.as_fd(), PollFlags::POLLOUT) {
+            Ok(found) if found.intersects(flags) && !self.asked => return Step::Failed,
+            Ok(found) if found.contains(PollFlags::POLLOUT) => {}
+            Ok(_) => return late,
+            Err(_) => return Step::Failed,
+        }
+        if !self.accepted {
+            match self.owner_is(leader) {
+                Some(true) => self.accepted = true,
+                Some(false) => return Step::Failed, // O has it: it sees a client that says nothing
+                None => return late,
+            }
+        }
+        let Some(path) = &health.path else { return Step::Ready };
+        if !self.asked {
+            let request = format!("GET {path} HTTP/1.0\r\nHost: {}\r\nConnection: close\r\n\r\n", health.address);
+            // It fits into the socket's buffer as a whole.
+            if !matches!(self.stream.write(request.as_bytes()), Ok(len) if len == request.len()) {
+                return Step::Failed;
+            }
+            self.asked = true;
+        }
+        self.read_answer().unwrap_or(late)
+    }
+
+    /// None while the first line is not there.
+    fn read_answer(&mut self) -> Option<Step> {
+        let mut bytes = [0; ANSWER_BYTES];
+        match self.stream.read(&mut bytes) {
+            Ok(0) => return Some(Step::Failed),
+            Ok(len) => self.answer.extend_from_slice(&bytes[..len]),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return None,
+            Err(_) => return Some(Step::Failed),
+        }
+        is_good(&self.answer).map(|good| if good { Step::Ready } else { Step::Failed })
+    }
+
+    /// Whether the other end is with this session; None while nobody has accepted it.
+    fn owner_is(&self, leader: i32) -> Option<bool> {
+        let (Ok(ours), Ok(theirs)) = (self.stream.local_addr(), self.stream.peer_addr()) else { return Some(false) };
+        let inode = socket_at(theirs, ours)?;
+        let link = format!("socket:[{inode}]");
+        let has = |pid: i32| {
+            descriptors(pid).any(|fd| {
+                fs::read_link(format!("/proc/{pid}/fd/{fd}")).is_ok_and(|target| target.as_os_str() == link.as_str())
+            })
+        };
+        Some(members(leader).into_iter().any(has))
+    }
+}
+
+/// Whether the status of an HTTP answer is 200 to 399; None if it is not there yet.
+fn is_good(answer: &[u8]) -> Option<bool> {
+    const STATUS: std::ops::Range<usize> = 9..12;
+    if answer.len() < STATUS.end {
+        return None;
+    }
+    let status = std::str::from_utf8(&answer[STATUS]).ok().and_then(|status| status.parse::<u16>().ok());
+    Some(answer.starts_with(b"HTTP/1.") && status.is_some_and(|status| (200..400).contains(&status)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn a_status_is_good_or_bad_or_not_there() {
+        for (answer, good) in [
+            ("HTTP/1.1 200 OK\r\n", Some(true)),
+            ("HTTP/1.0 399 x", Some(true)),
+            ("HTTP/1.1 400 x", Some(false)),
+            ("HTTP/1.1 199 x", Some(false)),
+            ("HTTP/1.1 20", None),
+            ("SSH-2.0-OpenSSH", Some(false)),
+            ("HTTP/1.1 xyz", Some(false)),
+        ] {
+            assert_eq!(is_good(answer.as_bytes()), good, "{answer}");
+        }
+    }
+
+    /// Until it says yes, or has had an attempt's time.
+    fn advance(probe: &mut Probe) -> bool {
+        let until = Instant::now() + 2 * ATTEMPT;
+        while Instant::now() < until {
+            if probe.advance() {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        false
+    }
+
+    #[test]
+    fn only_the_answer_of_the_right_session_counts() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = std::thread::spawn(move || {
+            for connection in listener.incoming().take(3) {
+                let mut connection = connection.unwrap();
+                let mut request = [0; 256];
+                if connection.read(&mut request).is_ok_and(|len| len > 0) {
+                    connection.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+                }
+            }
+        });
+        let own = nix::unistd::getpid().as_raw();
+        let health = Health { address, path: Some("/ready".into()) };
+        let mut stranger = Probe::new(health.clone(), i32::MAX);
+        assert!(!stranger.advance());
+        // Nobody else may have it: this connection is closed, and the next one taken by us.
+        while stranger.attempt.is_some() {
+            assert!(!stranger.advance());
+        }
+        assert!(advance(&mut Probe::new(health, own)));
+        assert!(advance(&mut Probe::new(Health { address, path: None }, own)));
+        server.join().unwrap();
+    }
+}

@@ -1,0 +1,167 @@
+//! `NOTIFY_SOCKET`: what the processes of the service say of themselves, and the descriptors that they leave here.
+
+use super::engine::Engine;
+use super::notification::Notification;
+use super::process::{Process, Token};
+use crate::error::{Error, Result};
+use crate::limits::{FDSTORE_MAX, NOTIFICATION_BYTES_MAX, NOTIFICATIONS_READ_MAX};
+use crate::sys::fd::{is_same_description, poll_now};
+use crate::sys::notify::NotifySocket;
+use crate::sys::seqpacket::Received;
+use crate::sys::session::belongs_to;
+use nix::poll::PollFlags;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// The socket, and what is kept for the next process of the service.
+#[derive(Debug, Default)]
+pub(super) struct Notify {
+    path: Option<PathBuf>,
+    socket: Option<NotifySocket>,
+    stored: Vec<Stored>,
+}
+
+#[derive(Debug)]
+struct Stored {
+    name: String,
+    fd: OwnedFd,
+    /// Also when nobody is at its other end.
+    keep_dead: bool,
+}
+
+/// What a process has said of itself last.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Said {
+    /// `STATUS=`; empty if it said nothing.
+    pub status: String,
+    /// `RELOADING=1`, and no `READY=1` since.
+    pub reloading: bool,
+    /// `STOPPING=1`.
+    pub stopping: bool,
+}
+
+impl Notify {
+    pub(super) fn at(path: PathBuf) -> Self {
+        Self { path: Some(path), ..Self::default() }
+    }
+
+    /// `NOTIFY_SOCKET`, if there is one.
+    pub(super) fn path(&self) -> Option<&Path> {
+        self.socket.as_ref().map(NotifySocket::path)
+    }
+
+    /// Forgets what hung up.
+    pub(super) fn forget_dead(&mut self) {
+        self.stored.retain(|stored| stored.keep_dead || !hung_up(stored.fd.as_fd()));
+    }
+
+    /// What is kept, in the order in which it came: names and descriptors.
+    pub(super) fn stored(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
+        self.stored.iter().map(|stored| (stored.name.as_str(), stored.fd.as_fd()))
+    }
+
+    fn store(&mut self, name: &str, fds: Vec<OwnedFd>, keep_dead: bool) -> std::result::Result<(), String> {
+        for fd in fds {
+            if self.stored.iter().any(|stored| is_same_description(&stored.fd, &fd)) {
+                continue;
+            }
+            if self.stored.len() >= FDSTORE_MAX {
+                return Err(format!("FDSTORE: {FDSTORE_MAX} descriptors are kept already"));
+            }
+            self.stored.push(Stored { name: name.to_owned(), fd, keep_dead });
+        }
+        Ok(())
+    }
+}
+
+fn hung_up(fd: BorrowedFd<'_>) -> bool {
+    poll_now(fd, PollFlags::empty()).is_ok_and(|found| found.intersects(PollFlags::POLLHUP | PollFlags::POLLERR))
+}
+
+impl Engine {
+    /// Binds the socket, or binds it again if somebody has removed its name.
+    pub(super) fn bind_notify(&mut self) -> Result<()> {
+        let notify = &mut self.unlinked.notify;
+        let Some(path) = notify.path.as_ref().filter(|_| !notify.socket.as_ref().is_some_and(NotifySocket::is_there))
+        else {
+            return Ok(());
+        };
+        let socket = NotifySocket::bind(path).map_err(Error::system("NOTIFY_SOCKET"))?;
+        let watched = self.epoll.add(&socket, Token::Notify.event());
+        watched.map_err(|errno| Error::system("cannot watch NOTIFY_SOCKET")(errno.into()))?;
+        notify.socket = Some(socket);
+        Ok(())
+    }
+
+    /// Reads some of what came; the rest in the next turn.
+    pub(super) fn read_notifications(&mut self) {
+        let mut buf = [0; NOTIFICATION_BYTES_MAX];
+        for _ in 0..NOTIFICATIONS_READ_MAX {
+            let Some(socket) = &self.unlinked.notify.socket else { return };
+            match socket.receive(&mut buf) {
+                Ok(Received::Packet(packet)) => {
+                    let Some(sender) = packet.sender else { continue };
+                    let notification = Notification::parse(&buf[..packet.len]);
+                    self.on_notification(sender.pid, notification, packet.fds);
+                }
+                Ok(Received::Nothing) => return,
+                // An empty one, or one that is too large.
+                Ok(Received::End) => {}
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    tracing::debug!(target: "handoff", service = self.service, "a notification is left out: {error}");
+                }
+                Err(error) => return super::trace::trouble(&self.service, None, &format!("NOTIFY_SOCKET: {error}")),
+            }
+        }
+    }
+
+    /// Whose message it is: that of a process of ours, or of one that belongs to it.
+    fn process_of_sender(&mut self, pid: i32) -> Option<&mut Process> {
+        let is = |process: &&mut Process| process.pid == pid;
+        if self.processes.iter().any(|process| process.pid == pid) {
+            return self.processes.iter_mut().find(is);
+        }
+        self.processes.iter_mut().find(|process| belongs_to(pid, process.leader))
+    }
+
+    fn on_notification(&mut self, sender: i32, it: Notification, fds: Vec<OwnedFd>) {
+        let Some(process) = self.process_of_sender(sender) else {
+            tracing::debug!(target: "handoff", pid = sender, "a notification of no process of this service is left out");
+            return;
+        };
+        let (key, pid) = (process.key, process.pid);
+        process.said.reloading = (process.said.reloading || it.reloading) && !it.ready;
+        process.said.stopping |= it.stopping;
+        if let Some(status) = it.status {
+            process.said.status = status;
+        }
+        if let Some(time) = it.extend {
+            self.extend(key, time);
+        }
+        if it.store || it.remove {
+            self.keep(pid, it.store, it.remove, it.name.as_deref(), fds, it.keep_dead);
+        }
+        if it.ready {
+            self.on_ready_word(key);
+        }
+    }
+
+    /// Whoever links the library has a transfer for that, and takes nothing but sockets at its start.
+    fn keep(&mut self, pid: i32, store: bool, remove: bool, name: Option<&str>, fds: Vec<OwnedFd>, keep_dead: bool) {
+        let said_hello = self.machine.incumbent_said_hello();
+        let notify = &mut self.unlinked.notify;
+        let kept = match (store, remove) {
+            _ if said_hello => Err("FDSTORE: this daemon links libhandoff, which has another way for that".to_owned()),
+            (true, _) => notify.store(name.unwrap_or("stored"), fds, keep_dead),
+            (false, true) => {
+                notify.stored.retain(|stored| Some(stored.name.as_str()) != name);
+                Ok(())
+            }
+            _ => Ok(()),
+        };
+        if let Err(why) = kept {
+            super::trace::trouble(&self.service, Some(pid), &why);
+        }
+    }
+}

@@ -1,0 +1,3 @@
+module unmodified
+
+go 1.21

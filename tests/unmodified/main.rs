@@ -1,0 +1,17 @@
+//! Daemons that do not link the library, as they are, replaced under load.
+
+#[path = "../program/harness.rs"]
+#[allow(dead_code)] // this test uses a part of it
+mod harness;
+#[path = "../support/mod.rs"]
+mod support;
+
+mod clients;
+mod failures;
+mod golang;
+mod gunicorn;
+mod lighttpd;
+mod notify;
+mod restart;
+mod signs;
+mod small;

@@ -1,0 +1,62 @@
+//! Each way to tell that a daemon is ready.
+
+use crate::clients::{replaced_under_load, run, upgrade};
+use crate::harness::{Place, text};
+use crate::small::{own_address, small};
+
+/// Replaced twice, then by one that fails.
+fn is_replaced_by(sign: &str, options: &str) {
+    let place = Place::new();
+    let (good, bad) = (
+        small(&place, "good", options),
+        place.file("bad", "#!/bin/sh\necho a mistake in its settings >&2\nexit 1\n", 0o755),
+    );
+    let arguments = format!("--listen web=127.0.0.1:0 --mode overlap --ready {sign}");
+    let run = run(&place, &arguments, &[text(&good)]);
+    replaced_under_load(&place, &run, 2, None, || {
+        let (code, outcome) = upgrade(&place, Some(&bad), "");
+        let reason = outcome["reason"].as_str().unwrap();
+        assert!(
+            code == 10 && reason.contains("exit status 1") && reason.contains("a mistake in its settings"),
+            "{reason}"
+        );
+        outcome
+    });
+}
+
+#[test]
+fn by_a_notification() {
+    is_replaced_by("notify", "notify after=0.1");
+}
+
+#[test]
+fn by_a_line_end_on_the_next_descriptor() {
+    is_replaced_by("fd=4", "fd=4");
+}
+
+#[test]
+fn by_a_line_end_on_a_far_descriptor() {
+    is_replaced_by("fd=77", "fd=77");
+}
+
+#[test]
+fn by_time() {
+    is_replaced_by("delay=1s", "");
+}
+
+/// The probe goes to the listener that both processes share.
+#[test]
+fn by_its_answer() {
+    for scheme in ["tcp", "http"] {
+        let place = Place::new();
+        let free = own_address();
+        let (good, bad) = (small(&place, "good", ""), small(&place, "bad", "hang"));
+        let arguments = format!("--listen web={free} --mode overlap --ready health={scheme}://{free}");
+        let run = run(&place, &arguments, &[text(&good)]);
+        replaced_under_load(&place, &run, 2, None, || {
+            let (code, outcome) = upgrade(&place, Some(&bad), "--ready-timeout 1s");
+            assert!(code == 10 && outcome["reason"] == "the successor was not ready in time", "{outcome}");
+            outcome
+        });
+    }
+}

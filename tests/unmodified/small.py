@@ -1,0 +1,70 @@
+"""A small web server that takes its listener as systemd gives it; arguments say how it tells that it is ready."""
+import os, select, signal, socket, sys, threading, time
+
+options = dict(word.partition("=")[::2] for word in sys.argv[1:])
+
+def notify(text, *fds):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.connect(os.environ["NOTIFY_SOCKET"])
+        socket.send_fds(sender, [text.encode()], fds)
+
+assert int(os.environ["LISTEN_PID"]) == os.getpid(), "LISTEN_PID"
+names = os.environ["LISTEN_FDNAMES"].split(":")
+assert len(names) == int(os.environ["LISTEN_FDS"]), "LISTEN_FDNAMES"
+listener = socket.socket(fileno=3)
+end_read, end_write = os.pipe()
+answers = []
+
+def stop(*_):
+    os.write(2, b"told to stop\n")
+    os.write(end_write, b"x")
+
+signal.signal(signal.SIGTERM, stop)
+signal.signal(signal.SIGUSR2, lambda *_: notify(options["say"].replace(",", "\n")))
+
+def answer(connection):
+    with connection:
+        connection.setblocking(True)
+        if connection.recv(4096):
+            time.sleep(float(options.get("think", 0)))
+            body = b"%d\n" % os.getpid()
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+            connection.recv(1)  # the client closes first
+
+def ready():
+    if "more" in options:
+        notify("EXTEND_TIMEOUT_USEC=%d" % (float(options["more"]) * 1e6))
+    if "store" in options:  # what the one before has left, or something new
+        if options["store"] in names:
+            kept = 3 + names.index(options["store"])
+            os.lseek(kept, 0, os.SEEK_SET)
+            os.write(2, b"found: %s\n" % os.read(kept, 100))
+        else:
+            kept = os.memfd_create("kept")
+            os.write(kept, b"left by %d" % os.getpid())
+            notify("FDSTORE=1\nFDPOLL=0\nFDNAME=" + options["store"], kept)
+    time.sleep(float(options.get("after", 0)))
+    if "notify" in options:
+        notify("READY=1\nSTATUS=ready to serve")
+    if "fd" in options:
+        os.write(int(options["fd"]), b"\n")
+
+if "fail" in options:
+    sys.exit("a mistake in its settings")
+if "hang" in options:
+    signal.pause()
+    sys.exit(0)
+threading.Thread(target=ready, daemon=True).start()
+while True:
+    readable, _, _ = select.select([listener, end_read], [], [])
+    if end_read in readable:
+        break
+    try:
+        connection, _ = listener.accept()
+    except BlockingIOError:
+        continue  # another process was faster
+    answers.append(threading.Thread(target=answer, args=[connection]))
+    answers[-1].start()
+listener.close()
+for thread in answers:
+    thread.join()
