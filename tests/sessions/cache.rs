@@ -177,7 +177,7 @@ fn a_table_of_64_mib_is_there_after_commits_and_rollbacks_and_is_never_copied() 
 }
 
 #[test]
-#[ignore = "a GiB of memory, and a minute"]
+#[ignore = "a GiB of memory, and half a minute"]
 fn a_table_of_one_gib_is_there_after_commits_and_rollbacks_and_is_never_copied() {
     the_table_stays(1024);
 }
