@@ -108,6 +108,8 @@ func (h *Handoff) Serve(ctx context.Context) (End, error) {
 			return Replaced, nil
 		case event.kind == C.HANDOFF_EVENT_STOPPED:
 			return Stopped, nil
+		case event.kind == C.HANDOFF_EVENT_CONFIRMED:
+			// Needs no answer.
 		default:
 			h.answer(ctx, event)
 		}

@@ -121,7 +121,7 @@ impl<'a> Bytes<'a> {
     /// Any message but Hello, mostly of this handoff.
     pub fn message(&mut self, current: HandoffId) -> Message {
         let id = self.id(current);
-        match self.byte() % 22 {
+        match self.byte() % 23 {
             0 => Message::Warmed(Warmed { id }),
             1 => {
                 let terms = self.terms(current);
@@ -168,6 +168,7 @@ impl<'a> Bytes<'a> {
             18 => Message::Reject(Reject { code: RejectCode::Unable, text: self.text() }),
             19 => Message::Adopt(Adopt { version_min: 1, version_max: 1 }),
             20 => self.adopt_ack(id),
+            22 => Message::EndProbation(EndProbation { id }),
             _ => {
                 let terms = self.yes().then(|| self.terms(current));
                 Message::HelloAck(HelloAck { version: 1, generation: self.number(), terms })

@@ -5,6 +5,7 @@ use super::data_lock::DataDirLock;
 use super::event::EventSlot;
 use super::fence::WriteFence;
 use super::listeners::InheritedListeners;
+use super::predecessor::Predecessor;
 use crate::channel::{Channel, Incoming};
 use crate::error::{Error, Result};
 use crate::limits::{DEATH_AFTER_END, FRAMES_READ_MAX, PROGRESS_INTERVAL};
@@ -79,6 +80,8 @@ pub(super) struct Link {
     pub(super) transfer: Option<Channel>,
     pub(super) deadline_ns: u64,
     pub(super) drain_grace_ns: u64,
+    /// How long O parks behind the commit.
+    pub(super) park_ns: u64,
     /// The peer's death was told to the machine.
     pub(super) peer_dead: bool,
 }
@@ -94,6 +97,7 @@ pub(super) enum Source {
     Control,
     Asking,
     Stop,
+    Predecessor,
 }
 
 /// Everything under the mutex.
@@ -102,6 +106,10 @@ pub(super) struct Core {
     pub(super) machine: Machine,
     pub(super) session: Option<Channel>,
     pub(super) link: Option<Link>,
+    /// While the O of this process's own handoff may take over from it.
+    pub(super) predecessor: Option<Predecessor>,
+    /// It can not any more: a handoff that the application has not heard of.
+    pub(super) confirmed: Option<HandoffId>,
     pub(super) lock: Option<DataDirLock>,
     pub(super) listeners: Arc<InheritedListeners>,
     pub(super) control: Control,
@@ -152,6 +160,8 @@ impl Core {
             machine,
             session: None,
             link: None,
+            predecessor: None,
+            confirmed: None,
             lock,
             listeners,
             control,
@@ -249,6 +259,9 @@ impl Core {
         }
         if is_ready(Source::Peer) {
             self.note_peer();
+        }
+        if is_ready(Source::Predecessor) {
+            self.note_predecessor();
         }
         if is_ready(Source::Control) {
             self.greet();
@@ -351,7 +364,7 @@ impl Core {
         self.link.as_ref().is_some_and(|link| link.id == id)
     }
 
-    fn close_transfer(&mut self) {
+    pub(super) fn close_transfer(&mut self) {
         if let Some(transfer) = self.link.as_mut().and_then(|link| link.transfer.take()) {
             fork::release(transfer.as_fd());
             remove(&self.sources, transfer.as_fd());
@@ -406,7 +419,9 @@ impl Core {
         fork::withhold(transfer.as_fd());
         let transfer = Some(Channel::new(transfer));
         let peer_pid = peer.pid();
-        self.link = Some(Link { id, page, peer, peer_pid, transfer, deadline_ns, drain_grace_ns: 0, peer_dead: false });
+        let (drain_grace_ns, park_ns) = (0, 0);
+        let link = Link { id, page, peer, peer_pid, transfer, deadline_ns, drain_grace_ns, park_ns, peer_dead: false };
+        self.link = Some(link);
         Ok(())
     }
 

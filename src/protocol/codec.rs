@@ -14,7 +14,7 @@
 //! known. All others are bincode 2 in its `legacy` configuration and belong to a version: Warmed (6), PrepareHandoff
 //! (7), Drained (8), SealRequest (9), Gate (10), SealProgress (11), SealComplete (12), SealFailed (13), Begin (14),
 //! Ready (15), Committed (16), Serving (17), Commit (18), Abort (19), ResumeAfterAbort (20), Resumed (21),
-//! Stopping (22), Heartbeat (23), AdoptListeners (24). A number is never used again for something else.
+//! Stopping (22), Heartbeat (23), AdoptListeners (24), EndProbation (30). A number is never used again for something else.
 //!
 //! `docs/protocol.md` has the bodies. This is the only file that knows bincode.
 
@@ -186,6 +186,7 @@ fn number(message: &Message) -> u16 {
         Message::Stopping(_) => 22,
         Message::Heartbeat(_) => 23,
         Message::AdoptListeners(_) => 24,
+        Message::EndProbation(_) => 30,
     }
 }
 
@@ -215,6 +216,7 @@ fn encode_body(message: &Message, out: &mut Vec<u8>) -> Result<()> {
         Message::Stopping(m) => pack(m, out)?,
         Message::Heartbeat(m) => pack(m, out)?,
         Message::AdoptListeners(m) => pack(m, out)?,
+        Message::EndProbation(m) => pack(m, out)?,
     }
     Ok(())
 }
@@ -240,6 +242,7 @@ fn decode_body(number: u16, body: &[u8]) -> Result<Message> {
         22 => unpack("Stopping", body).map(Message::Stopping),
         23 => unpack("Heartbeat", body).map(Message::Heartbeat),
         24 => unpack("AdoptListeners", body).map(Message::AdoptListeners),
+        30 => unpack("EndProbation", body).map(Message::EndProbation),
         _ => fail(format!("unknown message id {number}")),
     }
 }

@@ -1,5 +1,9 @@
 //! What the three processes say to each other.
 
+mod adoption;
+
+pub use adoption::{Adopt, AdoptAck, AdoptListeners};
+
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -128,44 +132,6 @@ pub struct Reject {
     pub code: RejectCode,
     /// Why, for people.
     pub text: String,
-}
-
-/// A restarted supervisor asks for the session. Its layout never changes.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Adopt {
-    /// The oldest version that it speaks.
-    pub version_min: u16,
-    /// The newest version that it speaks.
-    pub version_max: u16,
-}
-
-/// The answer to Adopt. Its layout never changes.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct AdoptAck {
-    /// The version that both will speak.
-    pub version: u16,
-    /// The daemon's pid as it sees itself.
-    pub pid: u32,
-    /// Which process of this service it is.
-    pub generation: u64,
-    /// The number of the daemon's phase.
-    pub phase: u8,
-    /// The handoff that is open, or else the newest that the daemon knows of, or [`HandoffId::COLD`].
-    pub id: HandoffId,
-    /// How many listeners come after it, in messages of their own.
-    pub listeners: u16,
-}
-
-impl AdoptAck {
-    /// [`AdoptAck::phase`] of a daemon that serves. The numbers are those of `handoff_phases` in `handoff.h`.
-    pub const SERVING: u8 = 2;
-}
-
-/// Listeners of a daemon that is being adopted.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct AdoptListeners {
-    /// Their names, in the order in which the daemon got them.
-    pub names: Vec<String>,
 }
 
 /// N has loaded all it can without the data.
@@ -336,6 +302,13 @@ pub struct Commit {
     pub id: HandoffId,
 }
 
+/// A parked O is not needed any more: it retires.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct EndProbation {
+    /// The handoff.
+    pub id: HandoffId,
+}
+
 /// N is not wanted any more.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Abort {
@@ -405,6 +378,7 @@ pub enum Message {
     Stopping(Stopping),
     Heartbeat(Heartbeat),
     AdoptListeners(AdoptListeners),
+    EndProbation(EndProbation),
 }
 
 /// A descriptor that travels with a message.
@@ -455,6 +429,7 @@ impl Message {
             Self::Committed(m) => m.id,
             Self::Serving(m) => m.id,
             Self::Commit(m) => m.id,
+            Self::EndProbation(m) => m.id,
             Self::Abort(m) => m.id,
             Self::ResumeAfterAbort(m) => m.id,
             Self::Resumed(m) => m.id,
@@ -490,6 +465,7 @@ impl Message {
             Self::Stopping(_) => "Stopping",
             Self::Heartbeat(_) => "Heartbeat",
             Self::AdoptListeners(_) => "AdoptListeners",
+            Self::EndProbation(_) => "EndProbation",
         }
     }
 }

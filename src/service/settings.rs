@@ -44,6 +44,8 @@ pub struct Times {
     pub ready: Option<Duration>,
     /// From exec to Hello.
     pub hello: Option<Duration>,
+    /// How long the process that was replaced stays as a reserve.
+    pub probation: Option<Duration>,
 }
 
 impl Times {
@@ -54,6 +56,7 @@ impl Times {
             drain_grace: self.drain_grace.or(other.drain_grace),
             ready: self.ready.or(other.ready),
             hello: self.hello.or(other.hello),
+            probation: self.probation.or(other.probation),
         }
     }
 
@@ -69,6 +72,9 @@ impl Times {
         }
         if let Some(time) = self.hello {
             spec = spec.hello_timeout(time);
+        }
+        if let Some(time) = self.probation {
+            spec = spec.probation(time);
         }
         spec
     }

@@ -33,6 +33,10 @@ pub struct ServiceStatus {
     pub next_start_ms: Option<u64>,
     /// How often it was started again after it ended by itself.
     pub restarts: u64,
+    /// The process before it, which takes over if it dies: in a probation.
+    pub parked_pid: Option<i32>,
+    /// For how much longer.
+    pub probation_left_ms: Option<u64>,
     /// How the last handoff ended that was not refused.
     #[serde(serialize_with = "outcome")]
     pub last_handoff: Option<Rc<HandoffOutcome>>,

@@ -79,9 +79,18 @@ pub struct Ended {
 }
 
 /// The phase in which the successor serves and the incumbent is about to exit.
-pub(super) const RETIRING: &str = "retiring";
+const RETIRING: &str = "retiring";
+/// The phase in which the incumbent is the reserve of its successor.
+const PROBATION: &str = "probation";
+/// The phase in which that is over, and the incumbent about to exit.
+const CONFIRMING: &str = "confirming";
 /// The phase in which nothing is under way.
 pub(super) const IDLE: &str = "idle";
+
+/// Whether the handoff is decided, and the incumbent about to exit.
+pub(super) fn is_settling(phase: &str) -> bool {
+    [RETIRING, CONFIRMING].contains(&phase)
+}
 
 /// What a service is doing.
 #[derive(Debug)]
@@ -385,7 +394,8 @@ impl Service {
             // A daemon that never says Hello runs once it was executed.
             State::Starting if !status.linked && self.age() >= START_PROBE => "running",
             State::Starting => "starting",
-            State::Running if status.handoff_id.is_some() && status.phase != RETIRING => "upgrading",
+            State::Running if status.phase == PROBATION || is_settling(status.phase) => "running",
+            State::Running if status.handoff_id.is_some() => "upgrading",
             State::Running => "running",
             State::Waiting(_) => "waiting",
             State::Stopping(_) => "stopping",
@@ -410,6 +420,8 @@ impl Service {
                 _ => None,
             },
             restarts: self.restarts.total(),
+            parked_pid: status.parked_pid,
+            probation_left_ms: status.probation_end_ns.map(|end| end.saturating_sub(monotonic_ns()) / 1_000_000),
             last_handoff: self.last.clone(),
         }
     }

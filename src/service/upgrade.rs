@@ -1,10 +1,10 @@
 //! Replacing the daemon of a service.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::rc::Rc;
 
 use super::settings::Upgrade;
-use super::unit::{Event, IDLE, RETIRING, Service, State};
+use super::unit::{Event, IDLE, Service, State, is_settling};
 use crate::limits::START_PROBE;
 use crate::supervisor::{HandoffOutcome, OnIncumbentDeath, Verdict};
 use crate::sys::clock::monotonic_ns;
@@ -18,16 +18,14 @@ const STILL_STARTING: &str = "busy: the service is still starting; try again";
 pub(super) struct Pending {
     /// Of its handoff; none: of the next outcome, because it is a cold start, or refused already.
     id: Option<u64>,
-    binary: Option<PathBuf>,
-    /// The program before it, if it committed.
-    before: Option<Option<PathBuf>>,
     /// It had an outcome; another one corrects it.
     told: bool,
 }
 
 impl Service {
     /// Begins to replace the daemon; an [`Event::Outcome`] follows. If the daemon waits for its next start, it is started
-    /// now, with the new program. If the process before the present one still retires, that is waited for.
+    /// now, with the new program. A probation that is under way is ended. If the process before the present one still retires, that is
+    /// waited for.
     ///
     /// # Errors
     /// The outcome of an upgrade that was refused at once; nothing was disturbed.
@@ -36,7 +34,8 @@ impl Service {
         if self.queued.is_some() {
             return Err(self.refused("busy: another upgrade waits to begin".to_owned()));
         }
-        if matches!(self.state, State::Running) && self.supervisor.status().phase == RETIRING {
+        self.supervisor.end_probation();
+        if matches!(self.state, State::Running) && is_settling(self.supervisor.status().phase) {
             self.queued = Some(upgrade);
             return Ok(());
         }
@@ -65,7 +64,7 @@ impl Service {
             // The daemon died in this instant.
             self.enter_starting();
         }
-        self.pending = Some(Pending { id: status.handoff_id, binary: upgrade.binary, before: None, told: false });
+        self.pending = Some(Pending { id: status.handoff_id, told: false });
         Ok(())
     }
 
@@ -109,7 +108,7 @@ impl Service {
 
     /// The outcome of a handoff that another supervisor began will be told as one that was asked for here.
     pub(super) fn expect(&mut self, id: Option<u64>) {
-        self.pending = id.map(|id| Pending { id: Some(id), binary: None, before: None, told: false });
+        self.pending = id.map(|id| Pending { id: Some(id), told: false });
     }
 
     pub(super) fn on_outcome(&mut self, mut outcome: HandoffOutcome) {
@@ -138,14 +137,8 @@ impl Service {
     fn settle(&mut self, outcome: &HandoffOutcome, asked_for: bool) {
         let up = matches!(outcome.verdict, Verdict::StartedCold | Verdict::Committed | Verdict::Reverted);
         let cold = asked_for && matches!(self.state, State::Starting) && outcome.verdict == Verdict::StartedCold;
-        if let Some(pending) = self.pending.as_mut().filter(|_| asked_for) {
-            if outcome.verdict == Verdict::Committed || cold {
-                if let Some(binary) = &pending.binary {
-                    pending.before = Some(self.program.replace(binary.clone()));
-                }
-            } else if let (Verdict::Reverted, Some(before)) = (outcome.verdict, pending.before.take()) {
-                self.program = before;
-            }
+        if up {
+            self.program = self.supervisor.program().map(Path::to_owned);
         }
         if up && matches!(self.state, State::Starting | State::Running) {
             self.state = State::Running;

@@ -58,8 +58,12 @@ impl Engine {
             Action::Decide(what) => return self.decide(what).map(Input::Decided),
             Action::KillSuccessor => self.signal(Peer::Successor, Signal::SIGKILL),
             Action::KillIncumbent => self.signal(Peer::Incumbent, Signal::SIGKILL),
-            Action::EvictIncumbent => self.evict(),
+            Action::EvictIncumbent => self.evict(Peer::Incumbent),
             Action::Promote => self.promote(),
+            Action::Park => self.park(),
+            Action::Unpark => self.unpark(),
+            Action::EvictParked => self.evict(Peer::Parked),
+            Action::Dismiss => self.dismiss(),
             Action::Report(verdict, reason) => self.report(verdict, reason),
             Action::Release => self.release(),
             Action::EndSession(peer, violation) => self.end_session(peer, &violation.to_string()),
@@ -89,10 +93,11 @@ impl Engine {
 
     /// None if the session is gone, or what must travel with the message.
     fn transmit(&mut self, peer: Peer, message: &Message) -> Option<Result<(), ChannelError>> {
-        let Processes { incumbent, successor, .. } = &mut self.processes;
+        let Processes { incumbent, successor, parked, .. } = &mut self.processes;
         let (process, other) = match peer {
             Peer::Incumbent => (incumbent, successor),
             Peer::Successor => (successor, incumbent),
+            Peer::Parked => (parked, incumbent),
         };
         let session = process.as_mut()?.session.as_mut()?;
         if message.attachments().is_empty() {
@@ -101,7 +106,7 @@ impl Engine {
         let rendezvous = self.rendezvous.as_mut()?;
         let transfer = rendezvous.take_transfer(peer)?;
         let other = match peer {
-            Peer::Incumbent => other.as_ref()?.pidfd.as_fd(),
+            Peer::Incumbent | Peer::Parked => other.as_ref()?.pidfd.as_fd(),
             Peer::Successor => rendezvous.incumbent.as_ref()?.as_fd(), // O itself may be dead, and gone from here
         };
         let fds = [rendezvous.page.as_fd(), other, transfer.as_fd()];
@@ -125,6 +130,7 @@ impl Engine {
             Timer::AbortGrace => after(ABORT_GRACE),
             Timer::Retire => after(RETIRE_GRACE),
             Timer::Adoption => after(ADOPTION_TIMEOUT),
+            Timer::Probation => now_ns.saturating_add(self.machine.park_ns()),
         }
     }
 
@@ -148,10 +154,10 @@ impl Engine {
     }
 
     /// SIGTERM the first time, SIGKILL when it is asked for again.
-    fn evict(&mut self) {
+    fn evict(&mut self, peer: Peer) {
         let signal = if self.evicted { Signal::SIGKILL } else { Signal::SIGTERM };
         self.evicted = true;
-        self.signal(Peer::Incumbent, signal);
+        self.signal(peer, signal);
     }
 
     /// N is the incumbent. An O that is still there has said that it will never serve again.

@@ -83,6 +83,8 @@ pub(super) struct OpenHandoff {
     pub(super) page: PathBuf,
     pub(super) successor: Identity,
     pub(super) program: Option<PathBuf>,
+    /// How long the incumbent parks behind the commit.
+    pub(super) park_ns: u64,
 }
 
 impl OpenHandoff {
@@ -146,9 +148,10 @@ impl Journal {
             let _ = writeln!(text, "leaving={pid} {start_time}");
         }
         write_program(&mut text, "program", entry.program.as_deref());
-        if let Some(OpenHandoff { id, page, successor: Identity { pid, start_time }, program }) = &entry.handoff {
+        if let Some(OpenHandoff { id, page, successor, program, park_ns }) = &entry.handoff {
+            let Identity { pid, start_time } = successor;
             let page = page.file_name().unwrap_or_default().to_string_lossy();
-            let _ = writeln!(text, "handoff={id}\npage={page}\nsuccessor={pid} {start_time}");
+            let _ = writeln!(text, "handoff={id}\npage={page}\nsuccessor={pid} {start_time}\npark_ns={park_ns}");
             write_program(&mut text, "successor_program", program.as_deref());
         }
         text
@@ -178,8 +181,8 @@ impl Journal {
         let handoff = number("handoff").zip(value("page")).zip(identity("successor"));
         let program = |key| value(key).map(PathBuf::from);
         let handoff = handoff.map(|((id, page), successor)| {
-            let page = self.dir().join(page);
-            OpenHandoff { id, page, successor, program: program("successor_program") }
+            let (page, park_ns) = (self.dir().join(page), number("park_ns").unwrap_or_default());
+            OpenHandoff { id, page, successor, program: program("successor_program"), park_ns }
         });
         let generation = number("generation").unwrap_or_default();
         Ok(Some(Entry { generation, incumbent: identity("incumbent"), program: program("program"), handoff, leaving }))
@@ -210,7 +213,7 @@ mod tests {
         assert_eq!(journal.service().unwrap(), "kv");
         let own = Identity::of(std::process::id() as i32).unwrap();
         let page = dir.path().join("kv.17.page");
-        let open = OpenHandoff { id: 17, page, successor: own, program: Some("/new/kv".into()) };
+        let open = OpenHandoff { id: 17, page, successor: own, program: Some("/new/kv".into()), park_ns: 5 };
         for handoff in [None, Some(open)] {
             let leaving = vec![Identity { pid: 7, ..own }, own];
             let entry =

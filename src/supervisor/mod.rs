@@ -13,6 +13,7 @@ mod journal;
 mod listeners;
 mod outcome;
 mod output;
+mod probation;
 mod process;
 mod rendezvous;
 mod resume;
@@ -92,6 +93,10 @@ pub struct Status {
     pub handoff_id: Option<u64>,
     /// N, while a handoff is under way.
     pub successor_pid: Option<i32>,
+    /// The reserve of the process that serves, in a probation.
+    pub parked_pid: Option<i32>,
+    /// When the probation ends: absolute `CLOCK_MONOTONIC` nanoseconds.
+    pub probation_end_ns: Option<u64>,
 }
 
 /// The process that this journal names and that lives, whether it has a supervisor or not.
@@ -222,11 +227,12 @@ impl Supervisor {
         self.engine.canceller.clone()
     }
 
-    /// Before the caller stops the daemon for good: gives up the handoff that is under way, as [`Self::cancel`], and from
-    /// now on no process is started, also if nobody is left to take over.
+    /// Before the caller stops the daemon for good: gives up the handoff that is under way, as [`Self::cancel`], or ends its
+    /// probation, as [`Self::end_probation`], and from now on no process is started, also if nobody is left to take over.
     pub fn close(&mut self, reason: &str) {
         self.engine.closing = true;
         self.cancel(reason);
+        self.end_probation();
     }
 
     /// Waits until something happens, `timeout` at most (None: no limit), deals with it, and returns the events. They may
@@ -258,6 +264,8 @@ impl Supervisor {
             serving: engine.machine.incumbent_serves(),
             handoff_id: engine.machine.handoff().map(|id| id.0),
             successor_pid: pid(&engine.processes.successor),
+            parked_pid: pid(&engine.processes.parked),
+            probation_end_ns: self.in_probation().then_some(engine.probation_end_ns),
         }
     }
 
@@ -294,16 +302,18 @@ impl Supervisor {
         }
     }
 
-    /// The same to the successor, if there is one.
-    pub(crate) fn signal_successor(&self, signal: Signal) {
-        if let Some(successor) = &self.engine.processes.successor {
-            let _ = successor.signal(signal);
+    /// The same to the successor, and to the reserve, if there is one.
+    pub(crate) fn signal_others(&self, signal: Signal) {
+        let processes = &self.engine.processes;
+        for process in processes.successor.iter().chain(&processes.parked) {
+            let _ = process.signal(signal);
         }
     }
 
     /// What the process that serves, or served last, was started from, if that is not its `argv[0]`.
     pub fn program(&self) -> Option<&Path> {
-        self.engine.serving_spec.as_ref().and_then(|spec| spec.binary.as_deref())
+        let server = self.server().as_ref().map(|process| &process.spec).or(self.engine.serving_spec.as_ref());
+        server.and_then(|spec| spec.binary.as_deref())
     }
 
     /// Does not hand this listener to further processes. The one that serves keeps it.

@@ -195,7 +195,7 @@ impl Engine {
             if let Some(pidfd) = successor {
                 self.admit_successor(open.successor.pid, pidfd, open.program_of(&spec), entry.generation + 1);
             }
-            PastHandoff { id: HandoffId(open.id), successor_lives }
+            PastHandoff { id: HandoffId(open.id), successor_lives, park_ns: open.park_ns }
         });
         self.last_id = id;
         self.feed(Input::Resume(Past { generation, incumbent_lives, handoff }));

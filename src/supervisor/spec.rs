@@ -26,6 +26,7 @@ pub struct SpawnSpec {
     pub(super) drain_grace: Duration,
     pub(super) hello_timeout: Duration,
     pub(super) ready_timeout: Duration,
+    pub(super) probation: Duration,
     pub(super) on_incumbent_death: OnIncumbentDeath,
     pub(super) control_path: Option<PathBuf>,
     pub(super) data_dir: Option<PathBuf>,
@@ -51,6 +52,7 @@ impl SpawnSpec {
             drain_grace: DRAIN_GRACE,
             hello_timeout: HELLO_TIMEOUT,
             ready_timeout: READY_TIMEOUT,
+            probation: Duration::ZERO,
             on_incumbent_death: OnIncumbentDeath::default(),
             control_path: None,
             data_dir: None,
@@ -112,6 +114,15 @@ impl SpawnSpec {
     #[must_use]
     pub fn ready_timeout(mut self, timeout: Duration) -> Self {
         self.ready_timeout = timeout;
+        self
+    }
+
+    /// How long the incumbent stays as a reserve after the commit; default: not at all. It is sealed and holds no lock. If
+    /// the successor dies in this time it takes over, with everything that the successor has written; unless that changed the
+    /// format on disk: then there is no probation.
+    #[must_use]
+    pub fn probation(mut self, time: Duration) -> Self {
+        self.probation = time;
         self
     }
 

@@ -33,7 +33,10 @@ impl Engine {
     pub(super) fn begin(&mut self, spec: Arc<SpawnSpec>) -> Result<()> {
         match self.machine.phase() {
             Phase::Idle => {}
-            Phase::Retiring => return Err(Error::Busy("the incumbent of the last handoff has not retired yet")),
+            Phase::Probation => return Err(Error::Busy("the probation of the last handoff is not over")),
+            Phase::Retiring | Phase::Confirming => {
+                return Err(Error::Busy("the incumbent of the last handoff has not retired yet"));
+            }
             _ => return Err(Error::Busy("a handoff or a start of this service is under way")),
         }
         if self.processes.incumbent.is_none() {
@@ -41,7 +44,8 @@ impl Engine {
         }
         let id = self.new_id();
         let attempt = Attempt::new(id, spec, monotonic_ns());
-        let terms = Terms { id: HandoffId(id), mode: Mode::Exclusive, deadline_ns: attempt.deadline_ns(), park_ns: 0 };
+        let (deadline_ns, park_ns) = (attempt.deadline_ns(), nanoseconds(attempt.spec.probation));
+        let terms = Terms { id: HandoffId(id), mode: Mode::Exclusive, deadline_ns, park_ns };
         let drain_grace_ns = nanoseconds(attempt.spec.drain_grace);
         let on_incumbent_death = attempt.spec.on_incumbent_death;
         self.attempt = Some(attempt);
@@ -291,6 +295,7 @@ impl Engine {
                 page,
                 successor,
                 program: program_of(&self.processes.successor),
+                park_ns: self.machine.park_ns(),
             })
         });
         let program = program_of(&self.processes.incumbent);

@@ -352,7 +352,9 @@ class Handoff:
         event.failed("".join(traceback.format_exception_only(type(raised), raised)).strip())
 
     def _hook(self, event: Event) -> Optional[Callable[[Event], Any]]:
-        """The hook of this event; without one the event has failed."""
+        """The hook of this event; without one the event has failed, unless it needs no answer."""
+        if event.kind == EventKind.CONFIRMED:
+            return None
         hook = self._hooks.get(event.kind)
         if hook is None:
             why = f"no {event.kind.name.lower()} hook is registered"

@@ -169,6 +169,9 @@ pub struct TimeArgs {
     /// From the start of a process until it must say Hello [default: 10s]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub hello_timeout: Option<Duration>,
+    /// How long the process that was replaced stays as a reserve, and takes over if its successor dies [default: none]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub probation: Option<Duration>,
 }
 
 impl From<TimeArgs> for Times {
@@ -178,6 +181,7 @@ impl From<TimeArgs> for Times {
             drain_grace: args.drain_grace,
             ready: args.ready_timeout,
             hello: args.hello_timeout,
+            probation: args.probation,
         }
     }
 }

@@ -88,6 +88,7 @@ impl Supervisor {
         let expected = match peer {
             Peer::Incumbent => self.incumbent.is_none() || self.seeks(),
             Peer::Successor => self.phase == Phase::AwaitHello,
+            Peer::Parked => false,
         };
         if !expected {
             return self.on_unexpected(peer, &Message::Hello(hello.clone()), out);
@@ -98,6 +99,7 @@ impl Supervisor {
                 Peer::Incumbent if self.incumbent.is_some() => self.estrange(out),
                 Peer::Incumbent => self.incumbent_lost = true,
                 Peer::Successor => self.reject(text, out),
+                Peer::Parked => {}
             };
         }
         let linked = Linked { uid: sender.uid, capabilities: hello.capabilities, serving: false };
@@ -189,6 +191,8 @@ impl Current {
             journalled: false,
             prepared: false,
             begun: false,
+            format_changes: false,
+            condemned: false,
             rejected: false,
             sealed: None,
             incumbent_dead: false,

@@ -44,6 +44,7 @@ pub struct UpgradeParams {
     pub drain_grace_ms: Option<u64>,
     pub ready_timeout_ms: Option<u64>,
     pub hello_timeout_ms: Option<u64>,
+    pub probation_ms: Option<u64>,
 }
 
 impl UpgradeParams {
@@ -57,6 +58,7 @@ impl UpgradeParams {
             drain_grace_ms: ms(times.drain_grace),
             ready_timeout_ms: ms(times.ready),
             hello_timeout_ms: ms(times.hello),
+            probation_ms: ms(times.probation),
         }
     }
 
@@ -67,6 +69,7 @@ impl UpgradeParams {
             drain_grace: time(self.drain_grace_ms),
             ready: time(self.ready_timeout_ms),
             hello: time(self.hello_timeout_ms),
+            probation: time(self.probation_ms),
         };
         Upgrade { binary: self.binary.clone(), promote: self.promote, times }
     }
