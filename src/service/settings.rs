@@ -88,6 +88,8 @@ pub struct Upgrade {
     /// If the incumbent dies before it has sealed, the successor recovers the data; else the incumbent's program is started
     /// again.
     pub promote: bool,
+    /// Also if this program has failed a probation.
+    pub force: bool,
     /// Where they differ from the service's own.
     pub times: Times,
 }

@@ -12,9 +12,10 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use super::address::{ListenSpec, Listener, check_all};
+use super::bad::BadPrograms;
 use super::paths::RuntimeDir;
 use super::restart::{End, Next, Restarts};
-use super::settings::{Settings, Times, Upgrade};
+use super::settings::{Settings, Times};
 use super::status::{ListenerStatus, ServiceStatus};
 use super::stop::Stop;
 use super::upgrade::Pending;
@@ -60,6 +61,11 @@ pub enum Event {
         text: String,
         /// When.
         after: Duration,
+    },
+    /// A program has died in its probation, or was found to be bad: for people.
+    ProbationFailed {
+        /// Which, and whether that is remembered.
+        text: String,
     },
     /// What the daemon wrote to its standard error.
     Output(Vec<u8>),
@@ -117,9 +123,10 @@ pub struct Service {
     pub(super) state: State,
     pub(super) why: String,
     restarts: Restarts,
+    pub(super) bad: BadPrograms,
     pub(super) pending: Option<Pending>,
     /// Waits until the incumbent of the last handoff has retired.
-    pub(super) queued: Option<Upgrade>,
+    pub(super) queued: Option<SpawnSpec>,
     pub(super) last: Option<Rc<HandoffOutcome>>,
     /// When the process that serves, or starts, was started.
     pub(super) started_ns: u64,
@@ -161,6 +168,7 @@ impl Service {
         let (supervisor, listeners) = hold(supervisor, listen)?;
         let mut service = Self {
             restarts: Restarts::new(settings.restart),
+            bad: BadPrograms::new(runtime.bad(&settings.name)),
             settings,
             runtime,
             supervisor,
@@ -215,15 +223,20 @@ impl Service {
         if matches!(self.state, State::Running) {
             return;
         }
-        if let Err(error) = self.start_cold(None, Times::default()) {
+        let spec = self.spec(None, Times::default());
+        let spec = match self.supervisor.pinned() {
+            Some(executable) => spec.executable(executable),
+            None => spec,
+        };
+        if let Err(error) = self.start_cold(&spec) {
             self.on_end(None, None, error.to_string());
         }
     }
 
-    pub(super) fn start_cold(&mut self, binary: Option<&PathBuf>, times: Times) -> Result<()> {
+    pub(super) fn start_cold(&mut self, spec: &SpawnSpec) -> Result<()> {
         self.again = true;
         let _ = self.runtime.create(); // somebody may have wiped it; what can not be written there says why
-        self.supervisor.start(&self.spec(binary, times))?;
+        self.supervisor.start(spec)?;
         self.enter_starting();
         Ok(())
     }
@@ -310,6 +323,7 @@ impl Service {
             supervisor::Event::Progress { done, total } => self.events.push(Event::Progress { done, total }),
             supervisor::Event::Stderr { bytes, .. } => self.events.push(Event::Output(bytes)),
             supervisor::Event::Outcome(outcome) => self.on_outcome(outcome),
+            supervisor::Event::ProbationFailed { program, text } => self.on_probation_failed(program, &text),
             supervisor::Event::Exited { pid, status, text, .. } => {
                 // Its helpers would serve beside the next one.
                 end_members(pid);

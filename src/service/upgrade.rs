@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::settings::Upgrade;
 use super::unit::{Event, IDLE, Service, State, is_settling};
 use crate::limits::START_PROBE;
-use crate::supervisor::{HandoffOutcome, OnIncumbentDeath, Verdict};
+use crate::supervisor::{HandoffOutcome, OnIncumbentDeath, SpawnSpec, Verdict};
 use crate::sys::clock::monotonic_ns;
 
 const NEVER_SAID_HELLO: &str =
@@ -34,29 +34,42 @@ impl Service {
         if self.queued.is_some() {
             return Err(self.refused("busy: another upgrade waits to begin".to_owned()));
         }
-        self.supervisor.end_probation();
-        if matches!(self.state, State::Running) && is_settling(self.supervisor.status().phase) {
-            self.queued = Some(upgrade);
-            return Ok(());
+        let spec = self.spec(upgrade.binary.as_ref(), upgrade.times);
+        if let Some(why) = self.check_bad(&spec, upgrade.force).map_err(|error| self.refused(error.to_string()))? {
+            return Err(self.refused(why));
         }
-        self.begin_upgrade(upgrade)
+        spec.check().map_err(|error| self.refused(error.to_string()))?;
+        let trusted = if upgrade.promote { OnIncumbentDeath::Promote } else { OnIncumbentDeath::StartCold };
+        self.begin_with(spec.on_incumbent_death(trusted))
     }
 
-    fn begin_upgrade(&mut self, upgrade: Upgrade) -> std::result::Result<(), Rc<HandoffOutcome>> {
+    /// The same for the program before.
+    pub(super) fn begin_back(&mut self, previous: SpawnSpec) -> std::result::Result<(), Rc<HandoffOutcome>> {
+        if self.queued.is_some() {
+            return Err(self.refused("busy: another upgrade waits to begin".to_owned()));
+        }
+        self.begin_with(previous.probation(std::time::Duration::ZERO))
+    }
+
+    fn begin_with(&mut self, spec: SpawnSpec) -> std::result::Result<(), Rc<HandoffOutcome>> {
+        self.supervisor.end_probation();
+        if matches!(self.state, State::Running) && is_settling(self.supervisor.status().phase) {
+            self.queued = Some(spec);
+            return Ok(());
+        }
+        self.begin_upgrade(&spec)
+    }
+
+    fn begin_upgrade(&mut self, spec: &SpawnSpec) -> std::result::Result<(), Rc<HandoffOutcome>> {
         self.again = true;
         let silent = !self.supervisor.status().linked && self.age() >= START_PROBE;
-        let binary = upgrade.binary.as_ref();
         let begun = match self.state {
             State::Starting if silent => return Err(self.refused(NEVER_SAID_HELLO.to_owned())),
             State::New | State::Starting => return Err(self.refused(STILL_STARTING.to_owned())),
             State::Stopping(_) => return Err(self.refused("busy: the service is stopping".to_owned())),
             State::Ended(_) => return Err(self.refused("the service has ended".to_owned())),
-            State::Running => {
-                let spec = self.spec(binary, upgrade.times);
-                let trusted = if upgrade.promote { OnIncumbentDeath::Promote } else { OnIncumbentDeath::StartCold };
-                self.supervisor.start(&spec.on_incumbent_death(trusted))
-            }
-            State::Waiting(_) => self.start_cold(binary, upgrade.times),
+            State::Running => self.supervisor.start(spec),
+            State::Waiting(_) => self.start_cold(spec),
         };
         begun.map_err(|error| self.refused(error.to_string()))?;
         let status = self.supervisor.status();
@@ -73,8 +86,8 @@ impl Service {
         if matches!(self.state, State::Running) && self.supervisor.status().phase != IDLE {
             return;
         }
-        if let Some(upgrade) = self.queued.take()
-            && let Err(outcome) = self.begin_upgrade(upgrade)
+        if let Some(spec) = self.queued.take()
+            && let Err(outcome) = self.begin_upgrade(&spec)
         {
             self.events.push(Event::Outcome(outcome));
         }
@@ -87,7 +100,7 @@ impl Service {
         }
     }
 
-    fn refused(&self, reason: String) -> Rc<HandoffOutcome> {
+    pub(super) fn refused(&self, reason: String) -> Rc<HandoffOutcome> {
         let status = self.look();
         Rc::new(HandoffOutcome {
             id: 0,

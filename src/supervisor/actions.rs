@@ -186,6 +186,11 @@ impl Engine {
     }
 
     fn report(&mut self, verdict: Verdict, reason: String) {
+        match verdict {
+            Verdict::Committed => self.previous = self.replaced.take(),
+            Verdict::Reverted | Verdict::StartedCold => self.previous = None,
+            _ => {}
+        }
         let Some(attempt) = &self.attempt else { return };
         let committed = self.is_committed();
         let processes = &self.processes;

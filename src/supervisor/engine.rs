@@ -71,6 +71,10 @@ pub(super) struct Engine {
     pub(super) probation_end_ns: u64,
     /// What the process that serves, or served last, was started from.
     pub(super) serving_spec: Option<Arc<SpawnSpec>>,
+    /// What the incumbent of the newest handoff was started from.
+    pub(super) replaced: Option<Arc<SpawnSpec>>,
+    /// The same, of the newest one that has committed, and stands.
+    pub(super) previous: Option<Arc<SpawnSpec>>,
     pub(super) phase_told: Phase,
     pub(super) events: VecDeque<Event>,
 }
@@ -196,6 +200,8 @@ impl Engine {
             evicted: false,
             probation_end_ns: 0,
             serving_spec: None,
+            replaced: None,
+            previous: None,
             phase_told: Phase::Idle,
             events: VecDeque::new(),
         })
@@ -377,6 +383,10 @@ impl Engine {
         let (status, text) = crash::around('S', format_args!("reap {}", was.name()), || process.reap());
         self.remove_output(&mut process);
         let Was::Peer(peer) = was else { return };
+        if peer == Peer::Incumbent && self.machine.is_on_trial() {
+            let program = process.executable.take();
+            self.push(Event::ProbationFailed { program, text: text.clone() });
+        }
         self.feed(Input::Died(peer, text.clone()));
         if peer == Peer::Incumbent && self.machine.phase() == Phase::Idle && self.processes.incumbent.is_none() {
             self.search_again();

@@ -66,6 +66,7 @@ impl Entry {
     }
 
     /// A process of the service that lives.
+    #[cfg(feature = "program")]
     pub(super) fn alive(&self) -> Option<Identity> {
         let successor = self.handoff.as_ref().map(|handoff| handoff.successor);
         self.incumbent.into_iter().chain(successor).find(|process| process.open().is_some())

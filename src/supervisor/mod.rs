@@ -9,6 +9,7 @@ mod attempt;
 mod blocking;
 mod cancel;
 mod engine;
+mod executable;
 mod journal;
 mod listeners;
 mod outcome;
@@ -24,6 +25,7 @@ mod trace;
 pub use crate::protocol::supervisor::{OnIncumbentDeath, Verdict};
 pub use crate::sys::pidfd::ExitStatus;
 pub use cancel::Canceller;
+pub use executable::Executable;
 pub use outcome::{HandoffOutcome, verdict_name};
 pub use spec::SpawnSpec;
 
@@ -67,6 +69,13 @@ pub enum Event {
         /// The same for people, with its last lines of stderr if captured.
         text: String,
     },
+    /// A process has died in its probation, by itself or because it was condemned; what follows is an [`Event::Outcome`].
+    ProbationFailed {
+        /// What it was started from, if that could be kept open.
+        program: Option<Executable>,
+        /// How it ended.
+        text: String,
+    },
     /// What a process wrote, see [`SpawnSpec::capture_stderr`]. Bytes, not lines.
     Stderr {
         /// Who wrote it.
@@ -100,6 +109,7 @@ pub struct Status {
 }
 
 /// The process that this journal names and that lives, whether it has a supervisor or not.
+#[cfg(feature = "program")]
 pub(crate) fn alive_in_journal(path: PathBuf) -> Option<i32> {
     Journal::new(path).read().ok().flatten()?.alive().map(|process| process.pid)
 }
@@ -303,6 +313,7 @@ impl Supervisor {
     }
 
     /// The same to the successor, and to the reserve, if there is one.
+    #[cfg(feature = "program")]
     pub(crate) fn signal_others(&self, signal: Signal) {
         let processes = &self.engine.processes;
         for process in processes.successor.iter().chain(&processes.parked) {

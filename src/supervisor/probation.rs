@@ -1,7 +1,7 @@
 //! The time in which the process before the one that serves is its reserve.
 
-use super::Supervisor;
 use super::engine::Engine;
+use super::{Executable, SpawnSpec, Supervisor};
 use crate::error::{Error, Result};
 use crate::protocol::supervisor::{Input, Phase};
 use crate::sys::clock::monotonic_ns;
@@ -11,6 +11,8 @@ impl Engine {
     pub(super) fn park(&mut self) {
         self.probation_end_ns = monotonic_ns().saturating_add(self.machine.park_ns());
         self.processes.parked = self.processes.incumbent.take();
+        // If it has to be started again, that is because what its path leads to is no good.
+        self.serving_spec = self.processes.parked.as_ref().map(|parked| parked.pinned());
         self.processes.incumbent = self.processes.successor.take();
         self.tell_ends_again();
     }
@@ -44,6 +46,19 @@ impl Supervisor {
     /// Whether the process before the one that serves is its reserve.
     pub fn in_probation(&self) -> bool {
         self.engine.machine.phase() == Phase::Probation
+    }
+
+    /// What the process before the one that serves was started from, to go back to it; None: it is not known, or it was gone back to
+    /// already.
+    #[cfg(feature = "program")]
+    pub(crate) fn previous(&self) -> Option<SpawnSpec> {
+        self.engine.previous.as_deref().cloned()
+    }
+
+    /// The file that is started again if the process that serves dies, if that is not what its path leads to: after a way back.
+    #[cfg(feature = "program")]
+    pub(crate) fn pinned(&self) -> Option<Executable> {
+        self.engine.serving_spec.as_ref().and_then(|spec| spec.executable.clone())
     }
 
     /// Ends a probation before its time, if one is under way: the process that serves has proved itself. Nothing can be started until

@@ -2,6 +2,7 @@
 
 use super::attempt::Attempt;
 use super::engine::{Due, Engine};
+use super::executable::Executable;
 use super::journal::{Entry, Identity, OpenHandoff};
 use super::output::Output;
 use super::process::Process;
@@ -319,7 +320,8 @@ impl Engine {
         let key = self.next_key;
         self.next_key += 1;
         let identity = Identity::of(pid);
-        Process { key, pid, generation, pidfd, identity, session: None, end_is_news: false, spec, output }
+        let executable = executable_of(pid, &spec);
+        Process { key, pid, generation, pidfd, identity, session: None, end_is_news: false, spec, output, executable }
     }
 
     /// The file that a daemon of another supervisor writes to. What is in it already was for that one.
@@ -399,6 +401,14 @@ pub(super) fn clean_up_after(dead: i32, spec: &SpawnSpec) {
         let ended = end_some_members(dead, holders.map(|holder| holder.pid));
         ended.iter().for_each(|process| process.await_death(DEATH_AFTER_END));
     }
+}
+
+/// The file of a daemon of another supervisor, if its path still leads to it. Of a script only the interpreter is known.
+fn executable_of(pid: i32, spec: &SpawnSpec) -> Option<Executable> {
+    let own = fs::metadata(format!("/proc/{pid}/exe")).ok()?;
+    let executable = Executable::open(&spec.check().ok()?)?;
+    let found = executable.file().metadata().ok()?;
+    ((own.dev(), own.ino()) == (found.dev(), found.ino())).then_some(executable)
 }
 
 fn map_page(path: &Path) -> io::Result<DecisionPage> {

@@ -1,5 +1,6 @@
 //! What to start, and how long each step of it may take.
 
+use super::executable::Executable;
 use crate::error::{Error, Result};
 use crate::limits::{DRAIN_GRACE, HANDOFF_DEADLINE, HELLO_TIMEOUT, READY_TIMEOUT};
 use crate::protocol::supervisor::OnIncumbentDeath;
@@ -31,6 +32,7 @@ pub struct SpawnSpec {
     pub(super) control_path: Option<PathBuf>,
     pub(super) data_dir: Option<PathBuf>,
     pub(super) capture: Option<Capture>,
+    pub(super) executable: Option<Executable>,
 }
 
 /// Where the output of a process goes.
@@ -57,6 +59,7 @@ impl SpawnSpec {
             control_path: None,
             data_dir: None,
             capture: None,
+            executable: None,
         }
     }
 
@@ -71,6 +74,14 @@ impl SpawnSpec {
     #[must_use]
     pub fn binary(mut self, path: impl Into<PathBuf>) -> Self {
         self.binary = Some(path.into());
+        self
+    }
+
+    /// Executes this file, whatever its path leads to by now.
+    #[must_use]
+    pub fn executable(mut self, executable: Executable) -> Self {
+        self.binary = Some(executable.path().to_owned());
+        self.executable = Some(executable);
         self
     }
 
@@ -178,6 +189,9 @@ impl SpawnSpec {
         if let Some(dir) = self.dir.as_deref().filter(|dir| !dir.is_dir()) {
             let source = io::Error::from(io::ErrorKind::NotADirectory);
             return Err(Error::System { what: format!("working directory {}", dir.display()), source });
+        }
+        if let Some(executable) = &self.executable {
+            return Ok(executable.link());
         }
         let name = self.binary.as_deref().map_or(name.as_os_str(), Path::as_os_str);
         let program = find_program(name).map_err(Error::system("cannot execute"))?;

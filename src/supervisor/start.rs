@@ -2,6 +2,7 @@
 
 use super::attempt::Attempt;
 use super::engine::Engine;
+use super::executable::Executable;
 use super::journal::{Entry, Identity, OpenHandoff};
 use super::output::{self, Output};
 use super::process::{Process, Token};
@@ -89,6 +90,8 @@ impl Engine {
         let (id, spec) = (attempt.id, attempt.spec.clone());
         self.service = self.name_for(&spec);
         let page = self.journal.as_ref().map(|journal| journal.dir().join(format!("{}.{id}.page", self.service)));
+        // Not after a way back: there is only one.
+        self.replaced = spec.executable.is_none().then(|| incumbent.pinned());
         let incumbent = &incumbent.pidfd;
         let rendezvous = crash::around('S', format_args!("create page"), || Rendezvous::new(id, page, incumbent))?;
         self.rendezvous = Some(rendezvous);
@@ -183,6 +186,7 @@ impl Engine {
     /// Starts a process; its generation is for the caller to say.
     fn launch(&mut self, spec: &Arc<SpawnSpec>, role: Role, id: u64) -> Result<Process> {
         let program = spec.check()?;
+        let executable = spec.executable.clone().or_else(|| Executable::open(&program));
         let output = self.output_for(spec, id)?;
         let (ours, theirs) = Seqpacket::pair().map_err(Error::system("cannot make a session"))?;
         let (ours, theirs) = (Withheld::new(Channel::new(ours)), Withheld::new(theirs));
@@ -216,6 +220,7 @@ impl Engine {
                     end_is_news: false,
                     spec: spec.clone(),
                     output,
+                    executable,
                 })
             }
             Err(error) => {

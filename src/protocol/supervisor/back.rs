@@ -146,7 +146,7 @@ impl Supervisor {
 
     pub(super) fn on_died(&mut self, peer: Peer, status: &str, out: &mut Vec<Action>) {
         out.push(Action::Disarm(Timer::Lost(peer)));
-        if matches!(self.phase, Phase::Probation | Phase::Confirming) {
+        if self.is_on_trial() {
             return self.on_died_in_probation(peer, status, out);
         }
         match (peer, &mut self.current) {

@@ -12,6 +12,11 @@ impl Supervisor {
         self.current.as_ref().map_or(0, |current| current.plan.terms.park_ns)
     }
 
+    /// Whether an O is parked behind the incumbent.
+    pub fn is_on_trial(&self) -> bool {
+        matches!(self.phase, Phase::Probation | Phase::Confirming)
+    }
+
     /// Commit is sent. The journal stays open: another S must find both.
     pub(super) fn begin_probation(&mut self, out: &mut Vec<Action>) {
         let Some(current) = &self.current else { return };

@@ -24,6 +24,7 @@ pub const VERSION: u32 = 1;
 pub enum Request {
     Status(ServiceParam),
     Upgrade(UpgradeParams),
+    Rollback(ServiceParam),
 }
 
 /// Which service; none: all, or the only one.
@@ -40,6 +41,7 @@ pub struct UpgradeParams {
     /// Absolute.
     pub binary: Option<PathBuf>,
     pub promote: bool,
+    pub force: bool,
     pub deadline_ms: Option<u64>,
     pub drain_grace_ms: Option<u64>,
     pub ready_timeout_ms: Option<u64>,
@@ -48,12 +50,13 @@ pub struct UpgradeParams {
 }
 
 impl UpgradeParams {
-    pub fn new(service: Option<String>, binary: Option<PathBuf>, promote: bool, times: Times) -> Self {
+    pub fn new(service: Option<String>, binary: Option<PathBuf>, times: Times) -> Self {
         let ms = |time: Option<Duration>| time.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
         Self {
             service,
             binary,
-            promote,
+            promote: false,
+            force: false,
             deadline_ms: ms(times.deadline),
             drain_grace_ms: ms(times.drain_grace),
             ready_timeout_ms: ms(times.ready),
@@ -71,7 +74,7 @@ impl UpgradeParams {
             hello: time(self.hello_timeout_ms),
             probation: time(self.probation_ms),
         };
-        Upgrade { binary: self.binary.clone(), promote: self.promote, times }
+        Upgrade { binary: self.binary.clone(), promote: self.promote, force: self.force, times }
     }
 }
 
@@ -131,8 +134,8 @@ fn understand(value: &mut Value) -> Result<Request, RpcError> {
     let Some(method) = method else {
         return Err(RpcError::new(ErrorCode::InvalidRequest, "there is no \"method\""));
     };
-    if !["status", "upgrade"].contains(&method.as_str()) {
-        let message = format!("there is no method '{method}'; there are status and upgrade");
+    if !["status", "upgrade", "rollback"].contains(&method.as_str()) {
+        let message = format!("there is no method '{method}'; there are status, upgrade and rollback");
         return Err(RpcError::new(ErrorCode::NoSuchMethod, message));
     }
     let params = value.get_mut("params").map(Value::take).filter(|params| !params.is_null());
