@@ -38,7 +38,10 @@ impl Service {
         if let Some(why) = self.check_bad(&spec, upgrade.force).map_err(|error| self.refused(error.to_string()))? {
             return Err(self.refused(why));
         }
-        spec.check().map_err(|error| self.refused(error.to_string()))?;
+        if self.supervisor.in_probation() {
+            // It would be refused, and the probation be over all the same.
+            spec.check().map_err(|error| self.refused(error.to_string()))?;
+        }
         let trusted = if upgrade.promote { OnIncumbentDeath::Promote } else { OnIncumbentDeath::StartCold };
         self.begin_with(spec.on_incumbent_death(trusted))
     }

@@ -57,6 +57,7 @@ struct Scene {
     service: Service,
     incumbent: i32,
     successor: PathBuf,
+    probation: &'static str,
     /// The supervisor is not the one that began the upgrade.
     started_again: bool,
 }
@@ -71,11 +72,12 @@ impl Scene {
         let (incumbent, successor) = scenario.programs(service.dir.path());
         service.launch(&incumbent, &[]);
         let incumbent = service.daemon_pid();
-        Self { service, incumbent, successor, started_again: false }
+        Self { service, incumbent, successor, probation: scenario.probation, started_again: false }
     }
 
     fn upgrade(&self) -> Upgrading {
         let times = ["--deadline", DEADLINE, "--drain-grace", "1s", "--ready-timeout", "1s", "--hello-timeout", "1s"];
+        let times = [&times[..], &["--probation", self.probation]].concat();
         self.service.begin_upgrade(&self.successor, &times)
     }
 
@@ -117,7 +119,7 @@ pub fn trace(scenario: &Scenario) -> String {
     // A process that is killed closes its sockets, and may be seen alive for many milliseconds after that: its inotify
     // instance goes slowly.
     if scenario.killed_at.is_some() {
-        wait_for_death(scene.struck(0).expect("somebody died"));
+        wait_for_death(wait_until("somebody died", || scene.struck(0)));
     }
     one_serves(&scene);
     if scene.supervisor_lives() {
