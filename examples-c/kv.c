@@ -6,9 +6,13 @@
  *
  *   SET key value  ->  OK <revision>, once it is on disk      COUNT  ->  COUNT <keys> <revision>
  *   GET key        ->  VALUE <value>, or NONE                 PING   ->  PONG <pid> <build>
+ *   LINEAGE        ->  LINEAGE <builds that served before, and this one>
  *   anything else  ->  ERR <why>
  *
- * How a connection ends when the store drains, so that no request is lost and none is executed twice: a reply that
+ * A successor gets the connections, each with what was read of it and not executed: a client that keeps its connection
+ * does not notice.  After a rollback the store goes on with them itself.
+ *
+ * How a connection ends when the store is stopped, so that no request is lost and none is executed twice: a reply that
  * ends in " CLOSE" is the last one; a line that is only "CLOSE" comes instead of a reply.  What has no reply then
  * was not executed: the client hangs up, connects again, and asks again.  The store waits for the hang-up,
  * because a close with a request on the wire would be a reset. */
@@ -187,14 +191,28 @@ static uint64_t append(const char *key, const char *value) {
 /* ---- requests ---- */
 static handoff *h;
 
+static char lineage[1024] = BUILD; /* state that is in no file: each successor gets it, and adds itself */
+
+/* The last of it, if it becomes too long. */
+static void inherit_lineage(void) {
+    const void *before;
+    size_t size, most = sizeof lineage - sizeof " " BUILD;
+    if (handoff_get_state(h, "lineage", &before, &size) != HANDOFF_OK) return; /* a cold start */
+    size_t cut = size > most ? size - most : 0;
+    snprintf(lineage, sizeof lineage, "%.*s " BUILD, (int)(size - cut), (const char *)before + cut);
+}
+
 static struct {
     int listener;
     int drain_fd; /* eventfd, readable while we drain: wakes the acceptor and the idle clients */
-    int gone_fd;  /* eventfd: the last client has gone */
+    int gone_fd;  /* eventfd: the last thread of a client has ended */
     atomic_bool draining;
-    atomic_int clients;
+    atomic_bool stopping; /* nobody comes after us */
+    atomic_int threads;
     pthread_t acceptor;
-} server = {.listener = -1};
+    pthread_mutex_t lock;
+    struct client *parked; /* clients without a thread: they are being moved */
+} server = {.listener = -1, .lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* Fills in the reply.  False: not executed, since the data is not ours any more. */
 static bool execute(char *line, char *reply, size_t size) {
@@ -214,6 +232,8 @@ static bool execute(char *line, char *reply, size_t size) {
         snprintf(reply, size, "COUNT %zu %" PRIu64, store.keys, store.durable);
     } else if (words == 1 && strcmp(word[0], "PING") == 0) {
         snprintf(reply, size, "PONG %d " BUILD, (int)getpid());
+    } else if (words == 1 && strcmp(word[0], "LINEAGE") == 0) {
+        snprintf(reply, size, "LINEAGE %s", lineage);
     } else {
         snprintf(reply, size, "ERR not a request");
     }
@@ -223,10 +243,11 @@ static bool execute(char *line, char *reply, size_t size) {
 
 /* ---- clients: a thread for each ---- */
 struct client {
+    struct client *next; /* parked */
     int fd;
-    bool asked, told; /* it has had a reply; it is to hang up, and nothing more is executed */
-    size_t size;      /* of what it sent and we have not looked at */
-    char in[LINE_BYTES_MAX];
+    bool asked, told;      /* it has had a reply; it is to hang up, and nothing more is executed */
+    size_t size, capacity; /* of what it sent and we have not looked at */
+    char in[];
 };
 
 /* poll() that goes on after a signal. */
@@ -249,58 +270,105 @@ static bool answer(struct client *c, char *line) {
         handoff_write_end(h);
     }
     c->asked = true;
-    c->told = !executed || server.draining;
+    c->told = !executed || server.stopping;
     return say(c, executed ? strcat(reply, c->told ? " CLOSE\n" : "\n") : "CLOSE\n");
 }
 
-/* False: the drain has begun, and this client has nothing to ask.  One that has just connected is about to. */
+/* False: we drain.  If nobody comes after us, one that has just connected is still heard: it is about to ask. */
 static bool request_comes(const struct client *c) {
     struct pollfd p[] = {{.fd = c->fd, .events = POLLIN}, {.fd = server.drain_fd, .events = POLLIN}};
     wait_for(p, 2, -1);
+    if (!server.stopping) return !server.draining;
     return p[0].revents || (!c->asked && wait_for(p, 1, FIRST_REQUEST_MS) > 0);
 }
 
-static void *serve_client(void *fd) {
-    struct client c = {.fd = (int)(intptr_t)fd};
-    bool connected = true;
-    while (connected && !c.told) {
-        char *end = memchr(c.in, '\n', c.size);
-        if (end) {
-            *end++ = '\0';
-            connected = answer(&c, c.in);
-            c.size -= (size_t)(end - c.in);
-            memmove(c.in, end, c.size);
-        } else if (c.size == sizeof c.in) {
-            connected = say(&c, "ERR the line is too long\n") && false;
-        } else if (request_comes(&c)) {
-            ssize_t got = recv(c.fd, c.in + c.size, sizeof c.in - c.size, 0);
-            c.size += (connected = got > 0) ? (size_t)got : 0;
-        } else {
-            c.told = true;
-            connected = say(&c, "CLOSE\n");
-        }
+/* What the client sends from here on is for whoever serves next.  False: the drain was given up in between. */
+static bool park(struct client *c) {
+    pthread_mutex_lock(&server.lock);
+    bool parked = server.draining && !server.stopping;
+    if (parked) c->next = server.parked, server.parked = c;
+    pthread_mutex_unlock(&server.lock);
+    return parked;
+}
+
+/* One request, or a part of one.  False: the connection has ended. */
+static bool serve_once(struct client *c) {
+    char *end = memchr(c->in, '\n', c->size);
+    if ((end ? (size_t)(end - c->in) : c->size) >= LINE_BYTES_MAX) return say(c, "ERR the line is too long\n") && false;
+    if (end) {
+        *end++ = '\0';
+        bool connected = answer(c, c->in);
+        c->size -= (size_t)(end - c->in);
+        memmove(c->in, end, c->size);
+        return connected;
     }
-    struct pollfd hang_up = {.fd = c.fd, .events = POLLIN};
-    while (connected && wait_for(&hang_up, 1, HANG_UP_MS) > 0 && recv(c.fd, c.in, sizeof c.in, 0) > 0) {}
-    close(c.fd);
-    if (--server.clients == 0) eventfd_write(server.gone_fd, 1);
+    if (request_comes(c)) {
+        ssize_t got = recv(c->fd, c->in + c->size, c->capacity - c->size, 0);
+        c->size += got > 0 ? (size_t)got : 0;
+        return got > 0;
+    }
+    c->told = server.stopping;
+    return !c->told || say(c, "CLOSE\n");
+}
+
+static void *serve_client(void *client) {
+    struct client *c = client;
+    bool connected = true, parked = false;
+    while (connected && !c->told && !(parked = server.draining && park(c))) connected = serve_once(c);
+    if (!parked) {
+        struct pollfd hang_up = {.fd = c->fd, .events = POLLIN};
+        while (connected && wait_for(&hang_up, 1, HANG_UP_MS) > 0 && recv(c->fd, c->in, c->capacity, 0) > 0) {}
+        close(c->fd);
+        free(c);
+    }
+    if (--server.threads == 0) eventfd_write(server.gone_fd, 1);
     return NULL;
+}
+
+static void start_client(struct client *c) {
+    pthread_t thread;
+    server.threads++;
+    if (pthread_create(&thread, NULL, serve_client, c) == 0) pthread_detach(thread);
+    else serve_client(c); /* no thread left: the next client waits in the backlog */
+}
+
+/* A connection, with what was read of it already. */
+static void take_client(int fd, const void *state, size_t size) {
+    size_t capacity = size > LINE_BYTES_MAX ? size : LINE_BYTES_MAX;
+    struct client *c = malloc(sizeof *c + capacity);
+    if (!c) abort(); /* as in put */
+    *c = (struct client){.fd = fd, .size = size, .capacity = capacity};
+    memcpy(c->in, state, size);
+    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK); /* whoever had it before may poll */
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &(struct timeval){.tv_sec = SEND_S}, sizeof(struct timeval));
+    start_client(c);
 }
 
 static void *accept_clients(void *unused) {
     struct pollfd p[] = {{.fd = server.listener, .events = POLLIN}, {.fd = server.drain_fd, .events = POLLIN}};
-    pthread_t thread;
     while (wait_for(p, 2, -1) > 0 && !p[1].revents) {
         int fd = accept4(server.listener, NULL, NULL, SOCK_CLOEXEC);
         if (fd < 0 && (errno == EMFILE || errno == ENFILE)) wait_for(&p[1], 1, 10); /* until a client hangs up */
-        if (fd < 0) continue;
-        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
-        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &(struct timeval){.tv_sec = SEND_S}, sizeof(struct timeval));
-        server.clients++;
-        if (pthread_create(&thread, NULL, serve_client, (void *)(intptr_t)fd) == 0) pthread_detach(thread);
-        else serve_client((void *)(intptr_t)fd); /* no thread left: the next client waits in the backlog */
+        if (fd >= 0) take_client(fd, "", 0);
     }
     return unused;
+}
+
+/* All that the incumbent had, after the commit. */
+static bool take_clients(void) {
+    handoff_connection c;
+    int more;
+    while ((more = handoff_next_connection(h, &c, sizeof c)) == 1) take_client(c.fd, c.state, c.state_size);
+    return more == 0;
+}
+
+/* Ours stay open, and untouched, until we know who serves. */
+static bool move_clients(void) {
+    bool ok = handoff_put_state(h, "lineage", lineage, strlen(lineage)) == HANDOFF_OK;
+    for (struct client *c = server.parked; c && ok; c = c->next)
+        ok = handoff_put_connection(h, c->fd, "client", c->in, c->size) == HANDOFF_OK;
+    return ok;
 }
 
 /* ---- start, stop, handoff ---- */
@@ -320,26 +388,32 @@ static int take_listener(uint16_t port) {
 }
 
 static bool start_accepting(void) {
-    server.draining = false;
-    eventfd_read(server.drain_fd, &(eventfd_t){0});
     return pthread_create(&server.acceptor, NULL, accept_clients, NULL) == 0;
 }
 
-/* Whoever knocks from here on waits in the backlog for the one that serves next.  No event: we are to exit. */
-static void on_drain(handoff *handle, const handoff_event *e, void *user) {
+/* Nobody accepts, and no client has a thread.  False: not in time. */
+static bool stop_clients(handoff *handle, const handoff_event *e) {
     struct pollfd p[] = {{.fd = server.gone_fd, .events = POLLIN}, {.fd = e ? e->cancel_fd : -1, .events = POLLIN}};
-    (void)user;
     server.draining = true;
     eventfd_write(server.drain_fd, 1);
     pthread_join(server.acceptor, NULL);
     close(server.listener);
     server.listener = -1;
-    while (server.clients > 0) {
+    while (server.threads > 0) {
         int left_ms = e ? handoff_remaining_ms(handle, e->id) - MARGIN_MS : HANG_UP_MS;
-        if (left_ms <= 0 || wait_for(p, 2, left_ms) <= 0 || p[1].revents) break;
+        if (left_ms <= 0 || wait_for(p, 2, left_ms) <= 0 || p[1].revents) return false;
         eventfd_read(server.gone_fd, &(eventfd_t){0});
     }
-    if (e) handoff_done(handle, e->id);
+    return true;
+}
+
+/* Whoever knocks from here on waits in the backlog for the one that serves next. */
+static void on_drain(handoff *handle, const handoff_event *e, void *user) {
+    char why[512];
+    (void)user;
+    if (!stop_clients(handle, e)) handoff_failed(handle, e->id, "a client does not read its reply");
+    else if (!move_clients()) handoff_failed(handle, e->id, handoff_errmsg(handle, why, sizeof why));
+    else handoff_done(handle, e->id);
 }
 
 static void on_seal(handoff *handle, const handoff_event *e, void *user) {
@@ -348,11 +422,28 @@ static void on_seal(handoff *handle, const handoff_event *e, void *user) {
     else handoff_failed(handle, e->id, "the log is broken");
 }
 
+/* As if nothing had been: the parked clients get threads again. */
+static void resume_clients(void) {
+    pthread_mutex_lock(&server.lock);
+    server.draining = false;
+    eventfd_read(server.drain_fd, &(eventfd_t){0});
+    struct client *parked = server.parked;
+    server.parked = NULL;
+    pthread_mutex_unlock(&server.lock);
+    for (struct client *c = parked, *next; c; c = next) {
+        next = c->next; /* c may be gone once it has a thread */
+        start_client(c);
+    }
+}
+
 static void on_resume(handoff *handle, const handoff_event *e, void *user) {
     (void)user;
-    if (!open_log())
+    if (!open_log()) {
         handoff_failed(handle, e->id, "cannot open the log");
-    else if (server.listener < 0 && ((server.listener = take_listener(0)) < 0 || !start_accepting()))
+        return;
+    }
+    resume_clients();
+    if (server.listener < 0 && ((server.listener = take_listener(0)) < 0 || !start_accepting()))
         handoff_failed(handle, e->id, "cannot accept");
     else
         handoff_done(handle, e->id);
@@ -389,13 +480,16 @@ int main(int argc, char **argv) {
     if ((server.listener = take_listener(argc > 2 ? (uint16_t)atoi(argv[2]) : 0)) < 0) return fail("no listener");
     if (handoff_wait_for_begin(h, -1) != HANDOFF_OK) return fail("cannot begin");
     if (!open_log()) return 1;
+    inherit_lineage();
     handoff_readiness ready = {.size = sizeof ready, .revisions = &store.revision, .revision_count = 1};
     if (handoff_announce_ready(h, &ready, -1) != HANDOFF_OK) return fail("not wanted");
+    if (!take_clients()) return fail("cannot take the connections");
     if (!start_accepting()) return fail("cannot accept");
 
     int end = handoff_serve(h);
     if (end == HANDOFF_REPLACED) _exit(0); /* not exit(): the data is not ours, nothing may be flushed into it */
     if (end != HANDOFF_STOPPED) return fail("serve");
-    on_drain(h, NULL, NULL);
+    server.stopping = true;
+    stop_clients(h, NULL);
     return close_log() ? 0 : fail("cannot close the log");
 }

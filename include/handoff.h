@@ -142,7 +142,8 @@ typedef enum handoff_events {
 
 // handoff_event.flags
 typedef enum handoff_event_flags {
-    // Overlap mode: this drain cannot be taken back; its end is the end of this process.
+    // Overlap mode: the successor serves. This drain cannot be taken back; its end, also by its deadline, is the end of this
+    // process.
     HANDOFF_EVENT_AFTER_COMMIT = 1,
 } handoff_event_flags;
 
@@ -156,7 +157,8 @@ typedef enum handoff_options {
     HANDOFF_OPT_DATA_DIR = 2,
     // S  which build this is, for people, at most 256 bytes; default: the ELF build id of the executable.
     HANDOFF_OPT_BUILD_ID = 3,
-    // I  HANDOFF_MODE_EXCLUSIVE (default) | HANDOFF_MODE_OVERLAP.
+    // I  HANDOFF_MODE_EXCLUSIVE (default) or HANDOFF_MODE_OVERLAP. Not both: the one needs the lock, and the other must not
+    // have it.
     HANDOFF_OPT_MODES = 4,
     // I  HANDOFF_FORKS_COUNT (default) or HANDOFF_FORKS_IGNORE, see handoff_sealed.
     HANDOFF_OPT_FORKS = 5,
@@ -164,6 +166,9 @@ typedef enum handoff_options {
     HANDOFF_OPT_HELPER_THREAD = 6,
     // I  1: accept a data directory on NFS and the like, whose locks may not keep other hosts out; 0 (default): refuse.
     HANDOFF_OPT_NETWORK_DATA_DIR = 7,
+    // I  1: a handoff to a successor that takes neither connections nor state is refused before the drain; 0 (default): it
+    // goes on, and what would give them returns HANDOFF_EREFUSED.
+    HANDOFF_OPT_TRANSFER = 8,
     // S+ spawn: argv, in order, the program's name first.
     HANDOFF_OPT_ARG = 20,
     // S+ spawn: NAME=value, beside this process's own environment; not LISTEN_* and HANDOFF_*.
@@ -190,7 +195,10 @@ typedef enum handoff_options {
 typedef enum handoff_modes {
     // Incumbent and successor must not both hold the data.
     HANDOFF_MODE_EXCLUSIVE = 1,
-    // They may run side by side.
+    // They may: the successor accepts before the incumbent stops, so that somebody accepts at every instant. The incumbent hears
+    // nothing of the handoff until then; its only event is a drain with HANDOFF_EVENT_AFTER_COMMIT, and whatever its answer
+    // is, HANDOFF_REPLACED follows. There is no seal, no resume, and no lock, so handoff_write_begin lets everybody in: two that write
+    // the same data must agree on that among themselves.
     HANDOFF_MODE_OVERLAP = 2,
 } handoff_modes;
 
@@ -335,6 +343,10 @@ typedef struct handoff_outcome {
     uint64_t total_ns;
     // For people; with a successor's exit status. Empty if all went well.
     char reason[512];
+    // Connections that moved to the successor, if it serves.
+    uint64_t connections;
+    // Bytes of state that moved to it: blobs, and what belongs to connections.
+    uint64_t state_bytes;
 } handoff_outcome;
 
 #ifdef __cplusplus
@@ -464,24 +476,48 @@ int handoff_write_begin(struct handoff *h);
 // [any] Leaves the fence; HANDOFF_ESTATE: nobody is inside.
 int handoff_write_end(struct handoff *h);
 
-// [event] Gives the successor a copy of a blob, in sealed memory. Not there yet: HANDOFF_ESTATE.
+// [event] Inside of a drain or a seal: gives the successor a copy of size bytes at data, in sealed memory (memfd_create(2)), which it
+// finds with handoff_get_state. key has 1 to 255 bytes; data may be NULL if size is 0. Waits while the successor has not
+// taken what was given before, at most until the event's deadline. Is undone with the handoff: in the next one everything
+// is given anew.
+// HANDOFF_ESTALE: the event was cancelled or is late. HANDOFF_ESTATE: no drain or seal is open. HANDOFF_EREFUSED: the
+// successor takes nothing (see HANDOFF_OPT_TRANSFER) or is gone. HANDOFF_EDUPLICATE: the key was used in this handoff.
+// HANDOFF_EINVAL, HANDOFF_ETOOBIG: the key is NULL or empty, or longer. HANDOFF_ESYSTEM: no memory.
 int handoff_put_state(struct handoff *h, const char *key, const void *data, size_t size);
 
-// [event] Gives the successor a memfd or a file, of any size, without a copy, and NOT sealed: keep it unchanged until
-// RESUME or REPLACED. Not there yet: HANDOFF_ESTATE.
+// [event] As handoff_put_state, for a memfd or a file of yours, of any size, without a copy, and NOT sealed: the successor
+// gets a duplicate of fd, with the same offset, from handoff_take_state_fd. fd stays yours: keep the file unchanged until
+// RESUME, after which you may write it again, or REPLACED. HANDOFF_EINVAL, too: fd is closed, neither a memfd nor a file, or
+// the library's own.
 int handoff_put_state_fd(struct handoff *h, const char *key, int fd);
 
-// [owner] After begin: a blob, borrowed, mapped until handoff_free. Not there yet: HANDOFF_ESTATE.
+// [owner] After wait_for_begin: where the copy is that the incumbent gave with handoff_put_state, and how many bytes; read-only,
+// borrowed, mapped until handoff_free. The same key gives the same place. HANDOFF_ENONAME: it gave none under this key, as
+// always in a cold start. HANDOFF_ESTATE: too early. HANDOFF_EINVAL: it gave a descriptor, take that.
 int handoff_get_state(struct handoff *h, const char *key, const void **data, size_t *size);
 
-// [owner] After begin: a memfd or file, yours, writable once announce_ready returned. Not there yet: HANDOFF_ESTATE.
+// [owner] After wait_for_begin: the memfd or file that the incumbent gave with handoff_put_state_fd, or the sealed memory of a copy. Yours,
+// close-on-exec; once. Write it only when announce_ready has returned 0: until then the incumbent may have to go on with
+// it. HANDOFF_ENONAME: it gave none under this key, or it was taken. HANDOFF_ESTATE: too early.
 int handoff_take_state_fd(struct handoff *h, const char *key);
 
-// [event] Sends a duplicate of a connection, with up to 60 KiB of state; keep yours, untouched, until RESUME or REPLACED.
-// Not there yet: HANDOFF_ESTATE.
+// [event] Inside of a drain or a seal: gives the successor a duplicate of a connection, which it gets from
+// handoff_next_connection, with a name of 1 to 255 bytes, which need not be its own, and up to 60 KiB of state, such as bytes that
+// were read and not yet understood, or not yet written (state may be NULL if size is 0). Any descriptor may be given but a
+// directory: TCP, Unix, UDP, pipe, pty, file, eventfd. Modes of the description, as O_NONBLOCK, move with it; a registration
+// in epoll does not.
+// fd stays yours. Do not read, write, close or shut it down until RESUME, after which everything is as it was, or
+// REPLACED: then it is the successor's, and a shutdown(2) would be felt by both. Waits, and is undone, as handoff_put_state.
+// HANDOFF_EDUPLICATE: this number, or another one of the same socket, was given in this handoff. HANDOFF_ETOOBIG: name or
+// state is longer. HANDOFF_EINVAL: fd is closed, a directory, or the library's own. HANDOFF_ELIMIT: no descriptor is left.
+// Others as handoff_put_state.
 int handoff_put_connection(struct handoff *h, int fd, const char *name, const void *state, size_t size);
 
-// [owner] After announce_ready returned 0: 1 = *c is filled, 0 = no more. Not there yet: HANDOFF_ESTATE.
+// [owner] After announce_ready returned 0: 1 = *c is filled with the next connection that the incumbent gave, in its order, as much of it as
+// size has room for, at least the 32 bytes of the first version; 0 = no more, as always in a cold start. What is in its queue
+// is still to be read: with edge-triggered epoll try at once. A connection that is not taken within ten seconds after the
+// first serve or dispatch, or after the one before was taken, is closed, with a warning in the log. HANDOFF_ESTATE: too early:
+// until the commit the connections are the incumbent's.
 int handoff_next_connection(struct handoff *h, struct handoff_connection *c, size_t size);
 
 // Makes a supervisor, without listeners and processes; c may be NULL, and has HANDOFF_OPT_BUILD_ID, for the journal, and

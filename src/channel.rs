@@ -6,6 +6,7 @@ use crate::protocol::{Decide, Decision, Message};
 use crate::sys::clock::monotonic_ns;
 use crate::sys::page::{DecisionPage, Word};
 use crate::sys::seqpacket::{Credentials, LostDescriptors, Received, Seqpacket};
+use nix::errno::Errno;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -31,6 +32,12 @@ pub enum ChannelError {
 }
 
 impl ChannelError {
+    /// It may go when the peer has read: the queue is full, or too many descriptors are on the way.
+    pub fn is_full(&self) -> bool {
+        let later = [Errno::EAGAIN, Errno::ETOOMANYREFS, Errno::ENOBUFS].map(|errno| Some(errno as i32));
+        matches!(self, Self::Socket(error) if later.contains(&error.raw_os_error()))
+    }
+
     /// The peer has closed its end.
     pub fn is_gone(&self) -> bool {
         let gone = [io::ErrorKind::BrokenPipe, io::ErrorKind::ConnectionReset];

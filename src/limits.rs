@@ -17,10 +17,26 @@ pub const TEXT_BYTES_MAX: usize = 4096;
 pub const BUILD_ID_BYTES_MAX: usize = 256;
 /// Listeners of a service at most: the kernel's bound for one message is 253 (`SCM_MAX_FD`); inheritance has none.
 pub const LISTENERS_MAX: usize = 4096;
+/// Sockets of one address (`SO_REUSEPORT`) at most: one for each core of a large machine, and [`LISTENERS_MAX`] leaves room for others.
+pub const SOCKETS_MAX: usize = 1024;
 /// Bytes of a listener's name at most: as systemd has it (`FileDescriptorName=`).
 pub const LISTENER_NAME_BYTES_MAX: usize = 255;
 /// Listeners in one message at most: below `SCM_MAX_FD`, and the longest names still fit into a frame.
 pub const LISTENERS_IN_MESSAGE_MAX: usize = 200;
+/// Connections in one message at most: below `SCM_MAX_FD`, 253.
+pub const CONNECTIONS_IN_BATCH_MAX: usize = 250;
+/// Messages with connections or state that N has not taken yet, at most. A process without privilege may have as many
+/// descriptors on the way as it may have open (unix(7), `ETOOMANYREFS`): four times 250 are fewer than the usual 1024.
+pub const BATCHES_UNTAKEN_MAX: u32 = 4;
+/// Bytes of a connection's state at most: with the longest name it fits into a frame. What is larger is a blob of state.
+pub const CONNECTION_STATE_BYTES_MAX: usize = 60 * 1024;
+/// Bytes of the name of a connection, or of the key of a blob, at most: as for a listener.
+pub const NAME_BYTES_MAX: usize = 255;
+/// Connections that an application has not taken that long after the commit, or after it took the last one, are closed:
+/// their clients would wait for ever.
+pub const UNTAKEN_GRACE: Duration = Duration::from_secs(10);
+/// Between two attempts to send while others of the same user have too many descriptors on the way.
+pub const SEND_RETRY: Duration = Duration::from_millis(10);
 
 /// The wait before a daemon that crashed is started again: short enough for clients that wait in the backlog.
 pub const RESTART_DELAY_FIRST: Duration = Duration::from_millis(500);
@@ -78,6 +94,9 @@ pub const DEATH_AFTER_END: Duration = for_peer(1_000);
 pub const ABORT_GRACE: Duration = for_peer(2_000);
 /// A retired incumbent that does not exit, until it gets SIGTERM, and from there to SIGKILL.
 pub const RETIRE_GRACE: Duration = for_peer(10_000);
+/// Processes in overlap mode that were replaced and serve their last clients, by default: with the one that serves and one that
+/// starts, the machine must have room for four.
+pub const MAX_DRAINING: usize = 2;
 /// Frames of one peer that are read in one go: many times more than a queue of the default size holds, so what was there
 /// when the reading began is read, and a peer that sends without end keeps nobody from his work.
 pub const FRAMES_READ_MAX: usize = 4096;

@@ -4,6 +4,7 @@ mod support;
 
 use std::time::Duration;
 use support::load::{Load, LoadOptions, verify};
+use support::streams::Streams;
 use support::watch::{LockWatch, settled_descriptors};
 use support::{Service, programs, wait_until};
 
@@ -43,15 +44,23 @@ fn a_hundred_upgrades_under_load_lose_nothing() {
 }
 
 #[test]
-fn keep_alive_clients_are_told_and_fail_nothing() {
+fn clients_that_keep_their_connection_notice_nothing() {
     let programs = programs();
     let service = Service::start(&programs.kv_a);
     let load = Load::start(LoadOptions { clients: 8, ..LoadOptions::new(service.address) });
+    let streams = Streams::start(service.address, 8, "stream");
+    streams.go_on();
     for round in 0..10 {
         let binary = if round % 2 == 0 { &programs.kv_b } else { &programs.kv_a };
-        assert_eq!(service.upgrade(binary, &[]).result, "committed");
+        assert_eq!(service.upgrade(&service.faulty("unhealthy"), &[]).result, "rolled_back");
+        let upgrade = service.upgrade(binary, &[]);
+        assert_eq!(upgrade.result, "committed");
+        assert!(upgrade.outcome["transferred_connections"].as_u64() >= Some(8), "{upgrade:?}");
+        streams.go_on();
     }
     let report = load.stop();
     assert_eq!((report.failed_requests, &report.failures), (0, &Vec::new()));
+    let seen = streams.stop();
+    assert_eq!((report.closed_connections, seen.closed, seen.faults), (0, 0, Vec::new()));
     assert_eq!(verify(service.address, &report.acknowledged).unwrap(), Vec::<String>::new(), "lost writes");
 }

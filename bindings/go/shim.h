@@ -15,6 +15,15 @@ static inline int handoff_go_announce(handoff *h, uint32_t flags, const uint64_t
     return handoff_announce_ready(h, &r, 0);
 }
 
+/* A pointer to bytes, since cgo looks at all of what a void pointer points into, and refuses it if there are pointers. */
+static inline int handoff_go_put_connection(handoff *h, int fd, const char *name, const uint8_t *state, size_t size) {
+    return handoff_put_connection(h, fd, name, state, size);
+}
+
+static inline int handoff_go_put_state(handoff *h, const char *key, const uint8_t *data, size_t size) {
+    return handoff_put_state(h, key, data, size);
+}
+
 static inline int handoff_go_readable(int fd) {
     struct pollfd p = {.fd = fd, .events = POLLIN};
     return poll(&p, 1, 0) != 0; /* an error, too: whoever waits looks again */

@@ -64,12 +64,12 @@ static void configs(void) {
     IS(handoff_config_set_str(c, HANDOFF_OPT_DATA_DIR, "\xff\xfe"), HANDOFF_OK); /* bytes, not UTF-8 */
     IS(handoff_config_set_str(c, HANDOFF_OPT_FORKS, "1"), HANDOFF_EINVAL);
     IS(handoff_config_set_int(c, HANDOFF_OPT_DATA_DIR, 1), HANDOFF_EINVAL);
-    int32_t unknown[] = {0, -1, 8, 19, 29, INT_MAX, INT_MIN};
+    int32_t unknown[] = {0, -1, 9, 19, 29, INT_MAX, INT_MIN};
     for (size_t i = 0; i < sizeof unknown / sizeof *unknown; i++) {
         IS(handoff_config_set_str(c, unknown[i], "x"), HANDOFF_EINVAL);
         IS(handoff_config_set_int(c, unknown[i], 1), HANDOFF_EINVAL);
     }
-    for (int32_t option = HANDOFF_OPT_FORKS; option <= HANDOFF_OPT_NETWORK_DATA_DIR; option++) {
+    for (int32_t option = HANDOFF_OPT_FORKS; option <= HANDOFF_OPT_TRANSFER; option++) {
         IS(handoff_config_set_int(c, option, INT64_MIN), HANDOFF_EINVAL);
         IS(handoff_config_set_int(c, option, 2), HANDOFF_EINVAL);
         IS(handoff_config_set_int(c, option, 0), HANDOFF_OK);
@@ -157,9 +157,10 @@ static void too_early(handoff *h) {
     IS(handoff_remaining_ms(h, 1), 0);
     IS(handoff_write_begin(h), HANDOFF_ESEALED);
     IS(handoff_write_end(h), HANDOFF_ESTATE);
-    IS(handoff_put_state(h, NULL, NULL, SIZE_MAX), HANDOFF_ESTATE);
-    CHECK(errmsg_has(h, "handoff_put_state: not there yet"));
-    IS(handoff_next_connection(h, NULL, 0), HANDOFF_ESTATE);
+    IS(handoff_put_state(h, NULL, NULL, SIZE_MAX), HANDOFF_EINVAL);
+    IS(handoff_put_state(h, "k", NULL, 0), HANDOFF_ESTATE);
+    CHECK(errmsg_has(h, "handoff_put_state: connections and state are given inside of a drain or a seal"));
+    IS(handoff_next_connection(h, NULL, 0), HANDOFF_EINVAL);
     IS(handoff_on_drain(h, NULL, &count, destroy), HANDOFF_EINVAL);
     IS(count, 1);
     IS(handoff_on_drain(h, silent, &count, destroy), HANDOFF_OK);

@@ -229,14 +229,16 @@ static int faulty_done(handoff *h, uint64_t id) {
     return result;
 }
 
-/* The store's drain without its answer: without an event it stops accepting and says nothing. */
+/* Of the store: it stops accepting, and waits until the clients are parked, without an event for a second at most. */
+static bool stop_clients(handoff *h, const handoff_event *e);
+
 static void faulty_drain(handoff *h, const handoff_event *e, void *user) {
     int fails = is_fault_once("drain-fails"), hangs = is_fault_once("drain-hangs");
     if (!e || (!fails && !hangs)) {
         store_drain(h, e, user);
         return;
     }
-    store_drain(h, NULL, user);
+    stop_clients(h, NULL);
     if (fails) handoff_failed(h, e->id, "told to fail the drain");
     else poll(&(struct pollfd){.fd = e->cancel_fd, .events = POLLIN}, 1, -1);
 }

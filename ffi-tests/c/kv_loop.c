@@ -25,21 +25,22 @@ static int sync_in_time(int fd) {
 
 #include <time.h>
 
-enum { LISTENER = 1, FIRST = 2, PEERS_MAX = 512, END = FIRST + PEERS_MAX, OUT_BYTES = 4 * LINE_BYTES_MAX, TICK_MS = 5 };
+enum { LISTENER = 1, FIRST = 2, PEERS_MAX = 512, END = FIRST + PEERS_MAX, OUT_BYTES = 4 * LINE_BYTES_MAX, TICK_MS = 5,
+       IN_BYTES = 60 * 1024 /* as much as can come with a connection */ };
 
 /* Nothing more is read of a peer while it has replies to take. */
 struct peer {
     bool asked, told; /* as in kv.c */
     int64_t hang_up;  /* once it is told: until when we wait for that */
     size_t size, from, to; /* of what it sent; the part of out that is not sent yet */
-    char in[LINE_BYTES_MAX], out[OUT_BYTES];
+    char in[IN_BYTES], out[OUT_BYTES];
 };
 
 static struct pollfd p[END]; /* 0: the library; poll skips -1 */
 static struct peer peers[PEERS_MAX];
 static int connected;
 static uint64_t drain;    /* the event that waits for its answer */
-static int64_t told_from; /* while we drain: whoever has never asked is told from here on */
+static int64_t told_from; /* while we stop: whoever has never asked is told from here on */
 
 static int64_t now_ms(void) {
     struct timespec t;
@@ -54,16 +55,42 @@ static void hang_up(int i) {
     connected--;
 }
 
+static void add_peer(int i, int fd) {
+    struct peer *c = &peers[i - FIRST];
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
+    c->asked = c->told = false;
+    c->size = c->from = c->to = 0;
+    p[i] = (struct pollfd){.fd = fd, .events = POLLIN};
+    connected++;
+}
+
 static void accept_peers(void) {
     for (int i = FIRST; i < END && p[LISTENER].fd >= 0; i++) {
         if (p[i].fd >= 0) continue;
         int fd = accept4(p[LISTENER].fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (fd < 0) return;
-        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
-        peers[i - FIRST] = (struct peer){.told = false};
-        p[i] = (struct pollfd){.fd = fd, .events = POLLIN};
-        connected++;
+        add_peer(i, fd);
     }
+}
+
+/* All that the incumbent had, with what it had read of them.  Each send and receive says itself that it must not block. */
+static bool take_peers(void) {
+    handoff_connection c;
+    int more, i = FIRST;
+    while ((more = handoff_next_connection(h, &c, sizeof c)) == 1 && i < END && c.state_size <= IN_BYTES) {
+        add_peer(i, c.fd);
+        memcpy(peers[i - FIRST].in, c.state, c.state_size);
+        peers[i++ - FIRST].size = c.state_size;
+    }
+    return more == 0;
+}
+
+static bool move_peers(void) {
+    bool ok = handoff_put_state(h, "lineage", lineage, strlen(lineage)) == HANDOFF_OK;
+    for (int i = FIRST; i < END && ok; i++)
+        if (p[i].fd >= 0)
+            ok = handoff_put_connection(h, p[i].fd, "client", peers[i - FIRST].in, peers[i - FIRST].size) == HANDOFF_OK;
+    return ok;
 }
 
 static void reply(struct peer *c, const char *text, bool last) {
@@ -75,21 +102,25 @@ static void reply(struct peer *c, const char *text, bool last) {
 /* Executes what has come whole, as far as there is room for the replies. */
 static void work(struct peer *c) {
     char text[LINE_BYTES_MAX + 32], *end;
-    while (!c->told && c->to + sizeof text + sizeof " CLOSE\n" <= sizeof c->out &&
-           (end = memchr(c->in, '\n', c->size)) != NULL) {
+    size_t length = 0;
+    while (!c->told && c->to + sizeof text + sizeof " CLOSE\n" <= sizeof c->out) {
+        end = memchr(c->in, '\n', c->size);
+        length = end ? (size_t)(end - c->in) : c->size;
+        if (!end || length >= LINE_BYTES_MAX) break;
         *end++ = '\0';
         bool executed = execute(c->in, text, sizeof text);
-        reply(c, executed ? text : "CLOSE", !executed || server.draining);
+        reply(c, executed ? text : "CLOSE", !executed || server.stopping);
         c->asked = true;
         c->size -= (size_t)(end - c->in);
         memmove(c->in, end, c->size);
     }
-    if (!c->told && c->size == sizeof c->in && c->to == 0) reply(c, "ERR the line is too long", true);
+    if (!c->told && length >= LINE_BYTES_MAX && c->to == 0) reply(c, "ERR the line is too long", true);
 }
 
 /* Reads and executes, or, of a peer that was told, only reads.  False: it has gone, or has had its time. */
 static bool attend(struct pollfd *at, struct peer *c) {
     if (c->to > 0) return !(at->revents & (POLLERR | POLLHUP)); /* first it takes its replies */
+    if (server.draining && !server.stopping) return true;       /* what it sends is for the successor */
     if (at->revents) {
         if (c->told) c->size = 0;
         ssize_t got = recv(at->fd, c->in + c->size, sizeof c->in - c->size, MSG_DONTWAIT);
@@ -97,7 +128,7 @@ static bool attend(struct pollfd *at, struct peer *c) {
         c->size += got > 0 ? (size_t)got : 0;
     }
     work(c);
-    if (server.draining && !c->told && c->to == 0 && (c->asked || now_ms() >= told_from)) reply(c, "CLOSE", true);
+    if (server.stopping && !c->told && c->to == 0 && (c->asked || now_ms() >= told_from)) reply(c, "CLOSE", true);
     return !c->told || c->to > 0 || now_ms() < c->hang_up;
 }
 
@@ -125,7 +156,7 @@ static bool turn(void) {
     for (int i = FIRST; i < END; i++) {
         struct peer *c = &peers[i - FIRST];
         if (p[i].fd >= 0 && c->to > 0 && !send_replies(&p[i], c)) hang_up(i);
-        more |= p[i].fd >= 0 && c->to == 0 && !c->told && memchr(c->in, '\n', c->size) != NULL;
+        more |= p[i].fd >= 0 && c->to == 0 && !c->told && !server.draining && memchr(c->in, '\n', c->size) != NULL;
     }
     return more;
 }
@@ -135,7 +166,18 @@ static void stop_accepting(void) {
     close(p[LISTENER].fd);
     p[LISTENER].fd = -1;
     server.draining = true;
-    told_from = now_ms() + FIRST_REQUEST_MS;
+}
+
+/* Answers once every peer has its replies. */
+static void go_on_draining(void) {
+    char why[512];
+    bool busy = false;
+    for (int i = FIRST; i < END; i++) busy |= p[i].fd >= 0 && peers[i - FIRST].to > 0;
+    if (busy && handoff_remaining_ms(h, drain) > MARGIN_MS) return;
+    if (busy) handoff_failed(h, drain, "a client does not read its reply");
+    else if (!move_peers()) handoff_failed(h, drain, handoff_errmsg(h, why, sizeof why));
+    else handoff_done(h, drain);
+    drain = 0;
 }
 
 static void resume(uint64_t id) {
@@ -173,19 +215,19 @@ static bool dispatch(void) {
 /* The last turns: until all have hung up, or have had their time. */
 static int stop(void) {
     p[0].fd = -1;
+    server.stopping = true;
     if (!server.draining) stop_accepting();
+    told_from = now_ms() + FIRST_REQUEST_MS;
     for (int64_t until = now_ms() + HANG_UP_MS; connected > 0 && now_ms() < until; turn()) wait_for(p, END, TICK_MS);
     return close_log() ? 0 : fail("cannot close the log");
 }
 
 static int serve(void) {
     for (bool more = false;;) {
-        if (drain && (connected == 0 || handoff_remaining_ms(h, drain) <= MARGIN_MS)) {
-            handoff_done(h, drain);
-            drain = 0;
-        }
+        if (drain) go_on_draining();
         p[LISTENER].events = connected < PEERS_MAX ? POLLIN : 0; /* when full, the next one waits in the backlog */
-        wait_for(p, END, more ? 0 : server.draining ? TICK_MS : -1);
+        /* Peers that are moved are nobody's to read until it is known who serves. */
+        wait_for(p, server.draining && !drain ? FIRST : END, more ? 0 : drain ? TICK_MS : -1);
         if (p[0].revents && dispatch()) return stop();
         if (p[LISTENER].revents) accept_peers();
         more = turn();
@@ -208,6 +250,7 @@ int main(void) {
     if ((p[LISTENER].fd = take_listener(0)) < 0) return fail("no listener");
     if (handoff_wait_for_begin(h, -1) != HANDOFF_OK) return fail("cannot begin");
     if (!open_log()) return 1;
+    inherit_lineage();
     if (strcmp(fault, "crash") == 0) _exit(7);
     handoff_readiness ready = {.size = sizeof ready, .revisions = &store.revision, .revision_count = 1};
     if (strcmp(fault, "unhealthy") == 0) {
@@ -215,6 +258,7 @@ int main(void) {
         ready.detail = "told to be unhealthy";
     }
     if (handoff_announce_ready(h, &ready, -1) != HANDOFF_OK) return fail("not wanted");
+    if (!take_peers()) return fail("cannot take the connections");
     p[0].fd = handoff_pollfd(h);
     return serve();
 }

@@ -48,7 +48,7 @@ FIELD(handoff_connection, name, 8, 8);
 FIELD(handoff_connection, state, 16, 8);
 FIELD(handoff_connection, state_size, 24, 8);
 #endif
-CHECK(handoff_outcome, sizeof(handoff_outcome) == 592);
+CHECK(handoff_outcome, sizeof(handoff_outcome) == 608);
 ALIGN(handoff_outcome, 8);
 FIELD(handoff_outcome, size, 0, 4);
 FIELD(handoff_outcome, result, 4, 4);
@@ -63,6 +63,8 @@ FIELD(handoff_outcome, ready_ns, 56, 8);
 FIELD(handoff_outcome, pause_ns, 64, 8);
 FIELD(handoff_outcome, total_ns, 72, 8);
 FIELD(handoff_outcome, reason, 80, 512);
+FIELD(handoff_outcome, connections, 592, 8);
+FIELD(handoff_outcome, state_bytes, 600, 8);
 
 /* Numbers never change, and are never used again for something else. */
 CHECK(abi, HANDOFF_ABI == 1);
@@ -122,6 +124,7 @@ CHECK(handoff_opt_modes, HANDOFF_OPT_MODES == 4);
 CHECK(handoff_opt_forks, HANDOFF_OPT_FORKS == 5);
 CHECK(handoff_opt_helper_thread, HANDOFF_OPT_HELPER_THREAD == 6);
 CHECK(handoff_opt_network_data_dir, HANDOFF_OPT_NETWORK_DATA_DIR == 7);
+CHECK(handoff_opt_transfer, HANDOFF_OPT_TRANSFER == 8);
 CHECK(handoff_opt_arg, HANDOFF_OPT_ARG == 20);
 CHECK(handoff_opt_env, HANDOFF_OPT_ENV == 21);
 CHECK(handoff_opt_binary, HANDOFF_OPT_BINARY == 22);

@@ -169,14 +169,15 @@ static void strings_of_a_handle(handoff *h) {
     CHECK(says(h, "handoff_dispatch: ", ", in phase STARTING"));
     const char *keys[] = {NULL, "", huge, "\xff"};
     for (size_t i = 0; i < 4; i++) {
-        IS(handoff_put_state(h, keys[i], NULL, SIZE_MAX), HANDOFF_ESTATE);
-        IS(handoff_put_state_fd(h, keys[i], INT_MIN), HANDOFF_ESTATE);
-        IS(handoff_get_state(h, keys[i], NULL, NULL), HANDOFF_ESTATE);
-        IS(handoff_take_state_fd(h, keys[i]), HANDOFF_ESTATE);
-        IS(handoff_put_connection(h, INT_MAX, keys[i], NULL, SIZE_MAX), HANDOFF_ESTATE);
-        IS(handoff_next_connection(h, NULL, SIZE_MAX), HANDOFF_ESTATE);
+        IS(handoff_put_state(h, keys[i], NULL, SIZE_MAX), HANDOFF_EINVAL);
+        IS(handoff_put_state(h, keys[i], "v", SIZE_MAX), i == 0 ? HANDOFF_EINVAL : HANDOFF_ETOOBIG);
+        IS(handoff_put_state_fd(h, keys[i], INT_MIN), HANDOFF_EINVAL);
+        IS(handoff_get_state(h, keys[i], NULL, NULL), HANDOFF_EINVAL);
+        IS(handoff_take_state_fd(h, keys[i]), i == 0 ? HANDOFF_EINVAL : HANDOFF_ESTATE);
+        IS(handoff_put_connection(h, INT_MAX, keys[i], NULL, SIZE_MAX), HANDOFF_EINVAL);
+        IS(handoff_next_connection(h, NULL, SIZE_MAX), HANDOFF_EINVAL);
     }
-    CHECK(says(h, "handoff_next_connection: not there yet", ", in phase STARTING"));
+    CHECK(says(h, "handoff_next_connection: there is no room for a connection", ", in phase STARTING"));
     for (int i = 0; i < 3; i++) {
         int (*on[])(handoff *, handoff_hook_fn, void *, handoff_destroy_fn) = {handoff_on_drain, handoff_on_seal,
                                                                               handoff_on_resume};

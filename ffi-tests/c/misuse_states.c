@@ -16,6 +16,8 @@ enum { NEVER = 1000 }; /* it would act, or block: that is the step to the next s
 #define EINVAL HANDOFF_EINVAL
 #define ESEALED HANDOFF_ESEALED
 #define NOTGIVEN HANDOFF_ENOTGIVEN
+#define NONAME HANDOFF_ENONAME
+#define TWICE HANDOFF_EDUPLICATE
 
 static const char *const phases[] = {"STARTING", "BEGUN",  "SERVING",  "DRAINING",
                                      "SEALING",  "SEALED", "RESUMING", "REPLACED"};
@@ -44,12 +46,12 @@ static const struct {
     {"handoff_remaining_ms", {0, 0, 0, 0, 0, 0, 0, 0}},
     {"handoff_write_begin", {ESEALED, 0, 0, 0, 0, ESEALED, 0, ESEALED}},
     {"handoff_write_end", {ESTATE, ESTATE, ESTATE, ESTATE, ESTATE, ESTATE, ESTATE, ESTATE}},
-    {"handoff_put_state", {ESTATE, ESTATE, ESTATE, ESTATE, ESTATE, ESTATE, ESTATE, ESTATE}},
-    {"handoff_put_state_fd", {ESTATE, ESTATE, ESTATE, ESTATE, ESTATE, ESTATE, ESTATE, ESTATE}},
-    {"handoff_get_state", {ESTATE, ESTATE, ESTATE, ESTATE, ESTATE, ESTATE, ESTATE, ESTATE}},
-    {"handoff_take_state_fd", {ESTATE, ESTATE, ESTATE, ESTATE, ESTATE, ESTATE, ESTATE, ESTATE}},
-    {"handoff_put_connection", {ESTATE, ESTATE, ESTATE, ESTATE, ESTATE, ESTATE, ESTATE, ESTATE}},
-    {"handoff_next_connection", {ESTATE, ESTATE, ESTATE, ESTATE, ESTATE, ESTATE, ESTATE, ESTATE}},
+    {"handoff_put_state", {ESTATE, ESTATE, ESTATE, 0, TWICE, ESTATE, ESTATE, ESTATE}},
+    {"handoff_put_state_fd", {EINVAL, EINVAL, EINVAL, EINVAL, EINVAL, EINVAL, EINVAL, EINVAL}},
+    {"handoff_get_state", {ESTATE, NONAME, NONAME, NONAME, NONAME, NONAME, NONAME, NONAME}},
+    {"handoff_take_state_fd", {ESTATE, NONAME, NONAME, NONAME, NONAME, NONAME, NONAME, NONAME}},
+    {"handoff_put_connection", {EINVAL, EINVAL, EINVAL, EINVAL, EINVAL, EINVAL, EINVAL, EINVAL}},
+    {"handoff_next_connection", {ESTATE, ESTATE, 0, 0, 0, 0, 0, 0}},
 };
 
 static handoff *h;
@@ -70,6 +72,11 @@ static void names(const char *call, int state) {
     fprintf(stderr, "not so: after %s in %s: %s\n", call, phases[state], text);
 }
 
+/* What the incumbent's put_state in its drain has given. */
+static int given(int state, int (*call)(handoff *, uint64_t)) {
+    return call == get_state || state == HANDOFF_PHASE_BEGUN ? HANDOFF_OK : NONAME; /* taken once */
+}
+
 static void everything_in(int state) {
     states_seen |= 1 << state;
     IS(sizeof table / sizeof *table, EVERY);
@@ -77,6 +84,7 @@ static void everything_in(int state) {
         CHECK(strcmp(table[i].name, every[i].name) == 0);
         int expected = table[i].codes[state];
         if (in_hook && every[i].class == OWNER) expected = HANDOFF_EBUSY;
+        if (as_successor && expected == NONAME) expected = given(state, every[i].call);
         /* [owner] calls carry a successor on from STARTING: it says warmed by itself */
         int acts = as_successor && state == HANDOFF_PHASE_STARTING && every[i].call == warmed;
         if (expected == NEVER || acts) continue;

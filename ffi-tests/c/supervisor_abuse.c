@@ -120,7 +120,7 @@ static void spawns(void) {
     IS(handoff_supervisor_perform_handoff(s, NULL, &o, sizeof o), HANDOFF_EINVAL);
     CHECK(errmsg_has("spawn is NULL"));
     IS(handoff_supervisor_perform_handoff(s, good, NULL, sizeof o), HANDOFF_EINVAL);
-    IS(handoff_supervisor_perform_handoff(s, good, &o, sizeof o - 1), HANDOFF_EINVAL);
+    IS(handoff_supervisor_perform_handoff(s, good, &o, 592 - 1), HANDOFF_EINVAL);
     IS(handoff_supervisor_perform_handoff(s, good, &o, 0), HANDOFF_EINVAL);
     IS(handoff_supervisor_resume_from_journal(s, NULL, &o, sizeof o), HANDOFF_EINVAL);
     IS(handoff_supervisor_resume_from_journal(s, good, NULL, sizeof o), HANDOFF_EINVAL);

@@ -7,26 +7,25 @@ import signal
 import handoff
 
 import kv_store
-from kv_store import FIRST_REQUEST_S, HANG_UP_S, LINE_BYTES_MAX, MARGIN_S, SEND_S
+from kv_store import FIRST_REQUEST_S, HANG_UP_S, LINE_BYTES_MAX, SEND_S
 
 
 class Server:
     def __init__(self, h, store):
         self.h, self.store = h, store
-        self.draining = asyncio.Event()
+        self.stopping = asyncio.Event()  # nobody comes after us
         self.syncing = None  # the future that ends when fdatasync has, for all that wait
         self.streams = None
 
     def accept(self, listener):
-        self.draining.clear()
         self.streams = handoff.StreamServer(listener, self._serve, limit=LINE_BYTES_MAX)
+        for connection in self.h.connections():
+            self.streams.take(connection)
 
-    async def drain(self, patience_s):
-        """Whoever knocks from here on waits in the backlog for the one that serves next."""
-        self.draining.set()
-        streams, self.streams = self.streams, None
-        streams.close()
-        await streams.wait_closed(patience_s)
+    async def stop(self):
+        self.stopping.set()
+        self.streams.close()
+        await self.streams.wait_closed()
 
     # ---- one client
 
@@ -51,7 +50,7 @@ class Server:
                     await self._say(writer, b"ERR the line is too long")
                 return False
             reply, asked = await self._answer(line), True
-            told = reply is None or self.draining.is_set()
+            told = reply is None or self.stopping.is_set()
             await self._say(writer, b"CLOSE" if reply is None else reply + b" CLOSE" if told else reply)
             if told:
                 return True
@@ -61,18 +60,19 @@ class Server:
         await asyncio.wait_for(writer.drain(), SEND_S)
 
     async def _request(self, reader, asked):
-        """None: the drain has begun, and this client has nothing to ask. One that has just connected is about to."""
-        request = asyncio.ensure_future(self._line(reader))
-        drain = asyncio.ensure_future(self.draining.wait())
-        try:
-            await asyncio.wait({request, drain}, return_when=asyncio.FIRST_COMPLETED)
-            if not request.done():
-                # One turn of the loop at least: what has come is read then.
-                await asyncio.wait({request}, timeout=0.001 if asked else FIRST_REQUEST_S)
-            return request.result() if request.done() else None
-        finally:
-            request.cancel()
-            drain.cancel()
+        """None: we stop, and this client has nothing to ask. One that has just connected is about to."""
+        async with reader.idle():  # a client that waits here is moved
+            request = asyncio.ensure_future(self._line(reader))
+            stop = asyncio.ensure_future(self.stopping.wait())
+            try:
+                await asyncio.wait({request, stop}, return_when=asyncio.FIRST_COMPLETED)
+                if not request.done():
+                    # One turn of the loop at least: what has come is read then.
+                    await asyncio.wait({request}, timeout=0.001 if asked else FIRST_REQUEST_S)
+                return request.result() if request.done() else None
+            finally:
+                request.cancel()
+                stop.cancel()
 
     async def _line(self, reader):
         """A line; without its end: there is no more, or it is too long."""
@@ -116,7 +116,9 @@ async def main(h, store, port):
 
     @h.on_drain
     async def drain(event):
-        await server.drain(event.remaining - MARGIN_S)
+        """Whoever knocks from here on waits in the backlog for the one that serves next."""
+        event.put_state("lineage", store.lineage)
+        await server.streams.move(event, "client")
 
     @h.on_seal
     def seal(event):
@@ -126,16 +128,15 @@ async def main(h, store, port):
     @h.on_resume
     def resume(event):
         store.open()
-        if server.streams is None:
-            server.accept(kv_store.listener(h))
+        server.streams.resume(kv_store.listener(h))
 
     listener = kv_store.listener(h, port)
     store.warm()
     await h.wait_for_begin_async()
-    await h.announce_ready_async(**kv_store.open_log(store))
+    await h.announce_ready_async(**kv_store.open_data(h, store))
     server.accept(listener)
     await h.serve_async()
-    await server.drain(None)
+    await server.stop()
     store.close()
 
 

@@ -20,85 +20,131 @@ def readable(sockets, timeout_s=None):
     return poll.poll(None if timeout_s is None else timeout_s * 1000)
 
 
+class Client:
+    def __init__(self, connection, data=b""):
+        self.connection = connection
+        self.data = data  # what it sent, and was not executed
+        self.asked = False  # it has had a reply
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(SEND_S), 0))
+
+    def say(self, line):
+        self.connection.sendall(line + b"\n")
+
+    def hang_up(self):
+        """Waits for it to do so, because a close with a request on the wire would be a reset."""
+        while readable([self.connection], HANG_UP_S) and self.connection.recv(LINE_BYTES_MAX):
+            pass
+
+
 class Server:
     def __init__(self, h, store):
         self.h, self.store = h, store
-        self.draining = False
+        self.stopping = self.draining = False  # nobody comes after us; somebody does
         self.drain_read, self.drain_write = socket.socketpair()  # readable while we drain: wakes the idle clients
         self.gone = threading.Condition()
-        self.clients = 0
+        self.threads = 0  # of clients
+        self.parked = []  # clients without a thread: they are being moved
         self.listener = self.acceptor = None
 
     def accept(self, listener):
-        self.draining = False
         self.listener = listener
         self.acceptor = threading.Thread(target=self._accept, args=(listener,), daemon=True)
         self.acceptor.start()
 
     def _accept(self, listener):
         for connection, _ in listener:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(SEND_S), 0))
-            with self.gone:
-                self.clients += 1
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+            self.start(Client(connection))
+
+    def start(self, client):
+        with self.gone:
+            self.threads += 1
+        threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def drain(self, enough):
-        """Whoever knocks from here on waits in the backlog for the one that serves next."""
+        """Nobody accepts, and no client has a thread. Whoever knocks from here on waits for the one that serves next."""
         self.draining = True
         self.drain_write.send(b"x")
         self.listener.close()
         self.acceptor.join()
         self.listener = None
         with self.gone:
-            while self.clients and not enough():
+            while self.threads and not enough():
                 self.gone.wait(0.05)
-        self.drain_read.recv(1)
+            if self.threads:
+                raise TimeoutError("a client does not read its reply")
+
+    def move(self, event):
+        """Ours stay open, and untouched, until we know who serves."""
+        for client in self.parked:
+            event.put_connection(client.connection, "client", client.data)
+
+    def resume(self):
+        """As if nothing had been: the parked clients get threads again."""
+        with self.gone:
+            if self.draining:
+                self.drain_read.recv(1)
+            self.draining = False
+            parked, self.parked = self.parked, []
+        for client in parked:
+            self.start(client)
+        if self.listener is None:
+            self.accept(kv_store.listener(self.h))
 
     # ---- one client
 
-    def _serve(self, connection):
+    def _serve(self, client):
+        parked = False
         try:
-            with connection:
-                if self._converse(connection):
-                    while readable([connection], HANG_UP_S) and connection.recv(LINE_BYTES_MAX):
-                        pass
+            while not (parked := self._park(client)):
+                if not self._serve_once(client):
+                    break
         except OSError:
             pass  # it has hung up
         finally:
+            if not parked:
+                client.connection.close()
             with self.gone:
-                self.clients -= 1
+                self.threads -= 1
                 self.gone.notify_all()
 
-    def _converse(self, connection):
-        """True: it was told to hang up."""
-        data, asked = b"", False
-        while True:
-            line, end, rest = data.partition(b"\n")
-            if end:
-                reply, asked, data = self._answer(line), True, rest
-                told = reply is None or self.draining
-                connection.sendall((b"CLOSE" if reply is None else reply + b" CLOSE" if told else reply) + b"\n")
-                if told:
-                    return True
-            elif len(data) >= LINE_BYTES_MAX:
-                connection.sendall(b"ERR the line is too long\n")
+    def _park(self, client):
+        """What it sends from here on is for whoever serves next."""
+        with self.gone:
+            if not self.draining or self.stopping:
                 return False
-            elif self._request_comes(connection, asked):
-                got = connection.recv(LINE_BYTES_MAX - len(data))
-                if not got:
-                    return False
-                data += got
-            else:
-                connection.sendall(b"CLOSE\n")
-                return True
-
-    def _request_comes(self, connection, asked):
-        """False: the drain has begun, and this client has nothing to ask. One that has just connected is about to."""
-        ready = readable([connection, self.drain_read])
-        if any(fd == connection.fileno() for fd, _ in ready):
+            self.parked.append(client)
             return True
-        return not asked and bool(readable([connection], FIRST_REQUEST_S))
+
+    def _serve_once(self, client):
+        """One request, or a part of one. False: the connection has ended."""
+        line, end, rest = client.data.partition(b"\n")
+        if len(line) >= LINE_BYTES_MAX:
+            client.say(b"ERR the line is too long")
+            return False
+        if end:
+            reply, client.asked, client.data = self._answer(line), True, rest
+            told = reply is None or self.stopping
+            client.say(b"CLOSE" if reply is None else reply + b" CLOSE" if told else reply)
+        elif self._request_comes(client):
+            got = client.connection.recv(LINE_BYTES_MAX - len(client.data))
+            client.data += got
+            return bool(got)
+        else:
+            told = self.stopping
+            if told:
+                client.say(b"CLOSE")
+        if told:
+            client.hang_up()
+        return not told
+
+    def _request_comes(self, client):
+        """False: we drain. If nobody comes after us, one that has just connected is still heard: it is about to ask."""
+        ready = readable([client.connection, self.drain_read])
+        if not self.stopping:
+            return not self.draining
+        asks = any(fd == client.connection.fileno() for fd, _ in ready)
+        return asks or (not client.asked and bool(readable([client.connection], FIRST_REQUEST_S)))
 
     def _answer(self, line):
         """None: not executed, since the data is not ours any more."""
@@ -132,6 +178,8 @@ def main():
     @h.on_drain
     def drain(event):
         server.drain(lambda: event.remaining <= MARGIN_S)
+        event.put_state("lineage", store.lineage)
+        server.move(event)
 
     @h.on_seal
     def seal(event):
@@ -141,15 +189,17 @@ def main():
     @h.on_resume
     def resume(event):
         store.open()
-        if server.listener is None:
-            server.accept(kv_store.listener(h))
+        server.resume()
 
     listener = kv_store.listener(h, port)
     store.warm()
     h.wait_for_begin()
-    h.announce_ready(**kv_store.open_log(store))
+    h.announce_ready(**kv_store.open_data(h, store))
+    for connection in h.connections():
+        server.start(Client(connection.socket(), connection.state))
     server.accept(listener)
     h.serve()
+    server.stopping = True
     server.drain(lambda: False)
     store.close()
 

@@ -3,10 +3,13 @@
     kv_blocking.py [DATA_DIR [PORT]]     threads
     kv_asyncio.py [DATA_DIR [PORT]]      one asyncio loop
 
+A client keeps its connection through a handoff: it moves to the successor, with what was read of it and not executed.
+
 KV_BUILD     what PING says after the pid; default "dev".
 KV_FAULT     unhealthy: is ready, and says that it is not well; crash: exits with 9 between begin and ready.
 """
 
+import contextlib
 import errno
 import os
 import sys
@@ -18,6 +21,7 @@ LINE_BYTES_MAX = 4096
 FIRST_REQUEST_S = 0.02  # whoever has just connected is about to ask
 HANG_UP_S = 1.0  # for a client that was told to hang up
 SEND_S = 5.0  # for a client to read its reply
+LINEAGE_BYTES_MAX = 1000  # the last of it
 MARGIN_S = 0.05  # before the end of the grace: a late answer is none
 BUILD = os.environ.get("KV_BUILD") or "dev"
 FAULT = os.environ.get("KV_FAULT") or ""
@@ -42,6 +46,7 @@ class Store:
         self.syncing = False  # somebody is in fdatasync, for all that wait
         self.broken = False  # a write or a sync failed: nobody knows what is on disk
         self.table = {}
+        self.lineage = BUILD.encode()  # state that is in no file: each successor gets it, and adds itself
 
     # ---- the log
 
@@ -155,6 +160,8 @@ class Store:
             return b"COUNT %d %d" % (len(self.table), self.durable)
         if words == [b"PING"]:
             return f"PONG {os.getpid()} {BUILD}".encode()
+        if words == [b"LINEAGE"]:
+            return b"LINEAGE " + self.lineage
         return b"ERR not a request"
 
 
@@ -179,9 +186,11 @@ def listener(h, port=0):
     return given
 
 
-def open_log(store):
+def open_data(h, store):
     """After begin. What ``announce_ready`` is told."""
     store.open()
+    with contextlib.suppress(handoff.NoName):  # a cold start
+        store.lineage = bytes(h.state("lineage")[-LINEAGE_BYTES_MAX:]) + b" " + store.lineage
     if FAULT == "crash":
         os._exit(9)
     healthy = FAULT != "unhealthy"

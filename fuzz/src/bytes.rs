@@ -1,6 +1,7 @@
 //! What the fuzz targets share: bytes that become choices and messages, and the decision word.
 
 use crate::protocol::message::*;
+use crate::protocol::transfer::Totals;
 use crate::protocol::{Decision, HandoffId, Message};
 
 /// Inputs that one run feeds at most.
@@ -75,8 +76,8 @@ impl<'a> Bytes<'a> {
     }
 
     pub fn terms(&mut self, current: HandoffId) -> Terms {
-        let mode = if self.byte() == 255 { Mode::Overlap } else { Mode::Exclusive };
-        Terms { id: self.id(current), mode, deadline_ns: self.number(), park_ns: self.number() }
+        let mode = if self.byte() >= 192 { Mode::Overlap } else { Mode::Exclusive };
+        Terms { id: self.id(current), mode, deadline_ns: self.number(), park_ns: self.number(), open_descriptors: 0 }
     }
 
     pub fn hello(&mut self, side: Side, pid: u32) -> Hello {
@@ -88,6 +89,7 @@ impl<'a> Bytes<'a> {
             capabilities: capability::EXCLUSIVE,
             generation: 0,
             open_descriptors: 3,
+            descriptors_max: 0,
             time_namespace: 0,
             build_id: Vec::new(),
         };
@@ -121,7 +123,7 @@ impl<'a> Bytes<'a> {
     /// Any message but Hello, mostly of this handoff.
     pub fn message(&mut self, current: HandoffId) -> Message {
         let id = self.id(current);
-        match self.byte() % 23 {
+        match self.byte() % 24 {
             0 => Message::Warmed(Warmed { id }),
             1 => {
                 let terms = self.terms(current);
@@ -131,6 +133,7 @@ impl<'a> Bytes<'a> {
                     deadline_ns: terms.deadline_ns,
                     drain_grace_ns: self.number(),
                     park_ns: terms.park_ns,
+                    transfer: None,
                 })
             }
             2 => Message::Drained(Drained { id, connections_open: 1, accept_stopped_ns: self.number() }),
@@ -139,14 +142,14 @@ impl<'a> Bytes<'a> {
                 Message::SealComplete(SealComplete { id, revisions: self.revisions(), fingerprint: self.fingerprint() })
             }
             5 => {
-                let sealed = if self.yes() {
-                    Sealed::Recover
-                } else {
-                    Sealed::Complete { revisions: self.revisions(), fingerprint: self.fingerprint() }
+                let sealed = match self.byte() {
+                    0..=127 => Sealed::Complete { revisions: self.revisions(), fingerprint: self.fingerprint() },
+                    128..=223 => Sealed::Recover,
+                    _ => Sealed::Beside,
                 };
                 Message::Begin(Begin { id, sealed })
             }
-            6 => Message::Ready(Ready { id, readiness: self.readiness() }),
+            6 => Message::Ready(Ready { id, readiness: self.readiness(), taken: Totals::default() }),
             7 => Message::Committed(Committed { id }),
             8 => {
                 let control = self.error().map_or(Ok(()), Err);
@@ -164,11 +167,12 @@ impl<'a> Bytes<'a> {
             14 => Message::Stopping(Stopping { id }),
             15 => Message::Heartbeat(Heartbeat { id, progress: self.yes().then(|| (self.number(), self.number())) }),
             16 => Message::SealProgress(SealProgress { id, done: self.number(), total: self.number() }),
-            17 => Message::Gate(Gate { id }),
+            17 => Message::Gate(Gate { id, sent: Totals::default() }),
             18 => Message::Reject(Reject { code: RejectCode::Unable, text: self.text() }),
             19 => Message::Adopt(Adopt { version_min: 1, version_max: 1 }),
             20 => self.adopt_ack(id),
-            22 => Message::EndProbation(EndProbation { id }),
+            22 => Message::Announced(Announced { id }),
+            23 => Message::EndProbation(EndProbation { id }),
             _ => {
                 let terms = self.yes().then(|| self.terms(current));
                 Message::HelloAck(HelloAck { version: 1, generation: self.number(), terms })

@@ -64,11 +64,14 @@ impl World<'_> {
                 let may = match hook {
                     Hook::Drain | Hook::Seal => self.locked && !self.sealed,
                     Hook::Resume => self.locked && self.may_resume(),
+                    Hook::Leave => self.told.is_some_and(Decision::is_committed),
                 };
                 assert!(may, "{hook:?} may not run now: {:?} {:?}", self.told, self.word);
                 self.hook = Some(hook);
             }
             Action::Cancel => self.hook = None,
+            Action::SendGate if self.bytes.byte() % 8 == 7 => return Some(Input::GateFailed("it is gone".into())),
+            Action::SendGate => return Some(Input::GateSent),
             Action::ReleaseLock => {
                 assert!(self.sealed && self.locked);
                 if self.bytes.byte() % 8 == 7 {
@@ -151,7 +154,7 @@ impl World<'_> {
                 let (done, total) = (self.bytes.number(), self.bytes.number());
                 self.feed(Input::Progress(done, total));
             }
-            (_, Hook::Drain) => self.feed(Input::Drained { connections_open: 1, accept_stopped_ns: 1 }),
+            (_, Hook::Drain | Hook::Leave) => self.feed(Input::Drained { connections_open: 1, accept_stopped_ns: 1 }),
             (_, Hook::Seal) => {
                 self.sealed = true;
                 let revisions = self.bytes.revisions();
@@ -178,8 +181,14 @@ impl World<'_> {
         for step in 0..steps {
             match step {
                 0 => {
-                    let prepare =
-                        PrepareHandoff { id, mode: Mode::Exclusive, deadline_ns: 1, drain_grace_ns: 1, park_ns };
+                    let prepare = PrepareHandoff {
+                        id,
+                        mode: Mode::Exclusive,
+                        deadline_ns: 1,
+                        drain_grace_ns: 1,
+                        park_ns,
+                        transfer: None,
+                    };
                     self.offered();
                     self.feed(Input::Message(Message::PrepareHandoff(prepare)));
                 }

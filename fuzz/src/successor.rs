@@ -137,7 +137,7 @@ impl World<'_> {
     /// Honest steps, as many as are wanted, so that lies come at each of them.
     fn begin_well(&mut self, steps: u8) {
         let id = HandoffId(100);
-        let terms = Terms { id, mode: Mode::Exclusive, deadline_ns: 1, park_ns: 0 };
+        let terms = Terms { id, mode: Mode::Exclusive, deadline_ns: 1, park_ns: 0, open_descriptors: 0 };
         for step in 0..steps {
             match step {
                 0 => {

@@ -7,6 +7,7 @@ use crate::protocol::message::{
 use crate::protocol::supervisor::{
     Action, Input, OnIncumbentDeath, Past, PastHandoff, Peer, Phase, Plan, Sender, Supervisor, Timer, Verdict,
 };
+use crate::protocol::transfer::Totals;
 use crate::protocol::{Decide, Decision, HandoffId};
 use std::collections::VecDeque;
 
@@ -271,7 +272,7 @@ impl World<'_> {
         let sealed = SealComplete { id, revisions: vec![1], fingerprint };
         let readiness = Readiness { revisions: vec![1], ..Readiness::default() };
         let serving = |id| Message::Serving(Serving { id, committed_ns: 1, control: Ok(()) });
-        let terms = Terms { id, mode: Mode::Exclusive, deadline_ns: 1, park_ns: self.park_ns };
+        let terms = Terms { id, mode: Mode::Exclusive, deadline_ns: 1, park_ns: self.park_ns, open_descriptors: 0 };
         for step in 0..steps {
             match step {
                 0 => {
@@ -300,7 +301,7 @@ impl World<'_> {
                 }
                 4 => self.feed(Input::Message(Peer::Incumbent, Message::SealComplete(sealed.clone()))),
                 5 => {
-                    let ready = Ready { id, readiness: readiness.clone() };
+                    let ready = Ready { id, readiness: readiness.clone(), taken: Totals::default() };
                     self.feed(Input::Message(Peer::Successor, Message::Ready(ready)));
                 }
                 6 => drop(self.page.as_mut().map(|page| page.swap(Decision::Committed))),

@@ -106,7 +106,8 @@ pub enum handoff_events {
 /// handoff_event.flags
 #[repr(C)]
 pub enum handoff_event_flags {
-    /// Overlap mode: this drain cannot be taken back; its end is the end of this process.
+    /// Overlap mode: the successor serves. This drain cannot be taken back; its end, also by its deadline, is the end of this
+    /// process.
     HANDOFF_EVENT_AFTER_COMMIT = 1,
 }
 
@@ -121,7 +122,8 @@ pub enum handoff_options {
     HANDOFF_OPT_DATA_DIR = 2,
     /// S  which build this is, for people, at most 256 bytes; default: the ELF build id of the executable.
     HANDOFF_OPT_BUILD_ID = 3,
-    /// I  HANDOFF_MODE_EXCLUSIVE (default) | HANDOFF_MODE_OVERLAP.
+    /// I  HANDOFF_MODE_EXCLUSIVE (default) or HANDOFF_MODE_OVERLAP. Not both: the one needs the lock, and the other must not
+    /// have it.
     HANDOFF_OPT_MODES = 4,
     /// I  HANDOFF_FORKS_COUNT (default) or HANDOFF_FORKS_IGNORE, see handoff_sealed.
     HANDOFF_OPT_FORKS = 5,
@@ -129,6 +131,9 @@ pub enum handoff_options {
     HANDOFF_OPT_HELPER_THREAD = 6,
     /// I  1: accept a data directory on NFS and the like, whose locks may not keep other hosts out; 0 (default): refuse.
     HANDOFF_OPT_NETWORK_DATA_DIR = 7,
+    /// I  1: a handoff to a successor that takes neither connections nor state is refused before the drain; 0 (default): it
+    /// goes on, and what would give them returns HANDOFF_EREFUSED.
+    HANDOFF_OPT_TRANSFER = 8,
     /// S+ spawn: argv, in order, the program's name first.
     HANDOFF_OPT_ARG = 20,
     /// S+ spawn: NAME=value, beside this process's own environment; not LISTEN_* and HANDOFF_*.
@@ -156,7 +161,10 @@ pub enum handoff_options {
 pub enum handoff_modes {
     /// Incumbent and successor must not both hold the data.
     HANDOFF_MODE_EXCLUSIVE = 1,
-    /// They may run side by side.
+    /// They may: the successor accepts before the incumbent stops, so that somebody accepts at every instant. The incumbent hears
+    /// nothing of the handoff until then; its only event is a drain with HANDOFF_EVENT_AFTER_COMMIT, and whatever its answer
+    /// is, HANDOFF_REPLACED follows. There is no seal, no resume, and no lock, so handoff_write_begin lets everybody in: two that write
+    /// the same data must agree on that among themselves.
     HANDOFF_MODE_OVERLAP = 2,
 }
 
@@ -263,6 +271,7 @@ const _: () = {
     assert!(handoff_options::HANDOFF_OPT_FORKS as i32 == 5);
     assert!(handoff_options::HANDOFF_OPT_HELPER_THREAD as i32 == 6);
     assert!(handoff_options::HANDOFF_OPT_NETWORK_DATA_DIR as i32 == 7);
+    assert!(handoff_options::HANDOFF_OPT_TRANSFER as i32 == 8);
     assert!(handoff_options::HANDOFF_OPT_ARG as i32 == 20);
     assert!(handoff_options::HANDOFF_OPT_ENV as i32 == 21);
     assert!(handoff_options::HANDOFF_OPT_BINARY as i32 == 22);

@@ -4,6 +4,7 @@ use super::hooks::Hooks;
 use super::kind::{Mark, Marked, known};
 use super::log::Log;
 use super::options::HandoffConfig;
+use super::payload::Lent;
 use super::text::{c_string, copy_out};
 use crate::error::{Error, Result};
 use crate::participant::Participant;
@@ -21,6 +22,7 @@ pub struct Handoff {
     pub(super) participant: Participant,
     pub(super) hooks: Hooks,
     pub(super) names: Vec<CString>,
+    pub(super) lent: Lent,
     guard: Guard,
 }
 
@@ -188,7 +190,7 @@ pub(super) unsafe fn make<H>(
 impl Handoff {
     pub(super) fn new(participant: Participant, guard: Guard) -> Self {
         let names = participant.listeners().names().map(c_string).collect();
-        Self { mark: Mark::default(), participant, hooks: Hooks::default(), names, guard }
+        Self { mark: Mark::default(), participant, hooks: Hooks::default(), names, lent: Lent::default(), guard }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The application's hooks.
 
-use super::enums::handoff_events;
+use super::enums::{handoff_event_flags, handoff_events};
 use super::handle::Handoff;
 use super::log::{UserData, outside};
 use super::structs::{handoff_event, handoff_hook_fn};
@@ -100,7 +100,7 @@ impl From<Event> for handoff_event {
             id: event.id,
             deadline_ns: event.deadline_ns,
             cancel_fd: event.cancel_fd,
-            flags: 0,
+            flags: if event.after_commit { handoff_event_flags::HANDOFF_EVENT_AFTER_COMMIT as u32 } else { 0 },
             handoff_id: event.handoff_id,
         }
     }

@@ -6,7 +6,7 @@ use super::log::{Callback, UserData};
 use super::structs::{handoff_destroy_fn, handoff_log_fn};
 use super::text::{os, required};
 use crate::error::{Error, Result};
-use crate::participant::Config;
+use crate::participant::{Config, Mode};
 use crate::supervisor::{OnIncumbentDeath, SpawnSpec};
 use std::ffi::{OsString, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,6 +20,7 @@ const MODES: i32 = handoff_options::HANDOFF_OPT_MODES as i32;
 const FORKS: i32 = handoff_options::HANDOFF_OPT_FORKS as i32;
 const HELPER_THREAD: i32 = handoff_options::HANDOFF_OPT_HELPER_THREAD as i32;
 const NETWORK_DATA_DIR: i32 = handoff_options::HANDOFF_OPT_NETWORK_DATA_DIR as i32;
+const TRANSFER: i32 = handoff_options::HANDOFF_OPT_TRANSFER as i32;
 const ARG: i32 = handoff_options::HANDOFF_OPT_ARG as i32;
 const ENV: i32 = handoff_options::HANDOFF_OPT_ENV as i32;
 const BINARY: i32 = handoff_options::HANDOFF_OPT_BINARY as i32;
@@ -171,11 +172,13 @@ impl HandoffConfig {
         let config = self.config.clone();
         let time = Duration::from_millis(value.unsigned_abs());
         match (option, value) {
-            (MODES, EXCLUSIVE) => {}
-            (MODES, OVERLAP | BOTH) => return Err(Error::State("overlap mode is not there yet".into())),
+            (MODES, EXCLUSIVE) => self.config = config.mode(Mode::Exclusive),
+            (MODES, OVERLAP) => self.config = config.mode(Mode::Overlap),
+            (MODES, BOTH) => return Err(Error::Invalid("one mode needs the lock, the other must not have it".into())),
             (FORKS, 0 | 1) => self.config = config.ignore_forks(value == IGNORE),
             (HELPER_THREAD, 0 | 1) => self.config = config.helper_thread(value == 1),
             (NETWORK_DATA_DIR, 0 | 1) => self.config = config.network_data_dir(value == 1),
+            (TRANSFER, 0 | 1) => self.config = config.require_transfer(value == 1),
             (PROBATION_MS, 0..=TIME_MS_MAX) => self.spawn(|spawn| spawn.probation(time)),
             (INCUMBENT_DEATH, 0) => self.spawn(|spawn| spawn.on_incumbent_death(OnIncumbentDeath::StartCold)),
             (INCUMBENT_DEATH, 1) => self.spawn(|spawn| spawn.on_incumbent_death(OnIncumbentDeath::Promote)),

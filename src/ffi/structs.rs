@@ -89,6 +89,10 @@ pub struct handoff_outcome {
     pub total_ns: u64,
     /// For people; with a successor's exit status. Empty if all went well.
     pub reason: [c_char; 512],
+    /// Connections that moved to the successor, if it serves.
+    pub connections: u64,
+    /// Bytes of state that moved to it: blobs, and what belongs to connections.
+    pub state_bytes: u64,
 }
 
 impl Default for handoff_outcome {
@@ -107,6 +111,8 @@ impl Default for handoff_outcome {
             pause_ns: 0,
             total_ns: 0,
             reason: [0; 512],
+            connections: 0,
+            state_bytes: 0,
         }
     }
 }
@@ -153,8 +159,9 @@ layout! {
     size: 0, 4; fd: 4, 4; name: 8, 8; state: 16, 8; state_size: 24, 8;
 }
 layout! {
-    handoff_outcome: 592, 8;
+    handoff_outcome: 608, 8;
     size: 0, 4; result: 4, 4; handoff_id: 8, 8; generation: 16, 8; pid: 24, 4; pidfd: 28, 4;
     warm_ns: 32, 8; drain_ns: 40, 8; seal_ns: 48, 8; ready_ns: 56, 8; pause_ns: 64, 8;
     total_ns: 72, 8; reason: 80, 512;
+    connections: 592, 8; state_bytes: 600, 8;
 }

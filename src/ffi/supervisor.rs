@@ -145,7 +145,7 @@ pub unsafe extern "C" fn handoff_supervisor_perform_handoff(
             check_room(o, size)?;
             let spec = for_spawn(spawn)?;
             let outcome = s.lock().perform_attended(&spec, &mut || s.attend())?;
-            o.write_unaligned(outcome.into());
+            fill(o, size, outcome.into());
             Ok(0)
         })
     }
@@ -181,7 +181,7 @@ pub unsafe extern "C" fn handoff_supervisor_resume_from_journal(
             let mut supervisor = s.lock();
             let outcome = supervisor.resume_attended(&spec, &mut || s.attend())?;
             let Some(pid) = supervisor.status().pid else { return Ok(handoff_results::HANDOFF_COLD_START as c_int) };
-            o.write_unaligned(outcome.map_or_else(|| adopted(&supervisor, pid), handoff_outcome::from));
+            fill(o, size, outcome.map_or_else(|| adopted(&supervisor, pid), handoff_outcome::from));
             Ok(0)
         })
     }
@@ -272,11 +272,25 @@ fn unusable(fd: c_int, error: std::io::Error) -> Error {
     }
 }
 
+/// That of the first version.
+const OUTCOME_BYTES_MIN: usize = std::mem::offset_of!(handoff_outcome, connections);
+
 fn check_room(o: *const handoff_outcome, size: usize) -> Result<()> {
-    if o.is_null() || size < size_of::<handoff_outcome>() {
+    if o.is_null() || size < OUTCOME_BYTES_MIN {
         return Err(Error::Invalid("there is no room for an outcome: size is sizeof(handoff_outcome)".into()));
     }
     Ok(())
+}
+
+/// As much of it as the program knows.
+///
+/// # Safety
+/// `o` has room for `size` bytes, aligned or not; see [`check_room`].
+unsafe fn fill(o: *mut handoff_outcome, size: usize, outcome: handoff_outcome) {
+    let size = size.min(size_of::<handoff_outcome>());
+    let outcome = handoff_outcome { size: size as u32, ..outcome };
+    // SAFETY: not more than it has, and not more than there is room for.
+    unsafe { std::ptr::copy_nonoverlapping((&raw const outcome).cast::<u8>(), o.cast::<u8>(), size) };
 }
 
 /// A copy: a log callback may free the configuration.
@@ -318,6 +332,8 @@ impl From<HandoffOutcome> for handoff_outcome {
             ready_ns: outcome.ready_ns,
             pause_ns: outcome.pause_ns,
             total_ns: outcome.total_ns,
+            connections: outcome.transferred_connections,
+            state_bytes: outcome.transferred_state_bytes,
             ..Self::default()
         };
         let reason = &mut for_c.reason;

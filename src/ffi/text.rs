@@ -1,7 +1,7 @@
 //! Bytes in and out.
 
 use crate::error::{Error, Result};
-use std::ffi::{CStr, CString, OsStr, c_char};
+use std::ffi::{CStr, CString, OsStr, c_char, c_void};
 use std::os::unix::ffi::OsStrExt;
 
 /// A string that may be NULL.
@@ -34,6 +34,20 @@ pub(super) unsafe fn numbers<'a>(numbers: *const u64, count: usize, max: usize) 
         _ if !numbers.is_aligned() => Err(Error::Invalid("the revisions are not aligned".into())),
         // SAFETY: not NULL, aligned, and of a length that the caller promised.
         _ => Ok(unsafe { std::slice::from_raw_parts(numbers, count) }),
+    }
+}
+
+/// `size` bytes at `data`.
+///
+/// # Safety
+/// There are that many, unchanged while the result is used.
+pub(super) unsafe fn blob<'a>(data: *const c_void, size: usize) -> Result<&'a [u8]> {
+    match (size, data.is_null()) {
+        (0, _) => Ok(&[]),
+        (_, true) => Err(Error::Invalid(format!("{size} bytes, but no pointer to them"))),
+        _ if isize::try_from(size).is_err() => Err(Error::TooBig(format!("{size} bytes are more than there can be"))),
+        // SAFETY: not NULL, bytes need no alignment, and of a length that the caller promised.
+        _ => Ok(unsafe { std::slice::from_raw_parts(data.cast(), size) }),
     }
 }
 

@@ -35,6 +35,7 @@ impl Participant {
         self.answer(event, |core, event| {
             let input = match event.kind {
                 EventKind::Drain => {
+                    core.has_given_all(); // sends what is left, while S asks for the seal
                     let accept_stopped_ns = core.events.accept_stopped_ns(stopped_ns);
                     incumbent::Input::Drained { connections_open, accept_stopped_ns }
                 }
@@ -48,11 +49,12 @@ impl Participant {
     }
 
     /// All writers are closed, at these revisions, one per shard. Waits for writers that are still inside
-    /// [`Participant::write_begin`] and for forked children; then the lock is released.
+    /// [`Participant::write_begin`], for forked children, and until the successor has all that was given to it; then the lock is
+    /// released.
     ///
     /// # Errors
     /// [`Error::Stale`]: the event is over, nothing was released. [`Error::State`]: writers or children are still there at
-    /// the event's deadline: the seal has failed.
+    /// the event's deadline: the seal has failed. [`Error::Refused`]: the successor is gone, and so it has.
     pub fn sealed(&self, event: u64, revisions: &[u64]) -> Result<()> {
         if revisions.len() > REVISIONS_MAX {
             return Err(Error::TooBig(format!("at most {REVISIONS_MAX} revisions")));
@@ -65,20 +67,32 @@ impl Participant {
             }
             _ => Err(Error::State("only a seal is answered with sealed".into())),
         })?;
-        if let Err(why) = self.wait_for_writers(event) {
-            self.shared.with(|core| {
-                core.events.give_up(event)?;
-                core.fence.open();
-                core.feed_incumbent(incumbent::Input::HookFailed(why.to_string()));
-                Ok(())
-            })??;
-            return Err(why);
+        loop {
+            if let Err(why) = self.wait_for_writers(event).and_then(|()| self.finish_giving(event)) {
+                return self.fail_seal(event, why);
+            }
+            let answered = self.answer(event, |core, event| {
+                if !core.has_given_all() {
+                    return Ok(false); // another thread has given more in between
+                }
+                core.events.answer(event.id)?;
+                core.feed_incumbent(incumbent::Input::Sealed(revisions.to_vec()));
+                Ok(true)
+            })?;
+            if answered {
+                return Ok(());
+            }
         }
-        self.answer(event, |core, event| {
-            core.events.answer(event.id)?;
-            core.feed_incumbent(incumbent::Input::Sealed(revisions.to_vec()));
+    }
+
+    fn fail_seal(&self, event: u64, why: Error) -> Result<()> {
+        self.shared.with(|core| {
+            core.events.give_up(event)?;
+            core.fence.open();
+            core.feed_incumbent(incumbent::Input::HookFailed(why.to_string()));
             Ok(())
-        })
+        })??;
+        Err(why)
     }
 
     /// The event could not be done.

@@ -1,12 +1,13 @@
 //! What the driver does for O's machine.
 
-use super::core::{Core, End, Machine, Task, Timer};
+use super::core::{Core, End, Link, Machine, Task, Timer};
 use super::event::EventKind;
+use super::transfer::Giving;
 use crate::channel::decide;
 use crate::error::{Error, Result};
 use crate::limits::{HEARTBEAT, LOCK_RETRY, SLACK};
 use crate::protocol::incumbent::{Action, Hook, Incumbent, Input, Phase, Timer as IncumbentTimer};
-use crate::protocol::message::{Fingerprint, Gate, Message, PrepareHandoff};
+use crate::protocol::message::{Fingerprint, Gate, Message, Mode, PrepareHandoff};
 use crate::sys::clock::{monotonic_ns, nanoseconds};
 use crate::sys::crash;
 use crate::sys::session::end_some_members;
@@ -32,6 +33,12 @@ impl Core {
             Action::Disarm(timer) => self.timers.disarm(Timer::Incumbent(timer)),
             Action::Run(hook) => return self.run(hook),
             Action::Cancel => self.events.cancel(),
+            Action::SendGate => {
+                return Some(match self.send_gate() {
+                    Ok(()) => Input::GateSent,
+                    Err(error) => Input::GateFailed(error.to_string()),
+                });
+            }
             Action::ReleaseLock => {
                 return Some(match self.release_lock() {
                     Ok(fingerprint) => Input::Unlocked(fingerprint),
@@ -50,8 +57,12 @@ impl Core {
             }
             Action::KillSuccessor => self.kill_successor(),
             Action::Retire => {
+                let drains = self.mode == Mode::Overlap;
+                if let Some(lock) = self.lock.as_mut().filter(|_| drains) {
+                    crash::around('O', format_args!("let go of the gate"), || lock.let_go());
+                }
                 if let Some(link) = &self.link {
-                    crash::around('O', format_args!("set retired"), || link.page.set_retired());
+                    crash::around('O', format_args!("set retired"), || link.page.set_retired(drains));
                 }
             }
             Action::Release => {
@@ -88,21 +99,25 @@ impl Core {
         }
     }
 
+    /// The last drain has all of its grace: the handoff is over, and its deadline does not count any more.
     fn drain_deadline(&self) -> u64 {
         let now = monotonic_ns();
-        self.link.as_ref().map_or(now, |link| now.saturating_add(link.drain_grace_ns).min(link.deadline_ns))
+        let leaving = self.incumbent_phase() == Some(Phase::Leaving);
+        let end = |link: &Link| if leaving { u64::MAX } else { link.deadline_ns };
+        self.link.as_ref().map_or(now, |link| now.saturating_add(link.drain_grace_ns).min(end(link)))
     }
 
     /// Asks the application; the answer comes by the event's id.
     fn run(&mut self, hook: Hook) -> Option<Input> {
         let id = self.handoff_id();
         let (kind, deadline_ns) = match hook {
-            Hook::Drain => (EventKind::Drain, self.drain_deadline()),
+            Hook::Drain | Hook::Leave => (EventKind::Drain, self.drain_deadline()),
             Hook::Seal => (EventKind::Seal, self.link.as_ref().map_or(u64::MAX, |link| link.deadline_ns)),
             Hook::Resume => (EventKind::Resume, u64::MAX),
         };
         match hook {
             Hook::Drain => tracing::info!(target: "handoff", handoff_id = id.0, "prepare"),
+            Hook::Leave => tracing::info!(target: "handoff", handoff_id = id.0, "leave"),
             Hook::Seal => tracing::info!(target: "handoff", handoff_id = id.0, "seal"),
             Hook::Resume => {
                 tracing::info!(target: "handoff", handoff_id = id.0, "resume");
@@ -110,6 +125,9 @@ impl Core {
             }
         }
         crash::around('O', format_args!("ask {kind:?}"), || self.events.ask(kind, deadline_ns, id));
+        if hook == Hook::Leave {
+            self.events.mark_after_commit();
+        }
         self.events.skip_resume().then_some(Input::Resumed)
     }
 
@@ -118,15 +136,23 @@ impl Core {
         let no_lock = || Error::State("there is no lock to release".into());
         let lock = self.lock.as_mut().ok_or_else(no_lock)?;
         let fingerprint = lock.fingerprint()?;
-        let (Some(gate), Some(link)) = (lock.gate(), &mut self.link) else { return Err(no_lock()) };
+        self.send_gate()?;
+        let lock = self.lock.as_mut().ok_or_else(no_lock)?;
+        crash::around('O', format_args!("release lock"), || lock.release())?;
+        tracing::info!(target: "handoff", handoff_id = self.handoff_id().0, "seal_complete");
+        Ok(fingerprint)
+    }
+
+    fn send_gate(&mut self) -> Result<()> {
+        let gate = self.lock.as_ref().and_then(|lock| lock.gate());
+        let gate = gate.ok_or_else(|| Error::State("there is no gate to hand over".into()))?;
+        let link = self.link.as_mut().ok_or(Error::State("there is no handoff".into()))?;
         let transfer = link.transfer.as_mut().ok_or(Error::Aborted("the successor is gone".into()))?;
-        let message = Message::Gate(Gate { id: link.id });
+        let sent = link.giving.as_ref().map(Giving::totals).unwrap_or_default();
+        let message = Message::Gate(Gate { id: link.id, sent });
         let sent =
             crash::around('O', format_args!("send Gate to the other daemon"), || transfer.send(&message, &[gate]));
-        sent.map_err(|error| Error::Protocol(format!("the gate could not be handed over: {error}")))?;
-        crash::around('O', format_args!("release lock"), || lock.release())?;
-        tracing::info!(target: "handoff", handoff_id = link.id.0, "seal_complete");
-        Ok(fingerprint)
+        sent.map_err(|error| Error::Protocol(format!("the gate could not be handed over: {error}")))
     }
 
     /// One attempt at the lock that was released; the machine asks again.
@@ -193,7 +219,13 @@ impl Core {
             return Err(Error::Refused(text.into()));
         }
         self.check_predecessor()?;
+        if prepare.mode != self.mode {
+            return Err(Error::Refused(format!("this daemon offers {:?} mode only", self.mode)));
+        }
+        let giving = self.prepare_giving(prepare)?;
         self.open_link(prepare.id, prepare.deadline_ns, fds)?;
+        self.begin_giving(giving);
+        self.drop_received(); // of the handoff in which this process was the successor
         if let Some(link) = &mut self.link {
             (link.drain_grace_ns, link.park_ns) = (prepare.drain_grace_ns, prepare.park_ns);
         }

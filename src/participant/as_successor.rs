@@ -56,6 +56,7 @@ impl Core {
             Action::Abandon(reason) => {
                 tracing::warn!(target: "handoff", reason, handoff_id = self.handoff_id().0, "abort");
                 self.fence.close();
+                self.drop_received();
                 self.tasks.clear();
                 crash::around('N', format_args!("unlink temporary control path"), || self.control.discard());
                 self.end = Some(End::Aborted(reason));
@@ -77,7 +78,7 @@ impl Core {
     }
 
     /// Says something to O directly.
-    fn tell(&mut self, message: &Message) {
+    pub(super) fn tell(&mut self, message: &Message) {
         if let Some(transfer) = self.link.as_mut().and_then(|link| link.transfer.as_mut()) {
             let step = format_args!("send {} to the other daemon", message.name());
             let _ = crash::around('N', step, || transfer.send(message, &[])); // O may be dead; the page says the same
@@ -121,9 +122,14 @@ impl Core {
     fn check_sealed(&mut self, sealed: &Sealed) -> Result<()> {
         use crate::error::Error;
         self.read_transfer();
+        self.settle_received(sealed)?;
         let Some(lock) = &mut self.lock else { return Ok(()) };
+        lock.check_mode(sealed)?;
         if let Some(gate) = self.gate.take() {
             lock.receive_gate(gate?)?;
+        }
+        if *sealed == Sealed::Beside && lock.gate().is_none() {
+            return Err(Error::Protocol("the incumbent announced itself, but did not hand over the gate".into()));
         }
         let Sealed::Complete { fingerprint, .. } = sealed else { return Ok(()) };
         if lock.gate().is_none() {
@@ -168,6 +174,7 @@ impl Core {
             true => self.keep_predecessor(),
             false => self.close_link(),
         });
+        self.watch_untaken();
         if let Some(lock) = &self.lock {
             crash::around('N', format_args!("write lock record"), || lock.record(generation));
         }

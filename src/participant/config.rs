@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::limits::BUILD_ID_BYTES_MAX;
+use crate::protocol::message::Mode;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,6 +16,8 @@ pub struct Config {
     pub(super) ignore_forks: bool,
     pub(super) no_helper_thread: bool,
     pub(super) network_data_dir: bool,
+    pub(super) transfer_required: bool,
+    pub(super) mode: Mode,
     pub(super) before_wait: BeforeWait,
 }
 
@@ -74,6 +77,24 @@ impl Config {
     /// Accept a data directory on NFS and the like, whose locks may not hold across hosts.
     pub fn network_data_dir(mut self, accept: bool) -> Self {
         self.network_data_dir = accept;
+        self
+    }
+
+    /// Refuse a handoff to a successor that takes neither connections nor state, before anything is disturbed; by default it
+    /// goes on without them.
+    pub fn require_transfer(mut self, require: bool) -> Self {
+        self.transfer_required = require;
+        self
+    }
+
+    /// Whether this daemon and its successor may serve side by side. Default: [`Mode::Exclusive`].
+    ///
+    /// In [`Mode::Overlap`] it hears nothing of a handoff until its successor serves; then it drains, for the last time. It is neither
+    /// sealed nor resumed, it takes the gate and no lock, and [`super::Writers::begin`] lets everybody in until it exits: two
+    /// that may serve at once must get along in their data, too. A daemon has one mode, since the one needs the lock and the other must
+    /// not have it.
+    pub fn mode(mut self, mode: Mode) -> Self {
+        self.mode = mode;
         self
     }
 

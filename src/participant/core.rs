@@ -6,11 +6,12 @@ use super::event::EventSlot;
 use super::fence::WriteFence;
 use super::listeners::InheritedListeners;
 use super::predecessor::Predecessor;
+use super::transfer::{Giving, Received};
 use crate::channel::{Channel, Incoming};
 use crate::error::{Error, Result};
 use crate::limits::{DEATH_AFTER_END, FRAMES_READ_MAX, PROGRESS_INTERVAL};
 use crate::protocol::incumbent::{self, Incumbent};
-use crate::protocol::message::{Hello, Message, Sealed, Side, VERSION_MAX, VERSION_MIN, capability};
+use crate::protocol::message::{Hello, Message, Mode, Sealed, Side, VERSION_MAX, VERSION_MIN, capability};
 use crate::protocol::successor::{self, Successor};
 use crate::protocol::{Decide, HandoffId};
 use crate::sys::clock::{monotonic_ns, nanoseconds};
@@ -43,6 +44,8 @@ pub(super) enum Timer {
     SupervisorGone,
     Control,
     Accept,
+    /// Connections from O that the application has not taken.
+    Untaken,
 }
 
 /// What only the owner's thread may do.
@@ -82,6 +85,8 @@ pub(super) struct Link {
     pub(super) drain_grace_ns: u64,
     /// How long O parks behind the commit.
     pub(super) park_ns: u64,
+    /// O: what moves to N; none if N takes nothing.
+    pub(super) giving: Option<Giving>,
     /// The peer's death was told to the machine.
     pub(super) peer_dead: bool,
 }
@@ -111,6 +116,7 @@ pub(super) struct Core {
     /// It can not any more: a handoff that the application has not heard of.
     pub(super) confirmed: Option<HandoffId>,
     pub(super) lock: Option<DataDirLock>,
+    pub(super) mode: Mode,
     pub(super) listeners: Arc<InheritedListeners>,
     pub(super) control: Control,
     pub(super) timers: Timers<Timer>,
@@ -119,6 +125,10 @@ pub(super) struct Core {
     pub(super) end: Option<End>,
     /// The gate, which O sent and N has not used yet; or why it got lost.
     pub(super) gate: Option<Result<OwnedFd>>,
+    /// What O gave, and the application has not taken.
+    pub(super) received: Received,
+    /// No handoff without a transfer.
+    pub(super) transfer_required: bool,
     /// Until when a cold start insists on the lock, however often it asks.
     pub(super) patience: Option<Instant>,
     /// Why O could not take its lock again, as it was last told.
@@ -147,6 +157,7 @@ impl Core {
         session: Option<OwnedFd>,
         successor: bool,
         lock: Option<DataDirLock>,
+        mode: Mode,
         listeners: Arc<InheritedListeners>,
         control: Control,
         build_id: Vec<u8>,
@@ -163,6 +174,7 @@ impl Core {
             predecessor: None,
             confirmed: None,
             lock,
+            mode,
             listeners,
             control,
             timers: Timers::new().map_err(Error::system("timerfd_create"))?,
@@ -170,6 +182,8 @@ impl Core {
             tasks: VecDeque::new(),
             end: None,
             gate: None,
+            received: Received::default(),
+            transfer_required: false,
             patience: None,
             refusal: None,
             cold_begun: false,
@@ -234,9 +248,10 @@ impl Core {
             pid: std::process::id(),
             version_min: VERSION_MIN,
             version_max: VERSION_MAX,
-            capabilities: if self.lock.is_some() { capability::EXCLUSIVE } else { 0 },
+            capabilities: capability::TRANSFER | self.lock.as_ref().map_or(0, |_| self.mode.capability()),
             generation,
             open_descriptors: crate::sys::limits::open_descriptors().unwrap_or(0) as u32,
+            descriptors_max: crate::sys::limits::hard_nofile().unwrap_or(0),
             time_namespace: crate::sys::clock::time_namespace(),
             build_id: self.build_id.clone(),
         }
@@ -344,12 +359,24 @@ impl Core {
                     if self.is_current(gate.id) =>
                 {
                     let lost = "the incumbent's gate did not fit into this process: RLIMIT_NOFILE is reached";
+                    self.note_sent(gate.sent);
                     self.gate = Some(fds.pop().ok_or_else(|| Error::Limit(lost.into())));
                 }
                 (Ok(Incoming::Message(Message::Serving(serving), ..)), Machine::Incumbent(_))
                     if self.is_current(serving.id) =>
                 {
                     self.feed_incumbent(incumbent::Input::SuccessorServing);
+                }
+                (
+                    Ok(Incoming::Message(m @ (Message::Connections(_) | Message::State(_)), fds, _)),
+                    Machine::Successor(_),
+                ) if self.is_current(m.id()) => {
+                    self.receive(m, fds);
+                }
+                (Ok(Incoming::Message(Message::Taken(taken), ..)), Machine::Incumbent(_))
+                    if self.is_current(taken.id) =>
+                {
+                    self.on_taken(taken.batch);
                 }
                 (Ok(Incoming::Message(message, ..)), _) => {
                     tracing::warn!(target: "handoff", name = message.name(), "dropped: not for the transfer socket");
@@ -392,6 +419,7 @@ impl Core {
             (Timer::SupervisorGone, _) => self.feed_successor(successor::Input::SupervisorGone),
             (Timer::Control, _) => self.tend_control(),
             (Timer::Accept, _) => self.watch_control(),
+            (Timer::Untaken, _) => self.close_untaken(),
             _ => {} // of the machine that this process had before
         }
     }
@@ -417,10 +445,9 @@ impl Core {
         add(&self.sources, peer.as_fd(), Source::Peer)?;
         add(&self.sources, transfer.as_fd(), Source::Transfer)?;
         fork::withhold(transfer.as_fd());
-        let transfer = Some(Channel::new(transfer));
-        let peer_pid = peer.pid();
-        let (drain_grace_ns, park_ns) = (0, 0);
-        let link = Link { id, page, peer, peer_pid, transfer, deadline_ns, drain_grace_ns, park_ns, peer_dead: false };
+        let (transfer, peer_pid) = (Some(Channel::new(transfer)), peer.pid());
+        let (drain_grace_ns, park_ns, giving, peer_dead) = (0, 0, None, false);
+        let link = Link { id, page, peer, peer_pid, transfer, deadline_ns, drain_grace_ns, park_ns, giving, peer_dead };
         self.link = Some(link);
         Ok(())
     }

@@ -1,7 +1,8 @@
 //! The lock of the data directory, and the gate that keeps strangers out of the moment between two holders.
 
 use crate::error::{Error, Result};
-use crate::protocol::message::Fingerprint;
+use crate::protocol::message::{Fingerprint, Mode, Sealed};
+use crate::sys::fork;
 use crate::sys::lock::{Holder, LockFile, LockPaths, LockRecord, holders, is_network_fs};
 use crate::sys::pidfd::start_time;
 use std::fs;
@@ -21,6 +22,8 @@ pub struct DataDirLock {
     /// What is locked: looked up before the pause.
     fingerprint: Option<Fingerprint>,
     held: bool,
+    /// Overlap mode: two may serve at once, and the gate alone, which they share, keeps strangers out.
+    gate_only: bool,
 }
 
 impl DataDirLock {
@@ -39,14 +42,33 @@ impl DataDirLock {
     }
 
     fn with(paths: LockPaths) -> Self {
-        Self { paths, gate: None, lock: None, fingerprint: None, held: false }
+        Self { paths, gate: None, lock: None, fingerprint: None, held: false, gate_only: false }
     }
 
     /// Looks for the place of the lock; none without a data directory and a control path.
-    pub(super) fn locate(data_dir: Option<&Path>, control: Option<&Path>, network: bool) -> Result<Option<Self>> {
-        match data_dir {
-            Some(dir) => Self::at(dir, network).map(Some),
-            None => Ok(LockPaths::locate(None, control).map(Self::with)),
+    pub(super) fn locate(
+        data_dir: Option<&Path>,
+        control: Option<&Path>,
+        network: bool,
+        mode: Mode,
+    ) -> Result<Option<Self>> {
+        let lock = match data_dir {
+            Some(dir) => Some(Self::at(dir, network)?),
+            None => LockPaths::locate(None, control).map(Self::with),
+        };
+        Ok(lock.map(|mut lock| {
+            lock.gate_only = mode == Mode::Overlap;
+            lock
+        }))
+    }
+
+    /// Whether what O sealed, or not, is of the mode of this process.
+    pub(super) fn check_mode(&self, sealed: &Sealed) -> Result<()> {
+        match (sealed, self.gate_only) {
+            (Sealed::Complete { .. }, true) | (Sealed::Beside, false) => {
+                Err(Error::Protocol("the supervisor began a handoff in another mode than that of this process".into()))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -62,7 +84,7 @@ impl DataDirLock {
 
     /// Opens the lock file, so that this is done when every microsecond counts.
     pub(super) fn open(&mut self) -> Result<()> {
-        if self.lock.is_none() {
+        if self.lock.is_none() && !self.gate_only {
             self.lock = Some(LockFile::open(&self.paths.lock).map_err(no_lock)?);
         }
         Ok(())
@@ -70,7 +92,15 @@ impl DataDirLock {
 
     /// Takes the gate, unless it came from the incumbent, then the lock. `Ok(false)`: somebody holds one of them.
     pub(super) fn try_take(&mut self) -> Result<bool> {
-        let taken = try_one(&mut self.gate, &self.paths.gate)? && try_one(&mut self.lock, &self.paths.lock)?;
+        let gate = try_one(&mut self.gate, &self.paths.gate)?;
+        if self.gate_only {
+            if let Some(gate) = self.gate.as_ref().filter(|_| gate && !self.held) {
+                fork::withhold(gate.as_fd()); // children that serve their last clients must not keep a cold start out
+                self.held = true;
+            }
+            return Ok(gate);
+        }
+        let taken = gate && try_one(&mut self.lock, &self.paths.lock)?;
         if taken {
             self.held = true;
             self.fingerprint()?;
@@ -85,9 +115,22 @@ impl DataDirLock {
         Ok(())
     }
 
+    /// The file that is locked, if it is open.
+    pub(super) fn lock_file(&self) -> Option<BorrowedFd<'_>> {
+        self.lock.as_ref().map(AsFd::as_fd)
+    }
+
     /// To be sent to the successor.
     pub(super) fn gate(&self) -> Option<BorrowedFd<'_>> {
         self.gate.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Closes the gate, which the successor shares: so it is free when that one is dead, whoever else still drains.
+    pub(super) fn let_go(&mut self) {
+        if let Some(gate) = self.gate.take().filter(|_| self.gate_only) {
+            fork::release(gate.as_fd());
+        }
+        self.held = false;
     }
 
     /// Unlocks explicitly: a forked child that still has the description must not keep the lock.
@@ -119,7 +162,8 @@ impl DataDirLock {
     pub(super) fn record(&self, generation: u64) {
         let pid = std::process::id() as i32;
         let record = LockRecord { generation, pid, start_time: start_time(pid).unwrap_or(0) };
-        if let Some(Err(error)) = self.lock.as_ref().map(|lock| lock.write_record(&record)) {
+        let file = if self.gate_only { &self.gate } else { &self.lock };
+        if let Some(Err(error)) = file.as_ref().map(|file| file.write_record(&record)) {
             tracing::warn!(target: "handoff", %error, "the record in the lock file could not be written");
         }
     }
@@ -146,6 +190,12 @@ impl DataDirLock {
             "{} is locked by {who}: it serves this data already; stop it, or choose another directory",
             path.display()
         )
+    }
+}
+
+impl Drop for DataDirLock {
+    fn drop(&mut self) {
+        self.let_go();
     }
 }
 

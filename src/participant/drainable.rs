@@ -39,6 +39,7 @@ pub struct StateSnapshot {
 pub struct Deadline<'a> {
     pub(super) deadline_ns: u64,
     pub(super) cancel: BorrowedFd<'a>,
+    pub(super) after_commit: bool,
 }
 
 impl Deadline<'_> {
@@ -48,6 +49,12 @@ impl Deadline<'_> {
             true => Duration::ZERO,
             false => Duration::from_nanos(self.deadline_ns.saturating_sub(monotonic_ns())),
         }
+    }
+
+    /// Whether the successor serves already: overlap mode, see [`super::Config::mode`]. Such a drain can not be taken back, and
+    /// its end, also that by its deadline, is the end of this process.
+    pub fn is_after_commit(&self) -> bool {
+        self.after_commit
     }
 
     /// Whether the result is not wanted any more.

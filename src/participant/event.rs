@@ -39,12 +39,14 @@ pub struct Event {
     pub cancel_fd: RawFd,
     /// The handoff, the same in every log of it; 0 outside a handoff.
     pub handoff_id: u64,
+    /// Overlap mode: the successor serves. This drain can not be taken back, and its end is the end of this process.
+    pub after_commit: bool,
 }
 
 impl Event {
     /// An event that needs no answer.
     pub(super) fn notice(kind: EventKind, handoff: HandoffId) -> Self {
-        Self { kind, id: 0, deadline_ns: u64::MAX, cancel_fd: -1, handoff_id: handoff.0 }
+        Self { kind, id: 0, deadline_ns: u64::MAX, cancel_fd: -1, handoff_id: handoff.0, after_commit: false }
     }
 }
 
@@ -58,6 +60,8 @@ pub(super) struct EventSlot {
     open: Option<Event>,
     /// The application has heard of a drain, and so must hear of the resume.
     disturbed: bool,
+    /// The event that the application heard of last was cancelled.
+    cancelled: bool,
     /// When the application heard of the drain.
     drain_began_ns: u64,
     cancel: Arc<EventFd>,
@@ -71,6 +75,7 @@ impl EventSlot {
             pending: None,
             open: None,
             disturbed: false,
+            cancelled: false,
             drain_began_ns: 0,
             cancel: Arc::new(cancel),
         })
@@ -79,13 +84,22 @@ impl EventSlot {
     pub(super) fn ask(&mut self, kind: EventKind, deadline_ns: u64, handoff: HandoffId) {
         self.last_id += 1;
         let cancel_fd = self.cancel.as_fd().as_raw_fd();
-        self.pending = Some(Event { kind, id: self.last_id, deadline_ns, cancel_fd, handoff_id: handoff.0 });
+        let (id, handoff_id) = (self.last_id, handoff.0);
+        self.pending = Some(Event { kind, id, deadline_ns, cancel_fd, handoff_id, after_commit: false });
+    }
+
+    /// Of the drain that was just asked for.
+    pub(super) fn mark_after_commit(&mut self) {
+        if let Some(event) = &mut self.pending {
+            event.after_commit = true;
+        }
     }
 
     /// The answer is not wanted any more. `Err` of the eventfd can only be that it is readable already.
     pub(super) fn cancel(&mut self) {
         self.pending = None;
         if self.open.take().is_some() {
+            self.cancelled = true;
             let _ = self.cancel.write(1);
         }
     }
@@ -111,6 +125,7 @@ impl EventSlot {
     /// Hands the event to the application.
     pub(super) fn deliver(&mut self) -> Option<Event> {
         let event = self.pending.take()?;
+        self.cancelled = false;
         // Not before: whoever still works on a cancelled event must see it.
         let _ = self.cancel.read(); // nothing to read is fine
         match event.kind {
@@ -133,6 +148,15 @@ impl EventSlot {
     /// The event of this id, if its answer is still wanted.
     pub(super) fn look(&self, id: u64) -> Result<Event> {
         self.open.filter(|event| event.id == id && monotonic_ns() <= event.deadline_ns).ok_or(Error::Stale)
+    }
+
+    /// The drain or seal that is open: in it connections and state may be given.
+    pub(super) fn giving(&self) -> Result<Event> {
+        match self.open {
+            Some(event) if matches!(event.kind, EventKind::Drain | EventKind::Seal) => self.look(event.id),
+            None if self.cancelled => Err(Error::Stale),
+            _ => Err(Error::State("connections and state are given inside of a drain or a seal".into())),
+        }
     }
 
     /// Takes the answer of the event of this id.

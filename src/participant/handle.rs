@@ -56,7 +56,7 @@ impl Participant {
         let inherited = env::take().map_err(|error| Error::Invalid(error.to_string()))?;
         let control = config.control_path.clone().or(inherited.control);
         let data_dir = config.data_dir.clone().or(inherited.data_dir);
-        let lock = DataDirLock::locate(data_dir.as_deref(), control.as_deref(), config.network_data_dir)?;
+        let lock = DataDirLock::locate(data_dir.as_deref(), control.as_deref(), config.network_data_dir, config.mode)?;
         let successor = inherited.role_is_successor;
         if successor && inherited.session.is_none() {
             return Err(Error::Invalid(
@@ -65,7 +65,9 @@ impl Participant {
         }
         let listeners = Arc::new(InheritedListeners(inherited.listeners));
         let (control, build_id) = (Control::new(control), config.build_id_or_default());
-        let core = Core::new(inherited.session, successor, lock, Arc::clone(&listeners), control, build_id)?;
+        let mut core =
+            Core::new(inherited.session, successor, lock, config.mode, Arc::clone(&listeners), control, build_id)?;
+        core.transfer_required = config.transfer_required;
         let participant = Self {
             shared: Arc::new(Shared::new(core, config.before_wait.clone())?),
             listeners,
@@ -264,7 +266,7 @@ impl Participant {
 
     // ---- who attends
 
-    fn enter(&self) -> Result<Inside<'_>> {
+    pub(super) fn enter(&self) -> Result<Inside<'_>> {
         let owned = self.shared.own()?;
         self.lock_help().owner_enters();
         Ok(Inside { participant: self, _owned: owned })
@@ -295,7 +297,7 @@ impl Participant {
 }
 
 /// The owner's thread is inside the library: it attends, and not the helper.
-struct Inside<'a> {
+pub(super) struct Inside<'a> {
     participant: &'a Participant,
     _owned: Owned<'a>,
 }

@@ -94,7 +94,8 @@ impl Incumbent {
     }
 
     fn run(&self, event: Event, application: &mut impl Drainable) {
-        let deadline = Deadline { deadline_ns: event.deadline_ns, cancel: self.0.cancel_fd() };
+        let deadline =
+            Deadline { deadline_ns: event.deadline_ns, cancel: self.0.cancel_fd(), after_commit: event.after_commit };
         let answered = match event.kind {
             EventKind::Drain => application.drain(&deadline).map(|report| self.0.drained(event.id, &report)),
             EventKind::Seal => application.seal(&deadline).map(|report| self.0.sealed(event.id, &report.revisions)),

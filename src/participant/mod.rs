@@ -20,6 +20,7 @@ mod publish;
 mod role;
 mod shared;
 mod start;
+mod transfer;
 
 pub use self::config::Config;
 pub use self::data_lock::DataDirLock;
@@ -30,4 +31,5 @@ pub use self::incumbent::{Incumbent, Served, Stopper, WriteGuard, Writers};
 pub use self::listeners::InheritedListeners;
 pub use self::role::{Begun, BegunSuccessor, ColdStart, HandshookSuccessor, Role, Successor, detect_role};
 pub use self::shared::Phase;
-pub use crate::protocol::message::Readiness;
+pub use self::transfer::{StateBytes, Transfer, TransferredConnection};
+pub use crate::protocol::message::{Mode, Readiness};

@@ -11,6 +11,7 @@ use super::drainable::{Drainable, StateSnapshot};
 use super::handle::{Participant, Progress};
 use super::incumbent::{Incumbent, Stopper, Writers};
 use super::listeners::InheritedListeners;
+use super::transfer::Transfer;
 use crate::error::{Error, Result};
 use crate::protocol::message::Readiness;
 use std::sync::Arc;
@@ -114,6 +115,11 @@ impl Begun {
     /// For writers of other threads. Until the commit they may do only what the incumbent could still read.
     pub fn writers(&self) -> Writers {
         Writers(Arc::clone(&self.0))
+    }
+
+    /// For connections and state.
+    pub fn transfer(&self) -> Transfer {
+        Transfer(Arc::clone(&self.0))
     }
 
     /// Ends [`Incumbent::serve`], and the wait before it, from elsewhere.

@@ -46,11 +46,12 @@ impl Phase {
                 N::Aborted => Self::Replaced,
                 _ => Self::Starting,
             },
+            Machine::Incumbent(machine) if machine.serves() => Self::Serving,
             Machine::Incumbent(machine) => match machine.phase() {
                 O::Starting if core.cold_begun && core.cold_ready => Self::Serving,
                 O::Starting if core.cold_begun => Self::Begun,
                 O::Starting => Self::Starting,
-                O::Serving => Self::Serving,
+                O::Leaving => Self::Draining,
                 O::Sealing => Self::Sealing,
                 O::Resuming => Self::Resuming,
                 O::Replaced | O::Lost => Self::Replaced,

@@ -26,7 +26,8 @@ impl Core {
                 (Ok(begun), retry)
             }
             Machine::Incumbent(machine) if self.cold_begun || self.served => match machine.phase() {
-                incumbent::Phase::Starting | incumbent::Phase::Serving => (Ok(true), None),
+                incumbent::Phase::Starting => (Ok(true), None),
+                _ if machine.serves() => (Ok(true), None),
                 // The data is sealed, or will be: what opens it again is a resume.
                 _ => (Err(Error::State("the data was opened long ago, and a handoff is under way".into())), None),
             },

@@ -10,11 +10,11 @@
 //!
 //! Hello (1), HelloAck (2), Reject (3), Adopt (4) and AdoptAck (5) are packed by hand and frozen for ever, so that two
 //! versions that can not talk can still say so: they are read whatever version the header has. After their fixed part
-//! come extensions, each a tag (u16), a length (u16) and that many bytes; an unknown tag is skipped, and so far none is
-//! known. All others are bincode 2 in its `legacy` configuration and belong to a version: Warmed (6), PrepareHandoff
+//! come extensions, each a tag (u16), a length (u16) and that many bytes; an unknown tag is skipped. All others are bincode 2 in its `legacy` configuration and belong to a version: Warmed (6), PrepareHandoff
 //! (7), Drained (8), SealRequest (9), Gate (10), SealProgress (11), SealComplete (12), SealFailed (13), Begin (14),
 //! Ready (15), Committed (16), Serving (17), Commit (18), Abort (19), ResumeAfterAbort (20), Resumed (21),
-//! Stopping (22), Heartbeat (23), AdoptListeners (24), EndProbation (30). A number is never used again for something else.
+//! Stopping (22), Heartbeat (23), AdoptListeners (24), Connections (25), State (26), Taken (27),
+//! Announced (28), EndProbation (29). A number is never used again for something else.
 //!
 //! `docs/protocol.md` has the bodies. This is the only file that knows bincode.
 
@@ -23,6 +23,7 @@ mod frozen;
 mod tests;
 
 use super::message::{Message, Sealed, VERSION_MAX, VERSION_MIN};
+use super::transfer;
 use crate::limits::{FRAME_BYTES_MAX, LISTENERS_IN_MESSAGE_MAX, REVISIONS_MAX, TEXT_BYTES_MAX};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -109,7 +110,7 @@ fn check(message: &Message, frame_bytes: usize) -> Result<()> {
         Message::SealComplete(m) => m.revisions.len(),
         Message::Begin(m) => match &m.sealed {
             Sealed::Complete { revisions, .. } => revisions.len(),
-            Sealed::Recover => 0,
+            Sealed::Recover | Sealed::Beside => 0,
         },
         Message::Ready(m) => m.readiness.revisions.len(),
         _ => 0,
@@ -124,6 +125,9 @@ fn check(message: &Message, frame_bytes: usize) -> Result<()> {
             "AdoptListeners: {} names, at most {LISTENERS_IN_MESSAGE_MAX} are allowed",
             m.names.len()
         ));
+    }
+    if let Err(error) = transfer::check(message) {
+        return fail(format!("{}: {error}", message.name()));
     }
     if frame_bytes > FRAME_BYTES_MAX {
         return fail(format!(
@@ -186,7 +190,11 @@ fn number(message: &Message) -> u16 {
         Message::Stopping(_) => 22,
         Message::Heartbeat(_) => 23,
         Message::AdoptListeners(_) => 24,
-        Message::EndProbation(_) => 30,
+        Message::Connections(_) => 25,
+        Message::State(_) => 26,
+        Message::Taken(_) => 27,
+        Message::Announced(_) => 28,
+        Message::EndProbation(_) => 29,
     }
 }
 
@@ -216,6 +224,10 @@ fn encode_body(message: &Message, out: &mut Vec<u8>) -> Result<()> {
         Message::Stopping(m) => pack(m, out)?,
         Message::Heartbeat(m) => pack(m, out)?,
         Message::AdoptListeners(m) => pack(m, out)?,
+        Message::Connections(m) => pack(m, out)?,
+        Message::State(m) => pack(m, out)?,
+        Message::Taken(m) => pack(m, out)?,
+        Message::Announced(m) => pack(m, out)?,
         Message::EndProbation(m) => pack(m, out)?,
     }
     Ok(())
@@ -242,7 +254,11 @@ fn decode_body(number: u16, body: &[u8]) -> Result<Message> {
         22 => unpack("Stopping", body).map(Message::Stopping),
         23 => unpack("Heartbeat", body).map(Message::Heartbeat),
         24 => unpack("AdoptListeners", body).map(Message::AdoptListeners),
-        30 => unpack("EndProbation", body).map(Message::EndProbation),
+        25 => unpack("Connections", body).map(Message::Connections),
+        26 => unpack("State", body).map(Message::State),
+        27 => unpack("Taken", body).map(Message::Taken),
+        28 => unpack("Announced", body).map(Message::Announced),
+        29 => unpack("EndProbation", body).map(Message::EndProbation),
         _ => fail(format!("unknown message id {number}")),
     }
 }

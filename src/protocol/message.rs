@@ -2,8 +2,10 @@
 
 mod adoption;
 
+pub use super::attachment::Attachment;
+pub use super::capability::{self, Mode};
+use super::transfer::{Connections, Room, State, Taken, Totals};
 pub use adoption::{Adopt, AdoptAck, AdoptListeners};
-
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -34,16 +36,6 @@ impl fmt::Display for HandoffId {
     }
 }
 
-/// Whether O and N may run side by side.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Mode {
-    /// They must not both hold the data.
-    #[default]
-    Exclusive,
-    /// They may: N accepts before O stops.
-    Overlap,
-}
-
 /// Who says Hello.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Side {
@@ -70,18 +62,12 @@ pub struct Hello {
     pub generation: u64,
     /// How many descriptors it has open.
     pub open_descriptors: u32,
+    /// How many it may have open, its hard `RLIMIT_NOFILE`; 0 if it does not say. An extension.
+    pub descriptors_max: u64,
     /// The inode of its time namespace: absolute deadlines mean nothing across two of them. 0 if unknown.
     pub time_namespace: u64,
     /// For people: which build this is.
     pub build_id: Vec<u8>,
-}
-
-/// Bits of [`Hello::capabilities`].
-pub mod capability {
-    /// It can take part in an exclusive handoff.
-    pub const EXCLUSIVE: u32 = 1;
-    /// It can take part in an overlap handoff.
-    pub const OVERLAP: u32 = 2;
 }
 
 /// The answer to Hello. Its layout never changes.
@@ -96,7 +82,7 @@ pub struct HelloAck {
 }
 
 /// What a successor needs to know of its handoff.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Terms {
     /// The handoff.
     pub id: HandoffId,
@@ -106,6 +92,8 @@ pub struct Terms {
     pub deadline_ns: u64,
     /// How long O parks after the commit, in nanoseconds.
     pub park_ns: u64,
+    /// How many descriptors O has open, for which N makes room; 0 if that is unknown. An extension.
+    pub open_descriptors: u32,
 }
 
 /// Why somebody was refused before anything was disturbed. The numbers never change.
@@ -154,6 +142,8 @@ pub struct PrepareHandoff {
     pub drain_grace_ns: u64,
     /// How long O parks after the commit, in nanoseconds.
     pub park_ns: u64,
+    /// What N has room for; none if it takes neither connections nor state.
+    pub transfer: Option<Room>,
 }
 
 /// O has stopped accepting, and what it acknowledged is durable.
@@ -167,6 +157,13 @@ pub struct Drained {
     pub accept_stopped_ns: u64,
 }
 
+/// Overlap mode: O knows that N is coming, and has handed the gate to it. It serves on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Announced {
+    /// The handoff.
+    pub id: HandoffId,
+}
+
 /// O is to seal.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SealRequest {
@@ -174,11 +171,13 @@ pub struct SealRequest {
     pub id: HandoffId,
 }
 
-/// The gate's locked description, from O to N, on the transfer socket.
+/// The gate's locked description, from O to N, on the transfer socket: O's last word there.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Gate {
     /// The handoff.
     pub id: HandoffId,
+    /// What N must have by now.
+    pub sent: Totals,
 }
 
 /// How far the seal is.
@@ -244,6 +243,8 @@ pub enum Sealed {
     },
     /// O is dead and sealed nothing: recover as after a crash.
     Recover,
+    /// Overlap mode: O serves on, and has sealed nothing.
+    Beside,
 }
 
 /// N may lock and open the data.
@@ -275,6 +276,8 @@ pub struct Ready {
     pub id: HandoffId,
     /// With what.
     pub readiness: Readiness,
+    /// What it took from O.
+    pub taken: Totals,
 }
 
 /// N may try the decision word.
@@ -378,38 +381,14 @@ pub enum Message {
     Stopping(Stopping),
     Heartbeat(Heartbeat),
     AdoptListeners(AdoptListeners),
+    Connections(Connections),
+    State(State),
+    Taken(Taken),
+    Announced(Announced),
     EndProbation(EndProbation),
 }
 
-/// A descriptor that travels with a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Attachment {
-    /// A pidfd of the other daemon.
-    PeerPidfd,
-    /// This side's end of the socket between O and N.
-    Transfer,
-    /// The decision page.
-    Page,
-    /// The gate's locked description.
-    Gate,
-    /// A listener.
-    Listener,
-}
-
 impl Message {
-    /// The descriptors that must travel with this message, in their order.
-    pub fn attachments(&self) -> Vec<Attachment> {
-        use Attachment::{Gate, Listener, Page, PeerPidfd, Transfer};
-        match self {
-            Self::HelloAck(HelloAck { terms: Some(_), .. }) | Self::PrepareHandoff(_) => {
-                vec![Page, PeerPidfd, Transfer]
-            }
-            Self::Gate(_) => vec![Gate],
-            Self::AdoptListeners(m) => vec![Listener; m.names.len()],
-            _ => Vec::new(),
-        }
-    }
-
     /// The handoff that the message names; [`HandoffId::COLD`] if it names none.
     pub fn id(&self) -> HandoffId {
         match self {
@@ -435,6 +414,10 @@ impl Message {
             Self::Resumed(m) => m.id,
             Self::Stopping(m) => m.id,
             Self::Heartbeat(m) => m.id,
+            Self::Connections(m) => m.id,
+            Self::State(m) => m.id,
+            Self::Taken(m) => m.id,
+            Self::Announced(m) => m.id,
         }
     }
 
@@ -465,6 +448,10 @@ impl Message {
             Self::Stopping(_) => "Stopping",
             Self::Heartbeat(_) => "Heartbeat",
             Self::AdoptListeners(_) => "AdoptListeners",
+            Self::Connections(_) => "Connections",
+            Self::State(_) => "State",
+            Self::Taken(_) => "Taken",
+            Self::Announced(_) => "Announced",
             Self::EndProbation(_) => "EndProbation",
         }
     }

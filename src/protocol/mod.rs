@@ -6,11 +6,14 @@
 //! and asks for the compare-and-swap on the decision word with `Decide` and hears its result with `Decided`. So the
 //! code that runs is the code that tests drive on a virtual clock and that a model checker can explore.
 
+mod attachment;
+pub mod capability;
 pub mod codec;
 pub mod incumbent;
 pub mod message;
 pub mod successor;
 pub mod supervisor;
+pub mod transfer;
 #[cfg(test)]
 mod trio;
 

@@ -1,6 +1,9 @@
 //! N: the process that will serve.
 
-use super::message::{AdoptAck, Begin, Heartbeat, Hello, Message, Readiness, Ready, Sealed, Serving, Terms, Warmed};
+use super::message::{
+    AdoptAck, Begin, Heartbeat, Hello, Message, Readiness, Ready, Reject, RejectCode, Sealed, Serving, Terms, Warmed,
+};
+use super::transfer::Totals;
 use super::{Decide, Decision, HandoffId, Violation, check_revisions};
 
 /// Where N is.
@@ -89,6 +92,10 @@ pub enum Input {
     LockRefused(String),
     /// The application has opened the data; the control socket listens under its temporary name.
     Opened(Readiness),
+    /// O has said how much it sent, and this is what has come.
+    Received(Totals),
+    /// What O sends can not be had, and why.
+    TransferFailed(String),
     /// The application progresses: done and total.
     Progress(u64, u64),
     /// The value of the decision word after [`Action::Decide`].
@@ -140,6 +147,8 @@ pub struct Successor {
     /// What Begin said that O sealed.
     sealed: Option<Vec<u64>>,
     readiness: Readiness,
+    /// What came from O.
+    taken: Totals,
     progress: Option<(u64, u64)>,
     supervisor_gone: bool,
     incumbent_dead: bool,
@@ -165,6 +174,7 @@ impl Successor {
             generation: 0,
             sealed: None,
             readiness: Readiness::default(),
+            taken: Totals::default(),
             progress: None,
             supervisor_gone: false,
             incumbent_dead: false,
@@ -232,6 +242,8 @@ impl Successor {
             }
             Input::LockRefused(why) => self.on_lock_refused(why, &mut out),
             Input::Opened(readiness) => self.on_opened(readiness, &mut out),
+            Input::Received(totals) => self.taken = totals,
+            Input::TransferFailed(why) => self.on_transfer_failed(why, &mut out),
             Input::Progress(done, total) => self.progress = Some((done, total)),
             Input::Decided(value) => self.on_decided(value, &mut out),
             Input::Served { committed_ns, control } => self.on_served(committed_ns, control, &mut out),
@@ -323,8 +335,20 @@ impl Successor {
             return;
         }
         let readiness = Readiness { unhealthy: true, detail: why.clone(), ..Readiness::default() };
-        out.push(Action::Send(Message::Ready(Ready { id: self.id(), readiness })));
+        out.push(Action::Send(self.ready(readiness)));
         self.withdraw(why, out);
+    }
+
+    fn ready(&self, readiness: Readiness) -> Message {
+        Message::Ready(Ready { id: self.id(), readiness, taken: self.taken })
+    }
+
+    /// What is lost can not be had again; O still has it.
+    fn on_transfer_failed(&mut self, why: String, out: &mut Vec<Action>) {
+        if self.terms.is_some() && self.uncommitted() && self.phase != Phase::Revoking {
+            out.push(Action::Send(Message::Reject(Reject { code: RejectCode::Unable, text: why.clone() })));
+            self.withdraw(why, out);
+        }
     }
 
     fn on_opened(&mut self, readiness: Readiness, out: &mut Vec<Action>) {
@@ -335,7 +359,7 @@ impl Successor {
             return;
         }
         if !self.alone() {
-            return out.push(Action::Send(Message::Ready(Ready { id: self.id(), readiness })));
+            return out.push(Action::Send(self.ready(readiness)));
         }
         self.promote(out);
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use crate::error::{Error, Result};
-use crate::limits::{BACKLOG_EXPECTED, LISTEN_BACKLOG, LISTENER_NAME_BYTES_MAX};
+use crate::limits::{BACKLOG_EXPECTED, LISTEN_BACKLOG, LISTENER_NAME_BYTES_MAX, SOCKETS_MAX};
 use crate::sys::fd::advice;
 use crate::sys::listener;
 use nix::sys::socket::{SockType, getsockopt, sockopt};
@@ -26,6 +26,8 @@ pub struct ListenSpec {
     pub backlog: Option<u32>,
     /// The permissions of a Unix socket's path; none: what the umask leaves.
     pub mode: Option<u32>,
+    /// How many sockets with `SO_REUSEPORT` (socket(7)) share the address. All have the same name, and each process gets them all.
+    pub sockets: usize,
 }
 
 /// Where a socket is bound.
@@ -66,7 +68,7 @@ impl FromStr for ListenSpec {
         check_name(name).map_err(bad)?;
         let mut parts = rest.split(',');
         let address = parts.next().unwrap_or_default().parse().map_err(bad)?;
-        let mut spec = Self { name: name.to_owned(), address, blocking: false, backlog: None, mode: None };
+        let mut spec = Self { name: name.to_owned(), address, blocking: false, backlog: None, mode: None, sockets: 1 };
         for option in parts {
             spec.set(option).map_err(bad)?;
         }
@@ -106,25 +108,67 @@ impl ListenSpec {
                 let mode = u32::from_str_radix(value, 8).ok().filter(|mode| *mode <= 0o777);
                 self.mode = Some(mode.ok_or_else(|| format!("mode '{value}' is not octal like 0660"))?);
             }
-            _ => return Err(format!("unknown option '{option}'; there are blocking, backlog=N and mode=0660")),
+            Some(("sockets", value)) => {
+                if matches!(self.address, Address::Unix(_)) {
+                    return Err("a path has one Unix socket; leave it out".to_owned());
+                }
+                let sockets = value.parse().ok().filter(|sockets| (1..=SOCKETS_MAX).contains(sockets));
+                self.sockets =
+                    sockets.ok_or_else(|| format!("sockets '{value}' is no number from 1 to {SOCKETS_MAX}"))?;
+            }
+            _ => {
+                return Err(format!(
+                    "unknown option '{option}'; there are blocking, backlog=N, mode=0660 and sockets=N"
+                ));
+            }
         }
         Ok(())
     }
 
-    /// Binds the socket (bind(2), listen(2)).
+    /// Binds all sockets of the address, one or more.
+    ///
+    /// # Errors
+    /// As [`Self::bind`].
+    pub fn bind_all(&self) -> Result<Vec<Listener>> {
+        let first = self.bind()?;
+        // The kernel may have chosen the port.
+        let address = first.address.parse().map_err(Error::Invalid)?;
+        let same = Self { address, ..self.clone() };
+        let more = (1..self.sockets).map(|_| same.bind());
+        std::iter::once(Ok(first)).chain(more).collect()
+    }
+
+    /// Binds a socket (bind(2), listen(2)).
     ///
     /// An address that is in use names its owner, if that can be seen.
     pub fn bind(&self) -> Result<Listener> {
-        let backlog = self.backlog.unwrap_or(LISTEN_BACKLOG);
+        let (backlog, group) = (self.backlog.unwrap_or(LISTEN_BACKLOG), self.sockets > 1);
         let bound = match &self.address {
-            Address::Tcp(address) => listener::bind_tcp(*address, backlog, self.blocking),
-            Address::Udp(address) => listener::bind_udp(*address, self.blocking),
+            Address::Tcp(address) => listener::bind_tcp(*address, backlog, self.blocking, group),
+            Address::Udp(address) => listener::bind_udp(*address, self.blocking, group),
             Address::Unix(path) => listener::bind_unix(path, backlog, self.mode, self.blocking),
         };
         let failed = |error| Error::System { what: format!("listener '{}'", self.name), source: error };
         let fd = bound.map_err(|error| failed(with_advice(self.with_owner(error))))?;
         let address = address_of(fd.as_fd()).map_err(failed)?;
         Ok(Listener { name: self.name.clone(), address, fd })
+    }
+
+    /// The address of the sockets that a daemon has under this name already, if it has any, and they are those that are wanted.
+    pub(super) fn check_all_held(&self, held: &[BorrowedFd<'_>]) -> Result<Option<String>> {
+        if !held.is_empty() && held.len() != self.sockets {
+            return Err(Error::Invalid(format!(
+                "the daemon that runs has {} sockets of listener '{}', not {}: give it as many, or stop the daemon first",
+                held.len(),
+                self.name,
+                self.sockets
+            )));
+        }
+        let mut address = None;
+        for fd in held {
+            address = Some(self.check_held(*fd)?);
+        }
+        Ok(address)
     }
 
     /// The address of a socket that a daemon has under this name already, if it is the one that is wanted.
@@ -296,6 +340,9 @@ mod tests {
             ("a=udp:127.0.0.1:80,backlog=1", "UDP"),
             ("a=unix:", "path is empty"),
             ("a=unix:@x", "abstract"),
+            ("a=unix:/x,sockets=2", "one Unix socket"),
+            ("a=127.0.0.1:80,sockets=0", "from 1 to"),
+            ("a=127.0.0.1:80,sockets=many", "from 1 to"),
         ] {
             let error = text.parse::<ListenSpec>().expect_err(text).to_string();
             assert!(error.contains(hint), "{text}: {error}");
@@ -323,6 +370,17 @@ mod tests {
         let taken: ListenSpec = format!("b={}", bound.address).parse().unwrap();
         let error = taken.bind().unwrap_err();
         assert!(error.to_string().contains("choose another address"), "{error}");
+    }
+
+    #[test]
+    fn a_group_shares_its_address_and_nobody_else_has_it() {
+        for text in ["a=127.0.0.1:0,sockets=3", "a=udp:127.0.0.1:0,sockets=3"] {
+            let group = text.parse::<ListenSpec>().unwrap().bind_all().unwrap();
+            assert_eq!(group.len(), 3);
+            assert!(group.iter().all(|one| one.address == group[0].address), "{group:?}");
+            let alone: ListenSpec = format!("b={}", group[0].address).parse().unwrap();
+            assert!(alone.bind_all().is_err(), "one without the option");
+        }
     }
 
     #[test]

@@ -18,6 +18,6 @@ mod upgrade;
 
 pub use crate::sys::signals;
 pub use rollback::WayBack;
-pub use settings::{Settings, Times, Upgrade};
-pub use status::{ListenerStatus, ServiceStatus};
+pub use settings::{Settings, Times, Upgrade, WhenDraining};
+pub use status::{DrainingStatus, ListenerStatus, ServiceStatus};
 pub use unit::{Ended, Event, Service};

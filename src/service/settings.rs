@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::restart::Policy;
 use crate::error::Result;
 use crate::supervisor::SpawnSpec;
@@ -21,6 +23,8 @@ pub struct Settings {
     pub restart: Policy,
     /// Of its start and its handoffs.
     pub times: Times,
+    /// In overlap mode: how many processes that were replaced may serve their last clients at the same time.
+    pub max_draining: usize,
 }
 
 impl Settings {
@@ -92,4 +96,19 @@ pub struct Upgrade {
     pub force: bool,
     /// Where they differ from the service's own.
     pub times: Times,
+    /// What to do when [`Settings::max_draining`] processes drain.
+    pub when_draining: WhenDraining,
+}
+
+/// What an upgrade does when as many processes drain as may.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WhenDraining {
+    /// Waits for the end of one, but not longer than its deadline.
+    #[default]
+    Wait,
+    /// Is refused.
+    Refuse,
+    /// Ends the oldest.
+    Cut,
 }

@@ -4,7 +4,8 @@ use std::rc::Rc;
 
 use serde::{Serialize, Serializer};
 
-use crate::supervisor::HandoffOutcome;
+use crate::supervisor::{Draining, HandoffOutcome};
+use crate::sys::clock::monotonic_ns;
 
 /// A service: what is, what is wanted, and why.
 #[derive(Clone, Debug, Serialize)]
@@ -23,6 +24,8 @@ pub struct ServiceStatus {
     pub pid: Option<i32>,
     /// Which process of the service it is: 1, 2, 3, …
     pub generation: u64,
+    /// Processes that were replaced in overlap mode, and serve their last clients.
+    pub draining: Vec<DrainingStatus>,
     /// The program that runs, and that is started again after a crash.
     pub program: String,
     /// Its sockets.
@@ -42,6 +45,28 @@ pub struct ServiceStatus {
     pub last_handoff: Option<Rc<HandoffOutcome>>,
 }
 
+/// A process that was replaced in overlap mode, and serves its last clients.
+#[derive(Clone, Debug, Serialize)]
+pub struct DrainingStatus {
+    /// Its pid.
+    pub pid: i32,
+    /// Which process of the service it was.
+    pub generation: u64,
+    /// For how long it has been draining.
+    pub since_ms: u64,
+    /// For how long it still may.
+    pub left_ms: u64,
+}
+
+impl DrainingStatus {
+    pub(super) fn of(draining: &Draining) -> Self {
+        let Draining { pid, generation, since_ns, deadline_ns } = *draining;
+        let ms = |from_ns: u64, to_ns: u64| to_ns.saturating_sub(from_ns) / 1_000_000;
+        let now_ns = monotonic_ns();
+        Self { pid, generation, since_ms: ms(since_ns, now_ns), left_ms: ms(now_ns, deadline_ns) }
+    }
+}
+
 /// A socket of a service.
 #[derive(Clone, Debug, Serialize)]
 pub struct ListenerStatus {
@@ -49,6 +74,8 @@ pub struct ListenerStatus {
     pub name: String,
     /// Where it is bound, with the port that the kernel chose.
     pub address: String,
+    /// How many sockets share the address.
+    pub sockets: usize,
 }
 
 fn outcome<S: Serializer>(outcome: &Option<Rc<HandoffOutcome>>, serializer: S) -> Result<S::Ok, S::Error> {

@@ -11,14 +11,14 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::address::{ListenSpec, Listener, check_all};
+use super::address::{ListenSpec, check_all};
 use super::bad::BadPrograms;
 use super::paths::RuntimeDir;
 use super::restart::{End, Next, Restarts};
 use super::settings::{Settings, Times};
-use super::status::{ListenerStatus, ServiceStatus};
+use super::status::{DrainingStatus, ListenerStatus, ServiceStatus};
 use super::stop::Stop;
-use super::upgrade::Pending;
+use super::upgrade::{Pending, Queued};
 use crate::error::Result;
 use crate::limits::START_PROBE;
 use crate::supervisor::{self, ExitStatus, HandoffOutcome, SpawnSpec, Status, Supervisor};
@@ -125,8 +125,8 @@ pub struct Service {
     restarts: Restarts,
     pub(super) bad: BadPrograms,
     pub(super) pending: Option<Pending>,
-    /// Waits until the incumbent of the last handoff has retired.
-    pub(super) queued: Option<SpawnSpec>,
+    /// Waits until the incumbent of the last handoff has retired, or one of those before it is gone.
+    pub(super) queued: Option<Queued>,
     pub(super) last: Option<Rc<HandoffOutcome>>,
     /// When the process that serves, or starts, was started.
     pub(super) started_ns: u64,
@@ -213,6 +213,10 @@ impl Service {
         &self.settings.name
     }
 
+    pub(super) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     /// What would be executed.
     pub(super) fn spec(&self, binary: Option<&PathBuf>, times: Times) -> SpawnSpec {
         spawn_spec(&self.settings, &self.runtime, binary.or(self.program.as_ref()), times)
@@ -289,7 +293,7 @@ impl Service {
             _ if self.again || !self.events.is_empty() => Some(0),
             State::Waiting(until) => Some(*until),
             State::Stopping(stop) => Some(stop.until_ns()),
-            _ => None,
+            _ => self.queued.as_ref().map(|queued| queued.until_ns),
         };
         let due = own.into_iter().chain(self.supervisor.next_due()).min()?;
         Some(Duration::from_nanos(due.saturating_sub(monotonic_ns())))
@@ -426,6 +430,7 @@ impl Service {
             phase: if state == "running" && status.phase == "starting" { IDLE } else { status.phase },
             pid: status.pid,
             generation: status.generation,
+            draining: status.draining.iter().map(DrainingStatus::of).collect(),
             program: program.to_string_lossy().into_owned(),
             listeners: self.listeners.clone(),
             linked: status.linked,
@@ -457,16 +462,18 @@ fn spawn_spec(settings: &Settings, runtime: &RuntimeDir, binary: Option<&PathBuf
 fn hold(mut supervisor: Supervisor, listen: &[ListenSpec]) -> Result<(Supervisor, Vec<ListenerStatus>)> {
     let mut named = Vec::new();
     for spec in listen {
-        let held = supervisor.listeners().find(|(name, _)| *name == spec.name).map(|(_, fd)| spec.check_held(fd));
-        let address = match held.transpose()? {
+        let held = supervisor.listeners().filter(|(name, _)| *name == spec.name).map(|(_, fd)| fd).collect::<Vec<_>>();
+        let address = match spec.check_all_held(&held)? {
             Some(address) => address,
             None => {
-                let Listener { name, address, fd } = spec.bind()?;
-                supervisor = supervisor.with_listener(&name, fd)?;
+                let bound = spec.bind_all()?;
+                let address = bound.first().map_or_else(String::new, |listener| listener.address.clone());
+                let fds = bound.into_iter().map(|listener| listener.fd).collect();
+                supervisor = supervisor.with_listener_group(&spec.name, fds)?;
                 address
             }
         };
-        named.push(ListenerStatus { name: spec.name.clone(), address });
+        named.push(ListenerStatus { name: spec.name.clone(), address, sockets: spec.sockets });
     }
     let unwanted = |(name, _): (&str, _)| (!listen.iter().any(|spec| spec.name == name)).then(|| name.to_owned());
     let unwanted: Vec<String> = supervisor.listeners().filter_map(unwanted).collect();

@@ -2,12 +2,13 @@
 
 use std::path::Path;
 use std::rc::Rc;
+use std::time::Duration;
 
-use super::settings::Upgrade;
+use super::settings::{Upgrade, WhenDraining};
 use super::unit::{Event, IDLE, Service, State, is_settling};
-use crate::limits::START_PROBE;
-use crate::supervisor::{HandoffOutcome, OnIncumbentDeath, SpawnSpec, Verdict};
-use crate::sys::clock::monotonic_ns;
+use crate::limits::{HANDOFF_DEADLINE, START_PROBE};
+use crate::supervisor::{Draining, HandoffOutcome, OnIncumbentDeath, SpawnSpec, Verdict};
+use crate::sys::clock::{monotonic_ns, nanoseconds};
 
 const NEVER_SAID_HELLO: &str =
     "the daemon never said Hello: it does not link libhandoff, so it can not be drained and sealed";
@@ -22,10 +23,19 @@ pub(super) struct Pending {
     told: bool,
 }
 
+/// An upgrade that waits to begin.
+#[derive(Debug)]
+pub(super) struct Queued {
+    spec: SpawnSpec,
+    when_draining: WhenDraining,
+    /// Until when it waits for the end of a drain, in `CLOCK_MONOTONIC` nanoseconds.
+    pub(super) until_ns: u64,
+}
+
 impl Service {
     /// Begins to replace the daemon; an [`Event::Outcome`] follows. If the daemon waits for its next start, it is started
     /// now, with the new program. A probation that is under way is ended. If the process before the present one still retires, that is
-    /// waited for.
+    /// waited for; if too many drain, what [`Upgrade::when_draining`] says.
     ///
     /// # Errors
     /// The outcome of an upgrade that was refused at once; nothing was disturbed.
@@ -43,7 +53,7 @@ impl Service {
             spec.check().map_err(|error| self.refused(error.to_string()))?;
         }
         let trusted = if upgrade.promote { OnIncumbentDeath::Promote } else { OnIncumbentDeath::StartCold };
-        self.begin_with(spec.on_incumbent_death(trusted))
+        self.begin_with(spec.on_incumbent_death(trusted), upgrade.when_draining, upgrade.times.deadline)
     }
 
     /// The same for the program before.
@@ -51,16 +61,50 @@ impl Service {
         if self.queued.is_some() {
             return Err(self.refused("busy: another upgrade waits to begin".to_owned()));
         }
-        self.begin_with(previous.probation(std::time::Duration::ZERO))
+        self.begin_with(previous.probation(Duration::ZERO), WhenDraining::default(), None)
     }
 
-    fn begin_with(&mut self, spec: SpawnSpec) -> std::result::Result<(), Rc<HandoffOutcome>> {
+    fn begin_with(
+        &mut self,
+        spec: SpawnSpec,
+        when_draining: WhenDraining,
+        deadline: Option<Duration>,
+    ) -> std::result::Result<(), Rc<HandoffOutcome>> {
         self.supervisor.end_probation();
-        if matches!(self.state, State::Running) && is_settling(self.supervisor.status().phase) {
-            self.queued = Some(spec);
+        let settles = is_settling(self.supervisor.status().phase);
+        if matches!(self.state, State::Running) && (settles || self.is_crowded(when_draining)?) {
+            let deadline = deadline.or(self.settings().times.deadline).unwrap_or(HANDOFF_DEADLINE);
+            let until_ns = monotonic_ns().saturating_add(nanoseconds(deadline));
+            self.queued = Some(Queued { spec, when_draining, until_ns });
             return Ok(());
         }
         self.begin_upgrade(&spec)
+    }
+
+    /// Whether it must wait, because as many processes drain as may.
+    fn is_crowded(&mut self, when_draining: WhenDraining) -> std::result::Result<bool, Rc<HandoffOutcome>> {
+        while self.draining().len() >= self.settings().max_draining {
+            match when_draining {
+                WhenDraining::Wait => return Ok(true),
+                WhenDraining::Refuse => return Err(self.refused(self.crowd())),
+                WhenDraining::Cut if self.supervisor.cut_draining().is_none() => break, // none may drain, and none does
+                WhenDraining::Cut => {}
+            }
+        }
+        Ok(false)
+    }
+
+    fn draining(&self) -> Vec<Draining> {
+        self.supervisor.status().draining
+    }
+
+    fn crowd(&self) -> String {
+        let named: Vec<String> = self.draining().iter().map(|draining| draining.pid.to_string()).collect();
+        format!(
+            "as many processes serve their last clients as may ({}: process {}); --when-draining wait, or cut, the oldest",
+            self.settings().max_draining,
+            named.join(", ")
+        )
     }
 
     fn begin_upgrade(&mut self, spec: &SpawnSpec) -> std::result::Result<(), Rc<HandoffOutcome>> {
@@ -89,9 +133,14 @@ impl Service {
         if matches!(self.state, State::Running) && self.supervisor.status().phase != IDLE {
             return;
         }
-        if let Some(spec) = self.queued.take()
-            && let Err(outcome) = self.begin_upgrade(&spec)
-        {
+        let Some(queued) = self.queued.take() else { return };
+        let begun = match self.is_crowded(queued.when_draining) {
+            Ok(true) if monotonic_ns() < queued.until_ns => return self.queued = Some(queued),
+            Ok(true) => Err(self.refused(self.crowd())),
+            Ok(false) => self.begin_upgrade(&queued.spec),
+            Err(refused) => Err(refused),
+        };
+        if let Err(outcome) = begun {
             self.events.push(Event::Outcome(outcome));
         }
     }
@@ -118,6 +167,8 @@ impl Service {
             ready_ns: 0,
             pause_ns: 0,
             total_ns: 0,
+            transferred_connections: 0,
+            transferred_state_bytes: 0,
             errno: None,
         })
     }

@@ -1,9 +1,9 @@
 //! The loop around the machine: what goes out.
 
 use super::Event;
-use super::engine::{Due, Engine, Leaving, Processes};
+use super::engine::{Due, Engine, Processes};
+use super::leaving::Term;
 use super::outcome::verdict_name;
-use super::process::Process;
 use super::trace;
 use crate::channel::{ChannelError, decide};
 use crate::limits::{
@@ -128,6 +128,7 @@ impl Engine {
             Timer::Liveness(_) => after(LIVENESS),
             Timer::Lost(_) => after(DEATH_AFTER_END),
             Timer::AbortGrace => after(ABORT_GRACE),
+            Timer::Retire if self.machine.overlaps() => after(RETIRE_GRACE.max(spec.drain_grace.saturating_add(SLACK))),
             Timer::Retire => after(RETIRE_GRACE),
             Timer::Adoption => after(ADOPTION_TIMEOUT),
             Timer::Probation => now_ns.saturating_add(self.machine.park_ns()),
@@ -174,15 +175,9 @@ impl Engine {
     }
 
     fn retire_incumbent(&mut self) {
-        let Some(mut process) = self.processes.incumbent.take() else { return };
-        process.close_session(&self.epoll);
-        self.await_exit(process);
-    }
-
-    /// Of a process that has retired; if it takes too long, it is ended.
-    pub(super) fn await_exit(&mut self, process: Process) {
-        self.timers.arm(Due::Leaving(process.key), monotonic_ns() + nanoseconds(RETIRE_GRACE));
-        self.processes.leaving.push(Leaving { process, signal: Signal::SIGTERM });
+        let Some(process) = self.processes.incumbent.take() else { return };
+        let drains = self.rendezvous.as_ref().is_some_and(|rendezvous| rendezvous.page.is_draining());
+        self.leave(process, if drains { Term::of_drain(self.attempt.as_ref()) } else { Term::short() });
     }
 
     fn report(&mut self, verdict: Verdict, reason: String) {

@@ -5,6 +5,7 @@ use super::process::Process;
 use super::spec::SpawnSpec;
 use crate::protocol::Message;
 use crate::protocol::supervisor::Verdict;
+use crate::protocol::transfer::Totals;
 use crate::sys::clock::{monotonic_ns, nanoseconds};
 use std::sync::Arc;
 
@@ -27,6 +28,8 @@ pub(super) struct Attempt {
     begin_ns: u64,
     ready_ns: u64,
     committed_ns: u64,
+    /// What the successor took.
+    taken: Totals,
 }
 
 impl Attempt {
@@ -46,6 +49,7 @@ impl Attempt {
             begin_ns: 0,
             ready_ns: 0,
             committed_ns: 0,
+            taken: Totals::default(),
         }
     }
 
@@ -68,7 +72,10 @@ impl Attempt {
             Message::SealRequest(_) => &mut self.seal_ns,
             Message::SealComplete(_) => &mut self.sealed_ns,
             Message::Begin(_) => &mut self.begin_ns,
-            Message::Ready(_) => &mut self.ready_ns,
+            Message::Ready(ready) => {
+                self.taken = ready.taken;
+                &mut self.ready_ns
+            }
             Message::Serving(serving) => {
                 self.committed_ns = serving.committed_ns;
                 return;
@@ -80,6 +87,7 @@ impl Attempt {
 
     /// What the caller hears. `server` is the process that serves now.
     pub(super) fn outcome(&self, verdict: Verdict, reason: String, server: Option<&Process>) -> HandoffOutcome {
+        let moved = if verdict == Verdict::Committed { self.taken } else { Totals::default() };
         HandoffOutcome {
             id: self.id,
             verdict,
@@ -93,6 +101,8 @@ impl Attempt {
             ready_ns: between(self.begin_ns, self.ready_ns),
             pause_ns: between(self.accept_stopped_ns, self.committed_ns),
             total_ns: between(self.started_ns, monotonic_ns()),
+            transferred_connections: moved.connections,
+            transferred_state_bytes: moved.state_bytes,
             errno: self.errno,
         }
     }

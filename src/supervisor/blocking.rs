@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::limits::{EVENTS_MAX, RESUME_LOOK};
 use crate::protocol::supervisor::{Phase, Verdict};
 use crate::sys::proc;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -60,8 +61,14 @@ impl Supervisor {
         loop {
             let processes = &self.engine.processes;
             let left = match self.engine.machine.phase() {
-                // Whoever has retired holds the gate until it exits, and keeps a cold start out; its exit is seen to.
-                Phase::Idle if processes.incumbent.is_none() && !processes.leaving.is_empty() => None,
+                // Whoever has retired holds the gate until it exits, and keeps a cold start out; its exit is seen to. One that drains
+                // does not.
+                Phase::Idle
+                    if processes.incumbent.is_none()
+                        && processes.leaving.iter().any(|leaving| !leaving.term.drains) =>
+                {
+                    None
+                }
                 Phase::Idle => return Ok(()),
                 Phase::Probation => {
                     self.end_probation();
@@ -168,8 +175,15 @@ impl Supervisor {
                 (None, _) => return Err(self.not_adopted("")),
             }
         }
+        let mut groups: Vec<(String, Vec<OwnedFd>)> = Vec::new();
         for (name, fd) in self.engine.end_resume() {
-            self.engine.listeners.add(&name, fd)?;
+            match groups.last_mut().filter(|(of, _)| *of == name) {
+                Some((_, group)) => group.push(fd),
+                None => groups.push((name, vec![fd])),
+            }
+        }
+        for (name, fds) in groups {
+            self.engine.listeners.add_group(&name, fds)?;
         }
         Ok(self.engine.take_outcome())
     }

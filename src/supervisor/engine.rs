@@ -7,6 +7,7 @@ use super::Event;
 use super::attempt::Attempt;
 use super::cancel::Canceller;
 use super::journal::Journal;
+use super::leaving::Leaving;
 use super::listeners::Listeners;
 use super::outcome::HandoffOutcome;
 use super::process::{Process, Token};
@@ -15,7 +16,7 @@ use super::resume::{Adoption, clean_up_after};
 use super::spec::SpawnSpec;
 use crate::channel::Incoming;
 use crate::error::{Error, Result};
-use crate::limits::{EVENTS_MAX, FRAMES_READ_MAX, PAGE_POLL, RETIRE_GRACE};
+use crate::limits::{EVENTS_MAX, FRAMES_READ_MAX, PAGE_POLL};
 use crate::protocol::Message;
 use crate::protocol::supervisor::{Input, Peer, Phase, Sender, Supervisor as Machine, Timer};
 use crate::sys::clock::{monotonic_ns, time_namespace};
@@ -27,7 +28,6 @@ use crate::sys::timers::Timers;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollTimeout};
 use nix::sys::inotify::Inotify;
-use nix::sys::signal::Signal;
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -88,14 +88,6 @@ pub(super) struct Processes {
     pub(super) parked: Option<Process>,
     /// Retired, but still there.
     pub(super) leaving: Vec<Leaving>,
-}
-
-/// A process that will never serve again.
-#[derive(Debug)]
-pub(super) struct Leaving {
-    pub(super) process: Process,
-    /// What it gets if it does not exit.
-    pub(super) signal: Signal,
 }
 
 /// What comes with time.
@@ -425,20 +417,10 @@ impl Engine {
         }
     }
 
-    /// A process that will never serve again should have exited by now.
-    fn hasten(&mut self, key: u64) {
-        let Some(leaving) = self.processes.leaving.iter_mut().find(|leaving| leaving.process.key == key) else {
-            return;
-        };
-        let _ = leaving.process.signal(leaving.signal);
-        leaving.signal = Signal::SIGKILL;
-        self.timers.arm(Due::Leaving(key), monotonic_ns() + RETIRE_GRACE.as_nanos() as u64);
-    }
-
     /// Only the page can say that O has retired, if it takes its time to exit; or that N serves, if its session is lost.
     fn listens_to_page(&self) -> bool {
         match self.machine.phase() {
-            Phase::Retiring | Phase::Confirming => true,
+            Phase::Retiring | Phase::Confirming | Phase::Reverting => true,
             Phase::AwaitServing => self.has_lost_successor(),
             _ => false,
         }
@@ -456,6 +438,7 @@ impl Engine {
         let Some(page) = self.rendezvous.as_ref().map(|rendezvous| &rendezvous.page) else { return };
         match self.machine.phase() {
             Phase::Retiring | Phase::Confirming if page.is_retired() => self.feed(Input::Retired),
+            Phase::Reverting if page.is_draining() => self.feed(Input::Retired),
             Phase::AwaitServing if self.listens_to_page() && page.is_serving() && self.is_committed() => {
                 self.feed(Input::PageServing)
             }

@@ -3,6 +3,7 @@
 //! One line for each `key=value`. Written under another name and renamed, so that it is there as a whole or not at all; never
 //! fsync'ed, because after a power loss there are no processes to find.
 
+use super::leaving::Term;
 use super::spec::SpawnSpec;
 use crate::error::{Error, Result};
 use crate::sys::crash;
@@ -56,7 +57,32 @@ pub(super) struct Entry {
     /// The handoff that is open.
     pub(super) handoff: Option<OpenHandoff>,
     /// Those that have retired, but had not exited.
-    pub(super) leaving: Vec<Identity>,
+    pub(super) leaving: Vec<Retired>,
+}
+
+/// A process that will never serve again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Retired {
+    pub(super) identity: Identity,
+    pub(super) generation: u64,
+    pub(super) term: Term,
+}
+
+impl Retired {
+    fn line(&self) -> String {
+        let Self { identity: Identity { pid, start_time }, generation, term } = self;
+        let Term { drains, since_ns, until_ns } = term;
+        format!("leaving={pid} {start_time} {generation} {} {since_ns} {until_ns}", u8::from(*drains))
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut words = text.split(' ');
+        let identity = Identity { pid: words.next()?.parse().ok()?, start_time: words.next()?.parse().ok()? };
+        let mut number = || words.next()?.parse::<u64>().ok();
+        let (generation, drains) = (number()?, number()? != 0);
+        let term = Term { drains, since_ns: number()?, until_ns: number()? };
+        Some(Self { identity, generation, term })
+    }
 }
 
 impl Entry {
@@ -145,8 +171,8 @@ impl Journal {
         if let Some(Identity { pid, start_time }) = entry.incumbent {
             let _ = writeln!(text, "incumbent={pid} {start_time}");
         }
-        for Identity { pid, start_time } in &entry.leaving {
-            let _ = writeln!(text, "leaving={pid} {start_time}");
+        for retired in &entry.leaving {
+            let _ = writeln!(text, "{}", retired.line());
         }
         write_program(&mut text, "program", entry.program.as_deref());
         if let Some(OpenHandoff { id, page, successor, program, park_ns }) = &entry.handoff {
@@ -178,7 +204,7 @@ impl Journal {
         }
         let number = |key| value(key).and_then(|text| text.parse().ok());
         let identity = |key| value(key).and_then(Identity::parse);
-        let leaving = text.lines().filter_map(|line| Identity::parse(value_of(line, "leaving")?)).collect();
+        let leaving = text.lines().filter_map(|line| Retired::parse(value_of(line, "leaving")?)).collect();
         let handoff = number("handoff").zip(value("page")).zip(identity("successor"));
         let program = |key| value(key).map(PathBuf::from);
         let handoff = handoff.map(|((id, page), successor)| {
@@ -216,7 +242,9 @@ mod tests {
         let page = dir.path().join("kv.17.page");
         let open = OpenHandoff { id: 17, page, successor: own, program: Some("/new/kv".into()), park_ns: 5 };
         for handoff in [None, Some(open)] {
-            let leaving = vec![Identity { pid: 7, ..own }, own];
+            let term = Term { drains: true, since_ns: 5, until_ns: u64::MAX };
+            let retired = Retired { identity: own, generation: 2, term };
+            let leaving = vec![retired, Retired { identity: Identity { pid: 7, ..own }, ..retired }];
             let entry =
                 Entry { generation: 3, incumbent: Some(own), program: Some("/old/kv".into()), handoff, leaving };
             journal.write("kv", b"\x01\xfe", &entry).unwrap();

@@ -41,6 +41,19 @@ impl Listeners {
 
     pub(super) fn add(&mut self, name: &str, fd: OwnedFd) -> Result<()> {
         self.check(name)?;
+        self.push(name, fd)
+    }
+
+    /// Sockets that share name and address (`SO_REUSEPORT`): each process gets them all.
+    pub(super) fn add_group(&mut self, name: &str, fds: Vec<OwnedFd>) -> Result<()> {
+        self.check(name)?;
+        if self.0.len() + fds.len() > LISTENERS_MAX {
+            return Err(Error::Limit(format!("more than {LISTENERS_MAX} listeners")));
+        }
+        fds.into_iter().try_for_each(|fd| self.push(name, fd))
+    }
+
+    fn push(&mut self, name: &str, fd: OwnedFd) -> Result<()> {
         let listens = getsockopt(&fd, sockopt::AcceptConn)
             .map_err(|errno| Error::Invalid(format!("listener {name} is not a socket: {errno}")))?;
         set_cloexec(&fd).map_err(Error::system(format!("listener {name}")))?;

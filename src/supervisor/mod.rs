@@ -11,6 +11,7 @@ mod cancel;
 mod engine;
 mod executable;
 mod journal;
+mod leaving;
 mod listeners;
 mod outcome;
 mod output;
@@ -106,6 +107,21 @@ pub struct Status {
     pub parked_pid: Option<i32>,
     /// When the probation ends: absolute `CLOCK_MONOTONIC` nanoseconds.
     pub probation_end_ns: Option<u64>,
+    /// Those that were replaced in overlap mode, and serve their last clients.
+    pub draining: Vec<Draining>,
+}
+
+/// A process that was replaced in overlap mode, and serves its last clients. Times are absolute `CLOCK_MONOTONIC` nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Draining {
+    /// Its pid.
+    pub pid: i32,
+    /// Which process of the service it was.
+    pub generation: u64,
+    /// When it was replaced.
+    pub since_ns: u64,
+    /// When it must be done; then it is ended.
+    pub deadline_ns: u64,
 }
 
 /// The process that this journal names and that lives, whether it has a supervisor or not.
@@ -162,6 +178,16 @@ impl Supervisor {
     /// [`Error::Limit`]: too many.
     pub fn with_listener(mut self, name: &str, fd: impl Into<OwnedFd>) -> Result<Self> {
         self.add_listener(name, fd.into())?;
+        Ok(self)
+    }
+
+    /// The same for sockets that share an address (`SO_REUSEPORT`, socket(7)): each process inherits them all, under the same
+    /// name. The kernel gives each of them a part of the clients, so each must be served.
+    ///
+    /// # Errors
+    /// As [`Self::with_listener`].
+    pub fn with_listener_group(mut self, name: &str, fds: Vec<OwnedFd>) -> Result<Self> {
+        self.engine.listeners.add_group(name, fds)?;
         Ok(self)
     }
 
@@ -276,6 +302,7 @@ impl Supervisor {
             successor_pid: pid(&engine.processes.successor),
             parked_pid: pid(&engine.processes.parked),
             probation_end_ns: self.in_probation().then_some(engine.probation_end_ns),
+            draining: engine.draining(),
         }
     }
 

@@ -32,6 +32,10 @@ pub struct HandoffOutcome {
     pub pause_ns: u64,
     /// From the call to the outcome.
     pub total_ns: u64,
+    /// Connections that moved to the successor, if it serves.
+    pub transferred_connections: u64,
+    /// Bytes of state that moved to it: blobs, and what belongs to connections.
+    pub transferred_state_bytes: u64,
     /// The errno(3) of a spawn that failed; what [`super::SpawnSpec::check`] finds has none. Not in the JSON.
     pub errno: Option<i32>,
 }
@@ -63,7 +67,7 @@ pub fn verdict_name(verdict: Verdict) -> &'static str {
 
 impl Serialize for HandoffOutcome {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut fields = serializer.serialize_struct("handoff_outcome", 11)?;
+        let mut fields = serializer.serialize_struct("handoff_outcome", 13)?;
         fields.serialize_field("result", verdict_name(self.verdict))?;
         fields.serialize_field("handoff_id", &self.id)?;
         fields.serialize_field("generation", &self.generation)?;
@@ -74,6 +78,8 @@ impl Serialize for HandoffOutcome {
         fields.serialize_field("ready_ns", &self.ready_ns)?;
         fields.serialize_field("pause_ns", &self.pause_ns)?;
         fields.serialize_field("total_ns", &self.total_ns)?;
+        fields.serialize_field("transferred_connections", &self.transferred_connections)?;
+        fields.serialize_field("transferred_state_bytes", &self.transferred_state_bytes)?;
         fields.serialize_field("reason", &self.reason)?;
         fields.end()
     }

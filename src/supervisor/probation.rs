@@ -1,6 +1,7 @@
 //! The time in which the process before the one that serves is its reserve.
 
 use super::engine::Engine;
+use super::leaving::Term;
 use super::{Executable, SpawnSpec, Supervisor};
 use crate::error::{Error, Result};
 use crate::protocol::supervisor::{Input, Phase};
@@ -32,9 +33,8 @@ impl Engine {
 
     /// O will never serve again: what N was started from is what is started again.
     pub(super) fn dismiss(&mut self) {
-        if let Some(mut process) = self.processes.parked.take() {
-            process.close_session(&self.epoll);
-            self.await_exit(process);
+        if let Some(process) = self.processes.parked.take() {
+            self.leave(process, Term::short());
         }
         if let Some(incumbent) = &self.processes.incumbent {
             self.serving_spec = Some(incumbent.spec.clone());

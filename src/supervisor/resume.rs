@@ -3,7 +3,7 @@
 use super::attempt::Attempt;
 use super::engine::{Due, Engine};
 use super::executable::Executable;
-use super::journal::{Entry, Identity, OpenHandoff};
+use super::journal::{Entry, Identity, OpenHandoff, Retired};
 use super::output::Output;
 use super::process::Process;
 use super::rendezvous::Rendezvous;
@@ -187,7 +187,7 @@ impl Engine {
             self.admit_incumbent(pid, pidfd, program, generation)?;
         }
         for retired in &entry.leaving {
-            self.admit_leaving(*retired, &spec, entry.generation);
+            self.admit_leaving(*retired, &spec);
         }
         let handoff = entry.handoff.zip(page).map(|(open, page)| {
             let incumbent = self.processes.incumbent.as_ref().and_then(|process| process.pidfd.try_clone().ok());
@@ -290,13 +290,14 @@ impl Engine {
     }
 
     /// It has retired, but has not exited.
-    fn admit_leaving(&mut self, retired: Identity, spec: &Arc<SpawnSpec>, generation: u64) {
-        let Some(pidfd) = retired.open() else { return };
-        let output = self.output_of(retired.pid, spec);
-        let process = self.found(retired.pid, pidfd, spec.clone(), generation, output);
+    fn admit_leaving(&mut self, retired: Retired, spec: &Arc<SpawnSpec>) {
+        let Retired { identity, generation, term } = retired;
+        let Some(pidfd) = identity.open() else { return };
+        let output = self.output_of(identity.pid, spec);
+        let process = self.found(identity.pid, pidfd, spec.clone(), generation, output);
         match process.watch(&self.epoll) {
-            Ok(()) => self.await_exit(process),
-            Err(errno) => trace::trouble(&self.service, Some(retired.pid), &format!("cannot watch it: {errno}")),
+            Ok(()) => self.leave(process, term),
+            Err(errno) => trace::trouble(&self.service, Some(identity.pid), &format!("cannot watch it: {errno}")),
         }
     }
 
@@ -426,7 +427,8 @@ fn living_owner(spec: &SpawnSpec) -> Option<i32> {
 fn holder(spec: &SpawnSpec) -> Option<i32> {
     let paths = LockPaths::locate(spec.data_dir.as_deref(), spec.control_path.as_deref())?;
     let holders = holders(&paths.gate);
-    let recorded = read_record(&paths.lock).ok().flatten().map(|record| record.pid);
-    let recorded = holders.iter().find(|holder| Some(holder.pid) == recorded);
+    // In overlap mode the record is in the gate.
+    let recorded = [&paths.lock, &paths.gate].map(|path| read_record(path).ok().flatten().map(|record| record.pid));
+    let recorded = holders.iter().find(|holder| recorded.contains(&Some(holder.pid)));
     recorded.or(holders.first()).map(|holder| holder.pid)
 }

@@ -3,7 +3,8 @@
 use super::attempt::Attempt;
 use super::engine::Engine;
 use super::executable::Executable;
-use super::journal::{Entry, Identity, OpenHandoff};
+use super::journal::{Entry, Identity, OpenHandoff, Retired};
+use super::leaving::Leaving;
 use super::output::{self, Output};
 use super::process::{Process, Token};
 use super::rendezvous::Rendezvous;
@@ -16,6 +17,7 @@ use crate::protocol::{Decide, Decision, HandoffId};
 use crate::sys::clock::{monotonic_ns, nanoseconds};
 use crate::sys::crash;
 use crate::sys::fork::Withheld;
+use crate::sys::limits::open_descriptors_of;
 use crate::sys::page::Word;
 use crate::sys::seqpacket::Seqpacket;
 use crate::sys::spawn::{Spawn, SpawnError, spawn};
@@ -45,8 +47,14 @@ impl Engine {
         }
         let id = self.new_id();
         let attempt = Attempt::new(id, spec, monotonic_ns());
-        let (deadline_ns, park_ns) = (attempt.deadline_ns(), nanoseconds(attempt.spec.probation));
-        let terms = Terms { id: HandoffId(id), mode: Mode::Exclusive, deadline_ns, park_ns };
+        let incumbent = self.processes.incumbent.as_ref();
+        let terms = Terms {
+            id: HandoffId(id),
+            mode: Mode::Exclusive,
+            deadline_ns: attempt.deadline_ns(),
+            park_ns: nanoseconds(attempt.spec.probation),
+            open_descriptors: incumbent.map_or(0, |incumbent| open_descriptors_of(incumbent.pid)),
+        };
         let drain_grace_ns = nanoseconds(attempt.spec.drain_grace);
         let on_incumbent_death = attempt.spec.on_incumbent_death;
         self.attempt = Some(attempt);
@@ -304,7 +312,10 @@ impl Engine {
             })
         });
         let program = program_of(&self.processes.incumbent);
-        let leaving = self.processes.leaving.iter().filter_map(|leaving| leaving.process.identity).collect();
+        let retired = |Leaving { process, term, .. }: &Leaving| {
+            Some(Retired { identity: process.identity?, generation: process.generation, term: *term })
+        };
+        let leaving = self.processes.leaving.iter().filter_map(retired).collect();
         let entry = Entry { generation: self.machine.generation(), incumbent, program, handoff, leaving };
         let write = || journal.write(&self.service, &self.build_id, &entry);
         crash::around('S', format_args!("write {} journal", entry.kind()), write)

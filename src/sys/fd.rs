@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::stat::{SFlag, fstat};
 
 /// Sets `FD_CLOEXEC` (fcntl(2), `F_SETFD`). The flag belongs to this descriptor, not to the
 /// shared description.
@@ -32,6 +33,35 @@ pub fn set_cloexec_range(first: RawFd, last: RawFd) {
             unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
         }
     }
+}
+
+/// Is this number open? (fcntl(2), `F_GETFD`)
+pub fn is_open(fd: RawFd) -> bool {
+    // SAFETY: F_GETFD takes numbers, and changes nothing.
+    unsafe { libc::fcntl(fd, libc::F_GETFD) >= 0 }
+}
+
+/// What a descriptor is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // the names say it
+pub enum Kind {
+    Socket,
+    File,
+    Directory,
+    Other,
+}
+
+/// What a descriptor is, and its device and inode, which it has in common with every other one of the same socket or file;
+/// all of those without a place in a file system (eventfd, epoll) have the same (fstat(2)).
+pub fn identify(fd: BorrowedFd<'_>) -> io::Result<(Kind, (u64, u64), u64)> {
+    let stat = fstat(fd)?;
+    let kind = match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
+        SFlag::S_IFSOCK => Kind::Socket,
+        SFlag::S_IFREG => Kind::File,
+        SFlag::S_IFDIR => Kind::Directory,
+        _ => Kind::Other,
+    };
+    Ok((kind, (stat.st_dev, stat.st_ino), u64::try_from(stat.st_size).unwrap_or(0)))
 }
 
 /// Is `O_NONBLOCK` set? The flag belongs to the description: every process that shares it sees

@@ -2,7 +2,12 @@
 
 use std::{fs, io};
 
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::close;
+
+/// Descriptors for which the table of a process that has just been executed has room.
+const TABLE_FIRST: u64 = 64;
 
 /// Raises the soft `RLIMIT_NOFILE` to the hard one (setrlimit(2)); gives the soft limit before
 /// and now. Needs no privilege. The limit survives exec.
@@ -17,6 +22,31 @@ pub fn raise_nofile() -> io::Result<(u64, u64)> {
 /// The soft `RLIMIT_NOFILE`: one more than the highest number that a descriptor may get.
 pub fn soft_nofile() -> io::Result<u64> {
     Ok(getrlimit(Resource::RLIMIT_NOFILE)?.0)
+}
+
+/// The hard `RLIMIT_NOFILE`: what a process may raise its soft one to.
+pub fn hard_nofile() -> io::Result<u64> {
+    Ok(getrlimit(Resource::RLIMIT_NOFILE)?.1)
+}
+
+/// Makes room for `count` more descriptors, so that taking them neither fails nor makes the table of this process grow:
+/// in one with threads each growth waits for a grace period of the kernel, milliseconds.
+pub fn make_room(count: u64) -> io::Result<()> {
+    let needed = open_descriptors()? as u64 + count;
+    if needed >= soft_nofile()? {
+        raise_nofile()?;
+    }
+    let last = needed.min(soft_nofile()?.saturating_sub(1));
+    if last > TABLE_FIRST {
+        let probe = fs::File::open("/dev/null")?;
+        fcntl(&probe, FcntlArg::F_DUPFD_CLOEXEC(i32::try_from(last).unwrap_or(i32::MAX))).map(close)??;
+    }
+    Ok(())
+}
+
+/// How many descriptors a process has open, if that is cheap to know; otherwise 0. The number may be another's by now.
+pub fn open_descriptors_of(pid: i32) -> u32 {
+    fs::metadata(format!("/proc/{pid}/fd")).map_or(0, |found| u32::try_from(found.len()).unwrap_or(u32::MAX))
 }
 
 /// How many descriptors this process has open (proc_pid_fd(5)).

@@ -21,17 +21,18 @@ use super::proc;
 ///
 /// `backlog` is the number of connections that may wait; the kernel lowers it to
 /// net.core.somaxconn. `blocking`: for programs that accept in blocking mode; the mode belongs
-/// to the description, so choose it here once. `AddrInUse` names who listens, if it can be seen.
-pub fn bind_tcp(addr: SocketAddr, backlog: u32, blocking: bool) -> io::Result<OwnedFd> {
-    let fd = bind_inet(addr, SockType::Stream, blocking)?;
+/// to the description, so choose it here once. `group`: with `SO_REUSEPORT`, so that further sockets
+/// of this user can have the same address. `AddrInUse` names who listens, if it can be seen.
+pub fn bind_tcp(addr: SocketAddr, backlog: u32, blocking: bool, group: bool) -> io::Result<OwnedFd> {
+    let fd = bind_inet(addr, SockType::Stream, blocking, group)?;
     listen_again(fd.as_fd(), backlog).map_err(|e| context(e, format_args!("cannot listen on {addr}")))?;
     Ok(fd)
 }
 
 /// A bound UDP socket (udp(7)). No `SO_REUSEADDR`, with which a second process could bind the
-/// same address and take the packets.
-pub fn bind_udp(addr: SocketAddr, blocking: bool) -> io::Result<OwnedFd> {
-    bind_inet(addr, SockType::Datagram, blocking)
+/// same address and take the packets. `group` as with [`bind_tcp`].
+pub fn bind_udp(addr: SocketAddr, blocking: bool, group: bool) -> io::Result<OwnedFd> {
+    bind_inet(addr, SockType::Datagram, blocking, group)
 }
 
 /// A listening Unix stream socket (unix(7)). `mode`: the permissions of its path; None means
@@ -157,13 +158,16 @@ fn flags(blocking: bool) -> SockFlag {
     SockFlag::SOCK_CLOEXEC | nonblock
 }
 
-fn bind_inet(addr: SocketAddr, kind: SockType, blocking: bool) -> io::Result<OwnedFd> {
+fn bind_inet(addr: SocketAddr, kind: SockType, blocking: bool, group: bool) -> io::Result<OwnedFd> {
     let family = if addr.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let fd = socket(family, kind, flags(blocking), None)
         .map_err(|e| context(e, format_args!("cannot make a socket for {addr}")))?;
     if kind == SockType::Stream {
         // Connections in TIME_WAIT must not keep us from the address.
         setsockopt(&fd, sockopt::ReuseAddr, &true)?;
+    }
+    if group {
+        setsockopt(&fd, sockopt::ReusePort, &true)?;
     }
     match bind(fd.as_raw_fd(), &SockaddrStorage::from(addr)) {
         Ok(()) => Ok(fd),
@@ -216,16 +220,16 @@ mod tests {
 
     #[test]
     fn tcp_listens_and_is_nonblocking_unless_asked() {
-        let fd = bind_tcp(any(), 4096, false).unwrap();
+        let fd = bind_tcp(any(), 4096, false, false).unwrap();
         assert!(is_nonblocking(&fd).unwrap());
         let addr = address_of(&fd);
         TcpStream::connect(addr).unwrap().write_all(b"x").unwrap();
         let listener = TcpListener::from(fd);
         assert!(listener.accept().is_ok());
-        let blocking = bind_tcp(any(), 16, true).unwrap();
+        let blocking = bind_tcp(any(), 16, true, false).unwrap();
         assert!(!is_nonblocking(&blocking).unwrap());
 
-        let error = bind_tcp(addr, 16, false).unwrap_err();
+        let error = bind_tcp(addr, 16, false, false).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         assert!(error.to_string().contains("by process"), "{error}");
         // A forked child of another test may share it, and be found first.
@@ -235,15 +239,15 @@ mod tests {
 
     #[test]
     fn ipv6_and_udp() {
-        let fd = bind_udp(any(), false).unwrap();
+        let fd = bind_udp(any(), false, false).unwrap();
         assert!(is_nonblocking(&fd).unwrap());
         let addr = address_of(&fd);
-        let error = bind_udp(addr, false).unwrap_err();
+        let error = bind_udp(addr, false, false).unwrap_err();
         assert!(error.to_string().contains("by process"), "{error}");
         UdpSocket::bind(any()).unwrap().send_to(b"x", addr).unwrap();
         assert_eq!(UdpSocket::from(fd).recv(&mut [0; 8]).unwrap(), 1);
         // Not every machine has IPv6.
-        if let Ok(fd) = bind_tcp("[::1]:0".parse().unwrap(), 16, false) {
+        if let Ok(fd) = bind_tcp("[::1]:0".parse().unwrap(), 16, false, false) {
             let addr = address_of(&fd);
             assert!(addr.is_ipv6());
             assert!(who_listens(addr).is_some());
@@ -252,7 +256,7 @@ mod tests {
 
     #[test]
     fn listen_again_repairs_the_backlog() {
-        let fd = bind_tcp(any(), 16, false).unwrap();
+        let fd = bind_tcp(any(), 16, false, false).unwrap();
         let addr = address_of(&fd);
         let waiting = TcpStream::connect(addr).unwrap();
         listen_again(fd.as_fd(), 0).unwrap();

@@ -12,6 +12,7 @@ pub mod fork;
 pub mod limits;
 pub mod listener;
 pub mod lock;
+pub mod memfd;
 pub mod page;
 pub mod pidfd;
 pub(crate) mod proc;

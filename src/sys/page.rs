@@ -30,6 +30,8 @@ pub const PAGE_BYTES: usize = 4096;
 pub const MAGIC: u64 = u64::from_be_bytes(*b"HANDOFFP");
 /// The layout described above.
 pub const LAYOUT_VERSION: u32 = 1;
+/// Of `retired`, when the incumbent drains on.
+const DRAINS: u32 = 2;
 
 /// The decision. It leaves `Open` once, and then never changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -167,9 +169,15 @@ impl DecisionPage {
         self.word_at(28).load(Ordering::Acquire) != 0
     }
 
-    /// Says that the incumbent will never serve again.
-    pub fn set_retired(&self) {
-        self.word_at(32).store(1, Ordering::Release);
+    /// Says that the incumbent will never serve again; and whether it serves its last clients before it exits, and holds no
+    /// gate.
+    pub fn set_retired(&self, drains: bool) {
+        self.word_at(32).store(if drains { DRAINS } else { 1 }, Ordering::Release);
+    }
+
+    /// Has it retired so?
+    pub fn is_draining(&self) -> bool {
+        self.word_at(32).load(Ordering::Acquire) == DRAINS
     }
 
     /// Has the incumbent retired?
@@ -251,8 +259,10 @@ mod tests {
         assert!(!page.is_serving() && !page.is_retired());
         other.set_serving();
         assert!(page.is_serving() && !page.is_retired());
-        other.set_retired();
-        assert!(page.is_retired());
+        other.set_retired(false);
+        assert!(page.is_retired() && !page.is_draining());
+        other.set_retired(true);
+        assert!(page.is_retired() && page.is_draining());
     }
 
     #[test]
@@ -290,7 +300,7 @@ mod tests {
         let page = DecisionPage::create(Some(&path), 0x0102_0304_0506_0708).unwrap();
         page.decide(Word::Revoked);
         page.set_serving();
-        page.set_retired();
+        page.set_retired(true);
         let bytes = fs::read(&path).unwrap();
         let mut expected = vec![0u8; PAGE_BYTES];
         expected[0..8].copy_from_slice(&MAGIC.to_ne_bytes());
@@ -298,7 +308,7 @@ mod tests {
         expected[16..24].copy_from_slice(&0x0102_0304_0506_0708u64.to_ne_bytes());
         expected[24..28].copy_from_slice(&3u32.to_ne_bytes());
         expected[28..32].copy_from_slice(&1u32.to_ne_bytes());
-        expected[32..36].copy_from_slice(&1u32.to_ne_bytes());
+        expected[32..36].copy_from_slice(&2u32.to_ne_bytes());
         assert_eq!(bytes, expected);
     }
 

@@ -10,6 +10,8 @@ pub struct Build {
     pub kv_a: PathBuf,
     pub kv_b: PathBuf,
     pub faulty: PathBuf,
+    pub overlap_a: PathBuf,
+    pub overlap_b: PathBuf,
 }
 
 /// Builds them, once, in a target directory of their own: no test may ever meet them by accident.
@@ -32,6 +34,8 @@ pub fn build() -> &'static Build {
             handoff: target.join("debug/handoff"),
             kv_a: compile("kv-a", "examples-c/kv.c", "a"),
             kv_b: compile("kv-b", "examples-c/kv.c", "b"),
+            overlap_a: compile("overlap-a", "ffi-tests/c/overlap.c", "a"),
+            overlap_b: compile("overlap-b", "ffi-tests/c/overlap.c", "b"),
             faulty: compile("faulty-kv", "ffi-tests/c/faulty_kv.c", "faulty"),
         }
     })

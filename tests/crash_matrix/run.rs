@@ -57,13 +57,13 @@ struct Scene {
     service: Service,
     incumbent: i32,
     successor: PathBuf,
-    probation: &'static str,
+    scenario: &'static Scenario,
     /// The supervisor is not the one that began the upgrade.
     started_again: bool,
 }
 
 impl Scene {
-    fn new(scenario: &Scenario) -> Self {
+    fn new(scenario: &'static Scenario) -> Self {
         let mut service = Service::place();
         let points = service.path("points");
         fs::create_dir(&points).unwrap();
@@ -72,12 +72,12 @@ impl Scene {
         let (incumbent, successor) = scenario.programs(service.dir.path());
         service.launch(&incumbent, &[]);
         let incumbent = service.daemon_pid();
-        Self { service, incumbent, successor, probation: scenario.probation, started_again: false }
+        Self { service, incumbent, successor, scenario, started_again: false }
     }
 
     fn upgrade(&self) -> Upgrading {
         let times = ["--deadline", DEADLINE, "--drain-grace", "1s", "--ready-timeout", "1s", "--hello-timeout", "1s"];
-        let times = [&times[..], &["--probation", self.probation]].concat();
+        let times = [&times[..], &["--probation", self.scenario.probation]].concat();
         self.service.begin_upgrade(&self.successor, &times)
     }
 
@@ -100,7 +100,7 @@ impl Scene {
     /// Another supervisor, in the place of the one that was killed.
     fn start_supervisor(&mut self) {
         self.service.kill_supervisor(); // reaps it
-        self.service.launch(&build().kv_a, &[]);
+        self.service.launch(self.scenario.builds().0, &[]);
         self.started_again = true;
     }
 
@@ -110,7 +110,7 @@ impl Scene {
 }
 
 /// The steps of a scenario to which nothing else happens, as the processes wrote them down.
-pub fn trace(scenario: &Scenario) -> String {
+pub fn trace(scenario: &'static Scenario) -> String {
     let scene = Scene::new(scenario);
     let trace = scene.service.path("points/trace");
     fs::write(&trace, "").unwrap();
@@ -248,12 +248,14 @@ fn one_serves(scene: &Scene) -> i32 {
         std::thread::sleep(Duration::from_millis(20));
         let [daemon] = service.daemons()[..] else { return None };
         service.ask("SET alive 1").filter(|reply| reply.starts_with("OK "))?;
-        (service.ping()?.0 == daemon && holds_lock(service, daemon)).then_some(daemon)
+        (service.ping()?.0 == daemon && holds_lock(scene, daemon)).then_some(daemon)
     })
 }
 
-fn holds_lock(service: &Service, pid: i32) -> bool {
-    let inode = fs::metadata(service.path("data/.handoff.lock")).unwrap().ino();
+/// In overlap mode that is the gate.
+fn holds_lock(scene: &Scene, pid: i32) -> bool {
+    let file = if scene.scenario.overlap { "data/.handoff.gate" } else { "data/.handoff.lock" };
+    let inode = fs::metadata(scene.service.path(file)).unwrap().ino();
     let held = |line: &str| line.starts_with("lock:") && line.contains("FLOCK") && line.contains(&format!(":{inode} "));
     let infos = fs::read_dir(format!("/proc/{pid}/fdinfo")).into_iter().flatten().flatten();
     infos.filter_map(|entry| fs::read_to_string(entry.path()).ok()).any(|info| info.lines().any(held))
@@ -316,7 +318,7 @@ fn service_goes_on(scene: &mut Scene, server: i32, report: &Report) {
         scene.start_supervisor();
     }
     assert_eq!(scene.service.daemon_pid(), server);
-    let upgrade = scene.service.upgrade(&build().kv_a, &[]);
+    let upgrade = scene.service.upgrade(scene.scenario.builds().0, &[]);
     assert_eq!(upgrade.result, "committed", "the next upgrade: {upgrade:?}");
     assert_eq!(upgrade.outcome["pid"], one_serves(scene));
     nothing_is_lost(&scene.service, report);

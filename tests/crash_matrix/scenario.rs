@@ -11,6 +11,8 @@ pub struct Scenario {
     pub name: &'static str,
     /// How it ends if nobody else crashes.
     pub result: &'static str,
+    /// The daemons run in overlap mode: `ffi-tests/c/overlap.c`.
+    pub overlap: bool,
     /// Faults of the store of `ffi-tests/c/faulty_kv.c`: in the first process that runs the program, not in later ones.
     incumbent_fault: Option<&'static str>,
     successor_fault: Option<&'static str>,
@@ -34,6 +36,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "commit",
         result: "committed",
+        overlap: false,
         incumbent_fault: None,
         successor_fault: None,
         probation: "0s",
@@ -83,6 +86,7 @@ pub const SCENARIOS: &[Scenario] = &[
         incumbent_fault: None,
         successor_fault: None,
         probation: "500ms",
+        overlap: false,
         killed_at: None,
         own_from: "S:before send Commit",
         spared: &[],
@@ -100,6 +104,7 @@ pub const SCENARIOS: &[Scenario] = &[
         incumbent_fault: None,
         successor_fault: None,
         probation: "2s",
+        overlap: false,
         killed_at: Some("N:after close link"),
         own_from: "N:after close link",
         spared: &[],
@@ -109,6 +114,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "rollback",
         result: "rolled_back",
+        overlap: false,
         incumbent_fault: None,
         successor_fault: Some("unhealthy"),
         probation: "0s",
@@ -128,6 +134,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "no drain",
         result: "rolled_back",
+        overlap: false,
         incumbent_fault: Some("drain-fails"),
         successor_fault: None,
         probation: "0s",
@@ -140,6 +147,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "N dies late",
         result: "reverted",
+        overlap: false,
         incumbent_fault: None,
         successor_fault: None,
         probation: "0s",
@@ -152,6 +160,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "O dies early",
         result: "started_cold",
+        overlap: false,
         incumbent_fault: None,
         successor_fault: None,
         probation: "0s",
@@ -164,6 +173,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "O dies late",
         result: "committed",
+        overlap: false,
         incumbent_fault: None,
         successor_fault: None,
         probation: "0s",
@@ -176,6 +186,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "S dies",
         result: "",
+        overlap: false,
         incumbent_fault: None,
         successor_fault: None,
         probation: "0s",
@@ -185,14 +196,104 @@ pub const SCENARIOS: &[Scenario] = &[
         ends: &[],
         must_have: &["O:before revoke", "O:before kill successor", "O:before take lock"],
     },
+    Scenario {
+        name: "overlap",
+        result: "committed",
+        overlap: true,
+        incumbent_fault: None,
+        successor_fault: None,
+        probation: "0s",
+        killed_at: None,
+        own_from: "S:before send PrepareHandoff",
+        spared: &[],
+        ends: &[
+            ("O:before send Announced", "started_cold"),
+            ("N:before commit", "rolled_back"),
+            ("N:before send Serving to the other daemon", "reverted"),
+        ],
+        must_have: &[
+            "S:receive Announced",
+            "S:before send Begin",
+            "S:before send Committed",
+            "S:receive Serving",
+            "S:before send Commit",
+            "S:before promote",
+            "S:before unlink page",
+            "O:receive PrepareHandoff",
+            "O:before send Gate to the other daemon",
+            "O:before send Announced",
+            "O:before let go of the gate",
+            "O:before set retired",
+            "N:before take lock",
+            "N:before send Ready",
+            "N:before commit",
+            "N:before rename control path",
+            "N:before set serving",
+            "N:before send Serving to the other daemon",
+            "N:before send Serving",
+        ],
+    },
+    Scenario {
+        name: "overlap back",
+        result: "rolled_back",
+        overlap: true,
+        incumbent_fault: None,
+        successor_fault: Some("unhealthy"),
+        probation: "0s",
+        killed_at: None,
+        own_from: "S:receive Ready",
+        spared: &[],
+        ends: &[("O:before send Resumed", "started_cold")],
+        must_have: &[
+            "S:before revoke",
+            "S:before send SIGKILL to Successor",
+            "S:before send ResumeAfterAbort",
+            "O:before send Resumed",
+        ],
+    },
+    Scenario {
+        name: "overlap late",
+        result: "reverted",
+        overlap: true,
+        incumbent_fault: None,
+        successor_fault: None,
+        probation: "0s",
+        killed_at: Some("N:after commit"),
+        own_from: "N:after commit",
+        spared: &[],
+        ends: &[("O:before send Resumed", "started_cold")],
+        must_have: &["S:before reap successor", "S:before send ResumeAfterAbort", "O:before send Resumed"],
+    },
 ];
 
 impl Scenario {
     /// What runs, and what replaces it, in a service whose files are in `dir`.
     pub fn programs(&self, dir: &Path) -> (PathBuf, PathBuf) {
+        let (a, b) = self.builds();
+        let with =
+            |fault: Option<&str>, good: &Path| fault.map_or(good.to_owned(), |fault| self.faulty_once(dir, fault));
+        (with(self.incumbent_fault, a), with(self.successor_fault, b))
+    }
+
+    /// The good ones.
+    pub fn builds(&self) -> (&'static Path, &'static Path) {
         let build = build();
-        let with = |fault: Option<&str>, good: &Path| fault.map_or(good.to_owned(), |fault| faulty_once(dir, fault));
-        (with(self.incumbent_fault, &build.kv_a), with(self.successor_fault, &build.kv_b))
+        if self.overlap { (&build.overlap_a, &build.overlap_b) } else { (&build.kv_a, &build.kv_b) }
+    }
+
+    /// A script that becomes a faulty store, the first time with this fault.
+    fn faulty_once(&self, dir: &Path, fault: &str) -> PathBuf {
+        let script = dir.join(format!("faulty-{fault}"));
+        let (variable, program) =
+            if self.overlap { ("OVERLAP_FAULT", &build().overlap_b) } else { ("KV_FAULT", &build().faulty) };
+        let (program, used) = (program.display(), dir.join("used"));
+        let text = format!(
+            "#!/bin/sh\nmkdir {} 2>/dev/null && export {variable}={fault}\nexec {program} \"$@\"\n",
+            used.display()
+        );
+        fs::write(&script, text).unwrap();
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+        script
     }
 
     /// The steps in a trace that belong to this scenario, each once, in their order.
@@ -237,15 +338,4 @@ impl Scenario {
         let fits = |(last, _): &&(&str, &str)| last[..1] == step[..1] && place(step) <= place(last);
         self.ends.iter().find(fits).map(|(_, outcome)| *outcome)
     }
-}
-
-/// A script that becomes the faulty store, the first time with this fault.
-fn faulty_once(dir: &Path, fault: &str) -> PathBuf {
-    let script = dir.join(format!("faulty-{fault}"));
-    let (faulty, used) = (build().faulty.display(), dir.join("used"));
-    let text =
-        format!("#!/bin/sh\nmkdir {} 2>/dev/null && export KV_FAULT={fault}\nexec {faulty} \"$@\"\n", used.display());
-    fs::write(&script, text).unwrap();
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
-    script
 }

@@ -77,7 +77,13 @@ fn a_successor_that_is_not_heard_when_it_says_hello_warmed_ready_or_serving() {
         let mut next = start(&scene.service, &scene.listener, &programs().faulty, true);
         deaf_at(&next, "hello");
         let prepare = lies::prepare(id);
-        let terms = Some(Terms { id, mode: Mode::Exclusive, deadline_ns: prepare.deadline_ns, park_ns: 0 });
+        let terms = Some(Terms {
+            id,
+            mode: Mode::Exclusive,
+            deadline_ns: prepare.deadline_ns,
+            park_ns: 0,
+            open_descriptors: 0,
+        });
         if stage != "hello" {
             assert!(matches!(next.next(), Some(Message::Hello(_))));
         }

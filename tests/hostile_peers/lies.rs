@@ -4,6 +4,7 @@ use handoff::channel::Channel;
 use handoff::limits::FRAME_BYTES_MAX;
 use handoff::protocol::codec::encode;
 use handoff::protocol::message::*;
+use handoff::protocol::transfer::Totals;
 use handoff::protocol::{HandoffId, Message};
 use nix::sys::socket::{MsgFlags, send};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -23,12 +24,12 @@ pub fn every_message(id: HandoffId) -> Vec<Message> {
         Message::PrepareHandoff(prepare(id)),
         Message::Drained(Drained { id, connections_open: u32::MAX, accept_stopped_ns: u64::MAX }),
         Message::SealRequest(SealRequest { id }),
-        Message::Gate(Gate { id }),
+        Message::Gate(Gate { id, sent: Totals::default() }),
         Message::SealProgress(SealProgress { id, done: u64::MAX, total: 0 }),
         Message::SealComplete(SealComplete { id, revisions: vec![u64::MAX; 4096], fingerprint }),
         Message::SealFailed(SealFailed { id, step: SealStep::Seal, error: "a lie".into() }),
         Message::Begin(Begin { id, sealed: Sealed::Recover }),
-        Message::Ready(Ready { id, readiness }),
+        Message::Ready(Ready { id, readiness, taken: Totals::default() }),
         Message::Committed(Committed { id }),
         Message::Serving(Serving { id, committed_ns: u64::MAX, control: Err("a lie".into()) }),
         Message::Commit(Commit { id }),
@@ -53,6 +54,7 @@ pub fn hello(side: Side, pid: u32) -> Hello {
         capabilities: capability::EXCLUSIVE,
         generation: 0,
         open_descriptors: 10,
+        descriptors_max: 0,
         time_namespace: 0,
         build_id: b"liar".to_vec(),
     }
@@ -61,7 +63,7 @@ pub fn hello(side: Side, pid: u32) -> Hello {
 pub fn prepare(id: HandoffId) -> PrepareHandoff {
     let second = 1_000_000_000;
     let deadline_ns = handoff::sys::clock::monotonic_ns() + 60 * second;
-    PrepareHandoff { id, mode: Mode::Exclusive, deadline_ns, drain_grace_ns: 10 * second, park_ns: 0 }
+    PrepareHandoff { id, mode: Mode::Exclusive, deadline_ns, drain_grace_ns: 10 * second, park_ns: 0, transfer: None }
 }
 
 pub fn heartbeat(id: HandoffId) -> Heartbeat {

@@ -100,7 +100,7 @@ fn any_message_to_a_successor() {
             assert!(matches!(next.next(), Some(Message::Hello(_))));
             if warmed {
                 let deadline_ns = lies::prepare(id).deadline_ns;
-                let terms = Some(Terms { id, mode: Mode::Exclusive, deadline_ns, park_ns: 0 });
+                let terms = Some(Terms { id, mode: Mode::Exclusive, deadline_ns, park_ns: 0, open_descriptors: 0 });
                 let ack = Message::HelloAck(HelloAck { version: 1, generation: 2, terms });
                 next.session.send(&ack, &[page.as_fd(), scene.incumbent.pidfd.as_fd(), other.as_fd()]).unwrap();
                 assert!(matches!(next.next(), Some(Message::Warmed(_))));

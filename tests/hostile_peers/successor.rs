@@ -4,6 +4,7 @@ use crate::lies::{self, FRAMES, MESSAGES, every_message, frame, send_raw, send_w
 use crate::support::{Service, Upgrade, open_descriptors, programs, wait_for_death, wait_until};
 use handoff::channel::{Channel, Incoming};
 use handoff::protocol::message::*;
+use handoff::protocol::transfer::Totals;
 use handoff::protocol::{HandoffId, Message};
 use handoff::sys::page::DecisionPage;
 use handoff::sys::seqpacket::Seqpacket;
@@ -58,7 +59,7 @@ impl Liar {
         };
         self.at("begun");
         let readiness = Readiness { revisions, ..Readiness::default() };
-        self.send(Message::Ready(Ready { id, readiness }));
+        self.send(Message::Ready(Ready { id, readiness, taken: Totals::default() }));
         let (Message::Committed(_), _) = self.next() else { leave() };
         self.at("committed");
         leave()
@@ -320,7 +321,7 @@ fn a_successor_that_is_not_who_it_says() {
     scene.survives("hello", "hello pid", "said Hello (as 1)");
     scene.survives("hello", "hello side", "was started as Successor");
     scene.survives("hello", "hello version", "speaks protocol 7 to 9");
-    scene.survives("hello", "hello capabilities", "does not offer the mode");
+    scene.survives("hello", "hello capabilities", "the daemon offers exclusive mode, the successor");
     scene.survives("hello", "hello time", "time namespace");
     scene.ends_well();
 }

@@ -155,7 +155,8 @@ impl Scene {
         let Some(Message::Hello(hello)) = next.next() else { panic!("no Hello") };
         assert_eq!(hello.side, Side::Successor);
         let prepare = lies::prepare(id);
-        let terms = Terms { id, mode: Mode::Exclusive, deadline_ns: prepare.deadline_ns, park_ns: 0 };
+        let terms =
+            Terms { id, mode: Mode::Exclusive, deadline_ns: prepare.deadline_ns, park_ns: 0, open_descriptors: 0 };
         let ack = Message::HelloAck(HelloAck { version: 1, generation: 2, terms: Some(terms) });
         next.session.send(&ack, &[page.as_fd(), self.incumbent.pidfd.as_fd(), other.as_fd()]).unwrap();
         assert!(matches!(next.next(), Some(Message::Warmed(_))));
@@ -390,7 +391,7 @@ fn a_second_page_for_a_successor() {
     let mut next = start(&scene.service, &scene.listener, &programs().kv_b, true);
     next.next().unwrap();
     let deadline_ns = lies::prepare(id).deadline_ns;
-    let terms = Some(Terms { id, mode: Mode::Exclusive, deadline_ns, park_ns: 0 });
+    let terms = Some(Terms { id, mode: Mode::Exclusive, deadline_ns, park_ns: 0, open_descriptors: 0 });
     for (page, (_, socket)) in pages.iter().zip(&sockets) {
         let ack = Message::HelloAck(HelloAck { version: 1, generation: 2, terms });
         let fds = [page.as_fd(), scene.incumbent.pidfd.as_fd(), socket.as_fd()];

@@ -2,7 +2,8 @@
 //!
 //! The daemons are the same store: one protocol, one log. Each ordered pair goes through a handoff that is rolled back
 //! because the successor is not well, one that is because it crashes, and one that commits; then one service goes through
-//! all of them in one life. No request may fail, no acknowledged write be missing, and only one process may hold the lock.
+//! all of them in one life. No request may fail, no acknowledged write be missing, only one process may hold the lock, and
+//! clients that keep their connection may not notice: it moves, with what was read of it.
 
 #[path = "../compiled/mod.rs"]
 mod compiled;
@@ -83,8 +84,10 @@ fn one_service_goes_through_all_languages_and_keeps_what_it_was_told() {
     for (number, to) in there[1..].iter().chain(&there[..1]).enumerate() {
         let watched = Watched::start(&service, &format!("chain{number}-"));
         commit(&service, &watched, to);
-        let seen = watched.stop();
+        let (seen, streams) = watched.stop();
         assert_eq!((seen.failed_requests, &seen.failures), (0, &Vec::new()), "after {way}, to {}", to.name);
+        assert_eq!((seen.closed_connections, streams.closed), (0, 0), "connections after {way}, to {}", to.name);
+        assert_eq!(streams.faults, Vec::<String>::new(), "after {way}, to {}", to.name);
         kept.extend(seen.acknowledged);
         // All of it, also what it never saw itself.
         assert_eq!(verify(service.address, &kept).unwrap(), Vec::<String>::new(), "lost after {way}, to {}", to.name);

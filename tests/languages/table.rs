@@ -22,6 +22,10 @@ pub struct Tried {
     pub failed_requests: u64,
     /// In words, the first few.
     pub failures: Vec<String>,
+    /// Connections that were kept, and closed by a daemon.
+    pub closed: u64,
+    /// Numbers that went there and back on such connections.
+    pub numbers: u64,
     /// Acknowledged writes that are not there, in words; or why nobody could ask.
     pub lost: Result<Vec<String>, String>,
     /// How often somebody looked who holds the lock, and the most that were seen at once.
@@ -43,6 +47,9 @@ impl Row {
         if tried.failed_requests > 0 {
             wrong.push(format!("{} failed requests", tried.failed_requests));
         }
+        if tried.closed > 0 || tried.numbers == 0 {
+            wrong.push(format!("{} kept connections were closed, in {} numbers", tried.closed, tried.numbers));
+        }
         wrong.extend(tried.failures.iter().map(|failure| format!("request: {failure}")));
         match &tried.lost {
             Ok(lost) => wrong.extend(lost.iter().take(3).map(|write| format!("lost: {write}"))),
@@ -61,10 +68,12 @@ impl Row {
         let (commit, pause) = tried.pause_ms.as_ref().map_or(("FAILED", f64::NAN), |pause| ("ok", *pause));
         let lost = tried.lost.as_ref().map_or("?".into(), |lost| lost.len().to_string());
         format!(
-            "{from:10} {to:10} {commit:6} {pause:9.2} {:>8} {:9} {:>6} {lost:>4} {:>7}",
+            "{from:10} {to:10} {commit:6} {pause:9.2} {:>8} {:9} {:>6} {:>6} {:>7} {lost:>4} {:>7}",
             tried.requests,
             word(tried.rolled_back.is_ok()),
             tried.failed_requests,
+            tried.closed,
+            tried.numbers,
             tried.holders
         )
     }
@@ -74,7 +83,7 @@ impl Row {
 pub fn print(rows: &mut [Row], languages: &[Language]) {
     let place = |name: &str| languages.iter().position(|language| language.name == name);
     rows.sort_by_key(|row| (place(row.from), place(row.to)));
-    println!("from       to         commit  pause ms requests rollbacks failed lost holders");
+    println!("from       to         commit  pause ms requests rollbacks failed closed numbers lost holders");
     for row in rows {
         println!("{}", row.line());
     }

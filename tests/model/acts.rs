@@ -77,6 +77,7 @@ impl World {
                     *work = Work::Cancelled(None);
                 }
             }
+            Action::SendGate => self.send_gate(i),
             Action::ReleaseLock => self.release_lock(i),
             Action::TakeLock => self.daemon(i).task = Some(Task::TakeLock),
             Action::Decide(decide) => {
@@ -91,6 +92,7 @@ impl World {
             }
             Action::KillSuccessor => self.incumbent_kills(i),
             Action::Retire => {
+                self.let_go(i);
                 let page = self.see(i).page.expect("a page");
                 self.pages[usize::from(page)].retired = true;
             }
@@ -100,7 +102,9 @@ impl World {
                 (daemon.page, daemon.peer, daemon.peer_death_told, daemon.transfer) = (None, None, false, false);
             }
             Action::Exit(reason) => {
-                self.check_leaving(i, reason.as_deref());
+                if reason.is_some() || !self.config.overlap {
+                    self.check_leaving(i, reason.as_deref()); // in overlap mode it left when it retired
+                }
                 self.die(i);
             }
             Action::EndSession(violation) => self.fail(format!("O ends the session: {violation}")),

@@ -160,10 +160,11 @@ impl World {
     /// S connects, and the daemon says Hello.
     pub fn connect(&mut self, i: Pid) {
         self.serve().adopting = false;
+        let overlap = self.config.overlap;
         let daemon = self.daemon(i);
         daemon.gone_told = true; // of the session before
         daemon.asking.push_back(Asking { adopt: false, open: true });
-        let hello = Hello { side: Side::Incumbent, ..daemon.hello(i) };
+        let hello = Hello { side: Side::Incumbent, ..daemon.hello(i, overlap) };
         daemon.outbox.push_back(Message::Hello(hello));
     }
 

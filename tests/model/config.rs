@@ -55,6 +55,12 @@ pub enum Mutant {
     ParkedExitsOnEnd,
     /// The next handoff does not wait for the end of a parked O.
     IgnoresParked,
+    /// Overlap: O hears of N only with Commit.
+    NoAnnounce,
+    /// Overlap: S does not wait for O to say that it knows N.
+    AnnounceNotAcked,
+    /// Overlap: O stops when the word says committed, and does not wait until N serves.
+    StopOnWord,
 }
 
 /// The bounds.
@@ -89,6 +95,8 @@ pub struct Config {
     pub bad_applications: bool,
     /// The caller may cancel, and O may be asked to stop: so often.
     pub requests: u8,
+    /// The daemons run in overlap mode.
+    pub overlap: bool,
     /// Whether O's death before the seal lets N recover the data.
     pub promote: bool,
     pub mutant: Option<Mutant>,
@@ -111,6 +119,7 @@ pub const BASE: Config = Config {
     no_deadline_check: false,
     bad_applications: false,
     requests: 0,
+    overlap: false,
     promote: true,
     mutant: None,
 };
@@ -122,7 +131,7 @@ impl Config {
 
     pub fn plan(&self, id: u64) -> Plan {
         let park_ns = u64::from(self.park);
-        let terms = Terms { id: HandoffId(id), mode: Mode::Exclusive, deadline_ns: 1, park_ns };
+        let terms = Terms { id: HandoffId(id), mode: Mode::Exclusive, deadline_ns: 1, park_ns, open_descriptors: 0 };
         let on_incumbent_death = if self.promote { OnIncumbentDeath::Promote } else { OnIncumbentDeath::StartCold };
         Plan { terms, drain_grace_ns: 0, on_incumbent_death }
     }

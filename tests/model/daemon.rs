@@ -232,15 +232,17 @@ impl Daemon {
         (self.gone_told, self.death_told, self.is_leaving) = (false, false, false);
     }
 
-    pub fn hello(&self, pid: Pid) -> Hello {
+    pub fn hello(&self, pid: Pid, overlap: bool) -> Hello {
+        let capabilities = if overlap { capability::OVERLAP } else { capability::EXCLUSIVE };
         Hello {
             side: if self.is_incumbent() { Side::Incumbent } else { Side::Successor },
             pid: u32::from(pid),
             version_min: VERSION_MIN,
             version_max: VERSION_MAX,
-            capabilities: capability::EXCLUSIVE,
+            capabilities,
             generation: 0,
             open_descriptors: 0,
+            descriptors_max: 0,
             time_namespace: 0,
             build_id: Vec::new(),
         }
@@ -253,7 +255,7 @@ impl Daemon {
     }
 
     pub fn run_hook(&mut self, hook: Hook) {
-        self.serves &= hook != Hook::Drain;
+        self.serves &= !matches!(hook, Hook::Drain | Hook::Leave);
         match &mut self.work {
             Some(Work::Cancelled(next)) => *next = Some(hook), // once the one before it has returned
             work => *work = Some(Work::Hook(hook)),
@@ -303,7 +305,7 @@ impl World {
         };
         let i = self.pids().find(|i| !used(i)).unwrap_or(self.daemons.len() as Pid);
         let daemon = Daemon::new(successor);
-        let hello = daemon.hello(i);
+        let hello = daemon.hello(i, self.config.overlap);
         if usize::from(i) == self.daemons.len() {
             self.daemons.push(Arc::new(daemon));
         } else {
@@ -318,6 +320,7 @@ impl World {
     }
 
     pub fn incumbent_takes(&mut self, i: Pid, input: incumbent::Input) {
+        self.note_word(i, &input);
         let seen = matches!(input, incumbent::Input::Message(_));
         let late_ends = self.config.is(Mutant::LateEndsSession);
         let input = self.mutate_incumbent(i, input);

@@ -154,7 +154,9 @@ impl World {
         }
         if let Some(page) = service.page.map(|page| self.page(page)) {
             let phase = service.machine.phase();
-            if page.retired && matches!(phase, supervisor::Phase::Retiring | supervisor::Phase::Confirming) {
+            use supervisor::Phase;
+            let may_revert = self.config.overlap && phase == Phase::Reverting;
+            if page.retired && (matches!(phase, Phase::Retiring | Phase::Confirming) || may_revert) {
                 all.push(Event::Retired);
             }
             let lost = service.successor.is_some_and(|i| !self.see(i).connected);
@@ -265,7 +267,7 @@ impl World {
                     all.push(Event::DoneOld(i));
                 }
             }
-            Some(Work::Hook(incumbent::Hook::Drain | incumbent::Hook::Seal)) if bad => {
+            Some(Work::Hook(incumbent::Hook::Drain | incumbent::Hook::Seal | incumbent::Hook::Leave)) if bad => {
                 all.extend([Event::Done(i), Event::DoneBadly(i)]);
             }
             Some(_) => all.push(Event::Done(i)),

@@ -174,7 +174,7 @@ fn the_whole_of_the_rules_is_needed() {
     all_are_missed(GAPS);
 }
 
-fn all_are_missed(mutants: &[(Config, &str)]) {
+pub fn all_are_missed(mutants: &[(Config, &str)]) {
     let mut missed = Vec::new();
     for (config, expected) in mutants {
         let report = explore(config, true);

@@ -154,6 +154,22 @@ impl World {
 
     // ---- the driver of S
 
+    pub fn peer(&self, peer: Peer) -> Option<Pid> {
+        match peer {
+            Peer::Incumbent => self.service.incumbent,
+            Peer::Successor => self.service.successor,
+            Peer::Parked => self.service.parked,
+        }
+    }
+
+    pub fn peer_of(&self, i: Pid) -> Peer {
+        match Some(i) {
+            i if self.service.incumbent == i => Peer::Incumbent,
+            i if self.service.parked == i => Peer::Parked,
+            _ => Peer::Successor,
+        }
+    }
+
     pub fn condemn(&mut self) {
         self.verdicts -= 1;
         self.supervise(Input::Condemn("no good".into()));

@@ -17,6 +17,10 @@ impl World {
                 continue;
             }
             servers += usize::from(daemon.serves);
+            if self.config.overlap {
+                self.check_overlap(i);
+                continue;
+            }
             if (daemon.has_data || daemon.serves) && self.lock != Some(Holder::Daemon(i)) {
                 self.fail("somebody uses the data without the lock");
             }
@@ -30,8 +34,11 @@ impl World {
             }
             self.check_word(i);
         }
-        if servers > 1 {
+        if servers > 1 && !self.config.overlap {
             self.fail("two serve at once");
+        }
+        if servers == 0 && !self.interrupted {
+            self.fail("nobody accepts, although no server crashed");
         }
         self.check_busy();
     }
@@ -71,7 +78,11 @@ impl World {
             let daemon = self.see(i);
             daemon.alive
                 && match &daemon.machine {
-                    Machine::Incumbent(machine) => machine.phase() != incumbent::Phase::Starting,
+                    Machine::Incumbent(machine) => {
+                        use incumbent::Phase::{Leaving, Replaced, Starting};
+                        let phase = machine.phase();
+                        phase != Starting && !(self.config.overlap && matches!(phase, Leaving | Replaced))
+                    }
                     Machine::Successor(machine) => {
                         use successor::Phase as N;
                         matches!(machine.phase(), N::Opening | N::AwaitCommitted | N::Committing | N::Won)
@@ -111,7 +122,8 @@ impl World {
         daemon.alive
             && match &daemon.machine {
                 Machine::Incumbent(machine) => {
-                    !matches!(machine.phase(), incumbent::Phase::Replaced | incumbent::Phase::Lost)
+                    use incumbent::Phase::{Leaving, Lost, Replaced};
+                    !matches!(machine.phase(), Leaving | Replaced | Lost)
                 }
                 Machine::Successor(machine) => {
                     let revoked = daemon.page.is_none_or(|page| self.page(page).word == Decision::Revoked);

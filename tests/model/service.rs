@@ -285,6 +285,9 @@ impl World {
 
     fn hear(&mut self, i: Pid) {
         let Some(message) = self.daemon(i).outbox.pop_front() else { return };
+        if matches!(message, Message::Announced(_)) && self.config.is(Mutant::AnnounceNotAcked) {
+            return;
+        }
         if let Message::AdoptAck(ack) = &message {
             self.note_adoption(ack);
         }
@@ -312,6 +315,13 @@ impl World {
             Action::SpawnCold if self.service.resuming => {
                 let failed = Input::ColdSpawnFailed("none of its processes is left".into());
                 self.serve().answers.push_back(failed);
+            }
+            Action::SpawnCold if self.journal.page().is_some() => {
+                // An open handoff is closed on file before there is a process that could be taken for its O.
+                let service = self.serve();
+                (service.incumbent, service.successor) = (None, None);
+                service.todo.push_front(Step::Act(Action::SpawnCold));
+                service.todo.push_front(Step::Journal);
             }
             Action::SpawnCold => {
                 let i = self.spawn(false);
@@ -419,6 +429,9 @@ impl World {
     }
 
     fn say(&mut self, peer: Peer, message: Message) {
+        if self.skips(peer, &message) {
+            return;
+        }
         match &message {
             Message::PrepareHandoff(_) => self.serve().said_prepare = true,
             Message::Committed(_) if self.config.is(Mutant::EarlyCommitted) => self.check_report(Verdict::Committed),
@@ -458,22 +471,6 @@ impl World {
     /// The word of the newest handoff.
     pub fn word(&self) -> Option<Decision> {
         self.service.last_page.map(|page| self.page(page).word)
-    }
-
-    fn peer(&self, peer: Peer) -> Option<Pid> {
-        match peer {
-            Peer::Incumbent => self.service.incumbent,
-            Peer::Successor => self.service.successor,
-            Peer::Parked => self.service.parked,
-        }
-    }
-
-    fn peer_of(&self, i: Pid) -> Peer {
-        match Some(i) {
-            i if self.service.incumbent == i => Peer::Incumbent,
-            i if self.service.parked == i => Peer::Parked,
-            _ => Peer::Successor,
-        }
     }
 
     /// A second handoff is refused at once, and changes nothing.

@@ -19,7 +19,7 @@ impl World {
             Work::Cancelled(Some(hook)) => self.daemon(i).run_hook(hook),
             Work::Cancelled(None) => {}
             Work::Hook(_) if bad => self.incumbent_takes(i, incumbent::Input::HookFailed("full".into())),
-            Work::Hook(Hook::Drain) => {
+            Work::Hook(Hook::Drain | Hook::Leave) => {
                 let input = incumbent::Input::Drained { connections_open: 0, accept_stopped_ns: 0 };
                 self.incumbent_takes(i, input);
             }

@@ -71,6 +71,8 @@ pub struct World {
     pub journal: Journal,
     /// Who listens at the control path.
     pub control: Option<Pid>,
+    /// A process that served was killed or stopped.
+    pub interrupted: bool,
     broken: Option<String>,
 }
 
@@ -96,6 +98,7 @@ impl World {
             restarts: 0,
             journal: Journal::default(),
             control: None,
+            interrupted: true,
             broken: None,
         };
         world.happen(Event::StartCold);
@@ -106,6 +109,7 @@ impl World {
         assert_eq!(world.broken, None);
         assert!(world.service.machine.incumbent_serves());
         world.config = *config;
+        world.interrupted = !config.overlap;
         (world.requests, world.verdicts) = (config.requests, config.verdicts);
         (world.crashes, world.freezes, world.cuts) = (config.crashes, config.freezes, config.cuts);
         world.restarts = config.restarts;
@@ -138,7 +142,7 @@ impl World {
         to.write_usize(self.daemons.len());
         (&self.pages, self.lock, self.gate, self.disk, self.asked, self.requests, self.verdicts).hash(&mut to);
         (self.crashes, self.freezes, self.cuts, self.restarts, self.broken.is_some()).hash(&mut to);
-        (&self.journal, self.control).hash(&mut to);
+        (&self.journal, self.control, self.interrupted).hash(&mut to);
         to.finish()
     }
 
@@ -188,6 +192,7 @@ impl World {
             }
             Event::Crash(i) => {
                 self.crashes -= 1;
+                self.interrupted |= self.see(i).serves;
                 self.die(i);
             }
             Event::FreezeService => {
@@ -196,6 +201,7 @@ impl World {
             }
             Event::Freeze(i) => {
                 self.freezes -= 1;
+                self.interrupted |= self.see(i).serves;
                 self.daemon(i).frozen = true;
             }
             Event::Cut(i) => {
@@ -280,7 +286,9 @@ impl World {
         let can = self.can_lock(i);
         if can {
             self.gate |= 1 << i;
-            self.lock = Some(Holder::Daemon(i));
+            if !self.config.overlap {
+                self.lock = Some(Holder::Daemon(i));
+            }
         }
         can
     }

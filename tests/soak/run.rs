@@ -4,6 +4,7 @@ use crate::clients::Clients;
 use crate::probe::Probe;
 use crate::schedule::{Binary, Kind, Role, Round, Schedule};
 use crate::summary::{Sort, Summary};
+use crate::support::streams::Streams;
 use crate::support::watch::{LockWatch, settled_descriptors};
 use crate::support::{Service, children, programs, wait_until};
 use crate::upgrading::{Dealt, Upgrading};
@@ -17,12 +18,15 @@ const OUTAGE: Duration = Duration::from_secs(60);
 /// A stall, or two, up to this make no client give up.
 const SHORT_STALL_MS: u64 = 5_000;
 const ROUNDS_PER_EPOCH: u64 = 20;
+const STREAMS: usize = 6;
 
 pub struct Soak {
     seed: u64,
     service: Service,
     scripts: HashMap<&'static str, PathBuf>,
     clients: Clients,
+    /// Connections that live through all of it.
+    streams: Streams,
     probe: Probe,
     locks: LockWatch,
     /// Of the supervisor and of the daemon, when the run began.
@@ -53,10 +57,11 @@ impl Soak {
         let descriptors = wait_until("one daemon", || settled_descriptors(&service));
         let files = files(&service).len();
         let clients = Clients::start(service.address);
+        let streams = Streams::start(service.address, STREAMS, "stream");
         let probe = Probe::start(service.address);
         let locks = LockWatch::start(&service, Duration::from_millis(1));
         let (scripts, summary) = (HashMap::new(), Summary::default());
-        Self { seed, service, scripts, clients, probe, locks, descriptors, files, summary }
+        Self { seed, service, scripts, clients, streams, probe, locks, descriptors, files, summary }
     }
 
     pub fn run(mut self, goes_on: impl Fn(u64) -> bool) {
@@ -78,7 +83,7 @@ impl Soak {
         let binary = self.program(round.binary);
         let incumbent = self.service.daemon_pid();
         let program = self.service.status().unwrap()["program"].as_str().unwrap().to_owned();
-        let failed = self.clients.failed();
+        let (failed, closed) = (self.clients.failed(), self.streams.seen().closed);
         let mut upgrading = Upgrading::begin(&self.service, &binary, round);
         let deal = |blow: &_| Dealt::deal(*blow, &mut upgrading, &self.service, incumbent);
         let mut blows: Vec<Dealt> = round.blows.iter().map(deal).collect();
@@ -88,8 +93,9 @@ impl Soak {
         let (code, said) = upgrading.wait();
         blows.iter_mut().for_each(Dealt::wait_for_thaw);
         let server = self.settle();
+        self.streams.go_on();
         let played = Played { round, incumbent, program, blows, code, said, server };
-        self.account(&played, self.clients.failed() - failed);
+        self.account(&played, self.clients.failed() - failed, self.streams.seen().closed - closed);
     }
 
     fn program(&mut self, binary: Binary) -> PathBuf {
@@ -156,12 +162,15 @@ impl Soak {
         }
     }
 
-    fn account(&mut self, played: &Played, failed: u64) {
+    fn account(&mut self, played: &Played, failed: u64, closed: u64) {
         let gap = self.probe.take_longest();
-        println!("    {played}; {failed} failed; silent for {:.1} ms", gap.as_secs_f64() * 1e3);
+        println!("    {played}; {failed} failed, {closed} closed; silent for {:.1} ms", gap.as_secs_f64() * 1e3);
         played.check();
         if played.forgives() {
             self.summary.failed_then += failed;
+            self.summary.closed_then += closed;
+        } else if closed > 0 {
+            panic!("{closed} connections were closed: {:#?}", self.streams.seen());
         } else if failed > 0 {
             panic!("{failed} requests failed: {:#?}", self.clients.failures());
         }
@@ -173,6 +182,8 @@ impl Soak {
 
     fn finish(mut self) {
         self.clients.check_all();
+        let streams = self.streams.stop();
+        assert_eq!(streams.faults, Vec::<String>::new(), "numbered streams with a gap");
         let answers = self.probe.answers();
         let (samples, holders) = self.locks.stop();
         drop(self.probe);
@@ -185,6 +196,7 @@ impl Soak {
             self.clients.acknowledged(),
             self.clients.requests
         );
+        println!("streams: {} numbers there and back, none lost, none twice", streams.numbers.iter().sum::<u64>());
         println!("the lock was looked at {samples} times, and never held twice");
         println!("descriptors: {:?} at the beginning, {:?} in the end", self.descriptors, (supervisor, daemon));
         assert_eq!((supervisor, daemon), self.descriptors, "descriptors of the supervisor and of the daemon");

@@ -42,6 +42,8 @@ pub struct Summary {
     gaps: [Longest; 3],
     /// While a process that serves was killed or stopped for long.
     pub failed_then: u64,
+    /// The same, of the connections that are kept.
+    pub closed_then: u64,
     pub supervisor_restarts: u64,
 }
 
@@ -79,5 +81,6 @@ impl Summary {
         self.gaps[Sort::Slow as usize].print("nothing killed or stopped, a slow daemon");
         self.gaps[Sort::Disturbed as usize].print("something killed or stopped");
         println!("failed requests: {} while who serves was killed or stalled, 0 otherwise", self.failed_then);
+        println!("kept connections closed: {} while who serves was killed or stalled, 0 otherwise", self.closed_then);
     }
 }

@@ -5,6 +5,7 @@
 use handoff::channel::{Channel, Incoming};
 use handoff::protocol::codec::encode;
 use handoff::protocol::message::*;
+use handoff::protocol::transfer::Totals;
 use handoff::protocol::{HandoffId, Message};
 use handoff::sys::clock::monotonic_ns;
 use handoff::sys::page::{DecisionPage, Word};
@@ -117,6 +118,7 @@ impl Peer {
             capabilities: capability::EXCLUSIVE,
             generation: 0,
             open_descriptors: 10,
+            descriptors_max: 0,
             time_namespace: 0,
             build_id: b"test".to_vec(),
         };
@@ -161,7 +163,7 @@ impl Peer {
         if self.does("loses-writes") {
             readiness.revisions = vec![4];
         }
-        self.send(Message::Ready(Ready { id, readiness }));
+        self.send(Message::Ready(Ready { id, readiness, taken: Totals::default() }));
         let Some((Message::Committed(_), _)) = self.next() else { exit(11) };
         self.at("committed");
         let word = if self.does("migrates") { Word::CommittedIncompatible } else { Word::Committed };
@@ -250,7 +252,7 @@ impl Peer {
                 }
                 Message::Commit(_) => {
                     log("replaced");
-                    shared.page.set_retired();
+                    shared.page.set_retired(false);
                     self.at("retired");
                     exit(0);
                 }

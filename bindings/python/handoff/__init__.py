@@ -48,9 +48,10 @@ from ._event import Event
 from ._handle import VARIABLES, Handoff
 from ._listener import Listener
 from ._native import ErrorCode, EventKind, Phase, library
+from ._payload import Connection
 
 if TYPE_CHECKING:
-    from ._aio import StreamServer
+    from ._streams import StreamReader, StreamServer
 
 __version__ = "0.1.0"
 
@@ -64,6 +65,7 @@ __all__ = [
     "Aborted",
     "Busy",
     "CannotResume",
+    "Connection",
     "Duplicate",
     "Error",
     "ErrorCode",
@@ -87,6 +89,7 @@ __all__ = [
     "Sealed",
     "Stale",
     "Stopped",
+    "StreamReader",
     "StreamServer",
     "SystemCallFailed",
     "TooBig",
@@ -99,8 +102,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # Who does not serve in an asyncio loop does not pay for its import.
-    if name == "StreamServer":
-        from ._aio import StreamServer
+    if name in ("StreamReader", "StreamServer"):
+        from . import _streams
 
-        return StreamServer
+        return getattr(_streams, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

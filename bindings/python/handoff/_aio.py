@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import socket
-from collections.abc import Coroutine
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from ._end import leave
 from ._event import Event
-from ._listener import FULL, OF_ONE_CLIENT, PAUSE_S, Listener
 from ._native import EventKind
 
 if TYPE_CHECKING:
@@ -92,66 +89,3 @@ class _Running:
             await asyncio.get_running_loop().run_in_executor(None, handoff._answer, event, result)
         else:
             handoff._answer(event, result)
-
-
-class StreamServer:
-    """What asyncio.start_server is, for a shared listener: ``serve(reader, writer)`` runs as a task for each connection.
-
-    The difference is in ``close``: after it every connection that was accepted has its task, and is waited for by
-    ``wait_closed``. In a Server of asyncio some are still between accept(2) and their task, and would be lost.
-    Make it inside the loop, and once more for a resume.
-    """
-
-    def __init__(
-        self,
-        listener: Listener,
-        serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]],
-        *,
-        limit: int = 2**16,
-    ) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._listener, self._serve, self._limit = listener, serve, limit
-        listener.setblocking(False)
-        #: Those that serve a connection now.
-        self.tasks: set[asyncio.Task[None]] = set()
-        self._listen()
-
-    def close(self) -> None:
-        """Stops accepting, at once. Whoever connects waits in the backlog for the process that serves next."""
-        if self._listener.fileno() >= 0:
-            self._loop.remove_reader(self._listener.fileno())
-            self._listener.close()
-
-    async def wait_closed(self, timeout: Optional[float] = None) -> None:
-        """Until all connections are served, or, without an error, the timeout has run out."""
-        until = None if timeout is None else self._loop.time() + timeout
-        while self.tasks:
-            left = None if until is None else until - self._loop.time()
-            done, _ = await asyncio.wait(self.tasks, timeout=left)
-            if not done:
-                return
-
-    def _listen(self) -> None:
-        if self._listener.fileno() >= 0:
-            self._loop.add_reader(self._listener.fileno(), self._accept)
-
-    def _accept(self) -> None:
-        try:
-            connection, _ = self._listener.accept()
-        except OSError as error:
-            if error.errno in FULL:
-                self._loop.remove_reader(self._listener.fileno())
-                self._loop.call_later(PAUSE_S, self._listen)
-            elif not isinstance(error, BlockingIOError) and error.errno not in OF_ONE_CLIENT:
-                raise
-            return
-        task = self._loop.create_task(self._run(connection))
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
-
-    async def _run(self, connection: socket.socket) -> None:
-        reader, writer = await asyncio.open_connection(sock=connection, limit=self._limit)
-        try:
-            await self._serve(reader, writer)
-        finally:
-            writer.close()

@@ -6,10 +6,11 @@ import math
 from collections.abc import Sequence
 from contextlib import suppress
 from ctypes import Array, c_uint64, sizeof
-from typing import TYPE_CHECKING, Optional, Union
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 from ._errors import Stale
 from ._native import EventKind, RawEvent, Readiness, ReadyFlag, c_string
+from ._payload import File, descriptor_of, memory
 
 if TYPE_CHECKING:
     from ._handle import Handoff
@@ -33,7 +34,7 @@ def revision_array(revisions: Revisions) -> Optional[Array[c_uint64]]:
 
 
 class Event:
-    """A drain, a seal or a resume, until it is answered; or the news that it is over: REPLACED, STOPPED.
+    """A drain, a seal or a resume, until it is answered; or news, which need no answer.
 
     A hook gets it, and need not answer it by itself. All of it may be used from any thread.
     """
@@ -48,8 +49,8 @@ class Event:
         self.handoff_id: int = raw.handoff_id
         #: As of time.monotonic(), in seconds; math.inf: none.
         self.deadline: float = math.inf if raw.deadline_ns == _NO_DEADLINE else raw.deadline_ns / 1e9
-        #: An answer was given.
-        self.answered = False
+        #: An answer was given, or none is due.
+        self.answered = self.kind not in (EventKind.DRAIN, EventKind.SEAL, EventKind.RESUME)
 
     def __repr__(self) -> str:
         return f"<handoff.Event {self.kind.name} {self.id}>"
@@ -72,6 +73,40 @@ class Event:
     def progress(self, done: int, total: int) -> None:
         """How far it is, shown to people. Stale: it is cancelled or late."""
         self._handoff._call("handoff_progress", self.id, done, total)
+
+    def put_connection(self, connection: File, name: str, state: Any = b"") -> None:
+        """Gives the successor a duplicate of a connection, in a DRAIN or SEAL.
+
+        Neither read, write, close nor shut down yours until RESUME, after which everything is as it was. A process that is
+        replaced ends with it open. Waits while the successor has not taken what was given before.
+
+        connection   a socket, or whatever has a descriptor, or its number; no directory.
+        name         for the successor, 1 to 255 bytes, as "client"; many may have the same.
+        state        up to 60 KiB of bytes, or a buffer of them: what was read of it and not executed.
+
+        Stale: the event was cancelled, or is late. WrongState: it was answered. Refused: the successor takes nothing, or is
+        gone. Duplicate: this connection was given already. TooBig. LimitReached: no descriptor is left.
+        """
+        with memory(state) as (address, size):
+            number = descriptor_of(connection)
+            self._handoff._call("handoff_put_connection", number, c_string(name), address, size)
+
+    def put_state(self, key: str, data: Any) -> None:
+        """Gives the successor a copy of bytes, bytearray, memoryview, mmap, ..., in a DRAIN or SEAL.
+
+        It is copied once, in C, into sealed memory, while other threads run. The key has 1 to 255 bytes. Errors as
+        ``put_connection``; Duplicate: the key was given already.
+        """
+        with memory(data) as (address, size):
+            self._handoff._call("handoff_put_state", c_string(key), address, size)
+
+    def put_state_file(self, key: str, file: File) -> None:
+        """Gives the successor a file, or a memfd, of any size, without a copy, in a DRAIN or SEAL.
+
+        It is an object with ``fileno()``, which is not flushed here, or a number. Keep what is in it unchanged until RESUME.
+        Errors as ``put_state``; InvalidArgument: it is neither a file nor a memfd.
+        """
+        self._handoff._call("handoff_put_state_fd", c_string(key), descriptor_of(file))
 
     def done(self) -> None:
         """DRAIN or RESUME succeeded."""

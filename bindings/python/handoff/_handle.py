@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import io
 import logging
 import os
 import select
+import threading
 import time
 import traceback
 from collections import deque
@@ -14,6 +16,7 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Callable, Optional, TypeVar, Union
 
+from . import _payload
 from ._end import leave
 from ._errors import Busy, NotGiven, Pending, Sealed, Stale, WrongState, error
 from ._event import Event, Revisions, make_readiness
@@ -104,6 +107,7 @@ class Handoff:
     count_forks        the seal waits for forked children that have neither exec'ed nor exited. False: they never write.
     helper_thread      False: no thread that hears of an abort while a hook runs.
     network_data_dir   accept a data directory on NFS and the like, whose locks may not keep other hosts out.
+    require_transfer   refuse a successor that takes neither connections nor state, before the drain.
 
     All calls that are said to belong to one thread at a time raise Busy when they overlap.
     """
@@ -117,6 +121,7 @@ class Handoff:
         count_forks: bool = True,
         helper_thread: bool = True,
         network_data_dir: bool = False,
+        require_transfer: bool = False,
     ) -> None:
         self._native = library()
         self._pointer: Optional[int] = None
@@ -124,6 +129,8 @@ class Handoff:
         self._announced = False
         self._in_hook = False
         self._fence = _Fence(self)
+        self._states: dict[str, memoryview] = {}
+        self._taking = threading.Lock()
         chosen = os.fsdecode(data_dir) if data_dir is not None else os.environ.get("HANDOFF_DATA_DIR")
         #: The data directory, or None.
         self.data_dir: Optional[str] = chosen or None
@@ -132,6 +139,7 @@ class Handoff:
             Option.FORKS: Forks.COUNT if count_forks else Forks.IGNORE,
             Option.HELPER_THREAD: int(helper_thread),
             Option.NETWORK_DATA_DIR: int(network_data_dir),
+            Option.TRANSFER: int(require_transfer),
         }
         config = self._native.handoff_config_new()
         if not config:
@@ -306,6 +314,40 @@ class Handoff:
                 raise Pending(Result.PENDING, function, "the timeout ran out; call it again")
             yield min(left_s, _TURN_S)
 
+    # ---- what the incumbent gave (one thread at a time)
+
+    def state(self, key: str) -> memoryview:
+        """What the incumbent gave by ``put_state``, or a file of its own, after begin: mapped, to read.
+
+        The memory lives as long as a memoryview of it, or the handle. NoName: it gave none under this key, as always in a
+        cold start.
+        """
+        with self._taking:
+            if key not in self._states:
+                self._states[key] = _payload.map_state(self, key)
+        return self._states[key]
+
+    def take_state_file(self, key: str) -> io.FileIO:
+        """The file that the incumbent gave by ``put_state_file``, after begin, once: binary, unbuffered, yours to close.
+
+        Write it only when ``announce_ready`` has returned: before, the incumbent may have to go on with it. The position in
+        it came along. NoName: it gave none under this key, or ``state`` or this has had it.
+        """
+        return _payload.take_state_file(self, key)
+
+    def connections(self) -> Iterator[_payload.Connection]:
+        """The connections that the incumbent gave, in its order, after ``announce_ready``; each comes once, and is yours.
+
+        Those that nobody takes are closed, with a warning in the log, ten seconds after ``serve`` has begun, or the last one
+        was taken.
+        """
+        while True:
+            with self._taking:
+                connection = _payload.next_connection(self)
+            if connection is None:
+                return
+            yield connection
+
     # ---- hooks
 
     def on_drain(self, hook: Hook) -> Hook:
@@ -349,14 +391,14 @@ class Handoff:
 
     def _fail(self, event: Event, raised: BaseException) -> None:
         logger.error("the %s failed", event.kind.name.lower(), exc_info=raised)
+        if event.answered:
+            return
         event.failed("".join(traceback.format_exception_only(type(raised), raised)).strip())
 
     def _hook(self, event: Event) -> Optional[Callable[[Event], Any]]:
-        """The hook of this event; without one the event has failed, unless it needs no answer."""
-        if event.kind == EventKind.CONFIRMED:
-            return None
+        """The hook of this event; without one an event that needs an answer has failed."""
         hook = self._hooks.get(event.kind)
-        if hook is None:
+        if hook is None and not event.answered:
             why = f"no {event.kind.name.lower()} hook is registered"
             logger.error("%s", why)
             event.failed(why)

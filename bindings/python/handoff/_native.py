@@ -84,6 +84,7 @@ class Option(IntEnum):
     FORKS = 5
     HELPER_THREAD = 6
     NETWORK_DATA_DIR = 7
+    TRANSFER = 8
 
 
 class Forks(IntEnum):
@@ -126,6 +127,18 @@ class RawEvent(Structure):
     ]
 
 
+class RawConnection(Structure):
+    """``handoff_connection``"""
+
+    _fields_ = [
+        ("size", c_uint32),
+        ("fd", c_int32),
+        ("name", c_char_p),
+        ("state", c_void_p),
+        ("state_size", c_size_t),
+    ]
+
+
 LogFunction = ctypes.CFUNCTYPE(None, c_void_p, c_int32, c_char_p, c_char_p)
 
 # Function, result, arguments. Every pointer to a handle is a c_void_p; it is never looked into.
@@ -157,6 +170,11 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "handoff_remaining_ms": (c_int, (c_void_p, c_uint64)),
     "handoff_write_begin": (c_int, (c_void_p,)),
     "handoff_write_end": (c_int, (c_void_p,)),
+    "handoff_put_state": (c_int, (c_void_p, c_char_p, c_void_p, c_size_t)),
+    "handoff_put_state_fd": (c_int, (c_void_p, c_char_p, c_int)),
+    "handoff_take_state_fd": (c_int, (c_void_p, c_char_p)),
+    "handoff_put_connection": (c_int, (c_void_p, c_int, c_char_p, c_void_p, c_size_t)),
+    "handoff_next_connection": (c_int, (c_void_p, POINTER(RawConnection), c_size_t)),
 }
 
 # These return at once and call nobody back, so they keep the interpreter lock: to give it away in each write would cost more

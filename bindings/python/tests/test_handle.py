@@ -10,9 +10,10 @@ import tempfile
 import threading
 import unittest
 from pathlib import Path
+from unittest import mock
 
 import handoff
-from handoff import ErrorCode, EventKind, Phase
+from handoff import ErrorCode, EventKind, Phase, _native
 
 
 class WithData(unittest.TestCase):
@@ -35,7 +36,8 @@ class WithData(unittest.TestCase):
 
 class Start(WithData):
     def test_a_cold_start_goes_through_the_phases(self):
-        with self.handle(build_id="7", control_path=Path(self.data, "control")) as h:
+        settings = {"build_id": "7", "control_path": Path(self.data, "control"), "require_transfer": True}
+        with self.handle(**settings) as h:
             self.assertEqual((h.is_successor, h.phase, h.data_dir), (False, Phase.STARTING, self.data))
             h.warmed()
             h.wait_for_begin(timeout=5)
@@ -185,6 +187,21 @@ class Serving(WithData):
         self.assertIsNone(h.dispatch())
         h.stop()
         self.assertEqual(h.dispatch(), EventKind.STOPPED)
+
+    def test_news_need_neither_a_hook_nor_an_answer(self):
+        h = self.serving()
+        news = handoff.Event(h, _native.RawEvent(kind=EventKind.CONNECTIONS, id=7))
+        self.assertTrue(news.answered)
+        with mock.patch.object(h, "next_event", mock.Mock(side_effect=[news, None] * 3)), self.assertLogs("handoff") as said:
+            self.assertIsNone(h.dispatch())
+            for hook in (lambda event: None, lambda event: 1 / 0):
+                h._set(EventKind.CONNECTIONS, hook)
+                self.assertIsNone(h.dispatch())
+        self.assertEqual([record.getMessage() for record in said.records], ["the connections failed"])
+        drain = handoff.Event(h, _native.RawEvent(kind=EventKind.DRAIN, id=7))
+        with self.assertRaises(handoff.Error):
+            drain.done()
+        self.assertFalse(drain.answered)
 
     def test_a_forked_child_is_told_that_it_is_one(self):
         h = self.serving()

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use crate::demo::DemoArgs;
 use crate::demo::daemon::DaemonArgs;
+use clap::builder::RangedU64ValueParser;
 use clap::{Parser, Subcommand, ValueEnum};
-use handoff::service::Times;
+use handoff::limits::MAX_DRAINING;
 use handoff::service::address::ListenSpec;
 use handoff::service::restart::Policy;
+use handoff::service::{self, Times};
 
 /// Replaces the binary of a running daemon: no connection refused, no acknowledged write lost
 #[derive(Debug, Parser)]
@@ -46,7 +48,8 @@ USR1, USR2 and WINCH are passed on to a daemon that handles them, and ignored ot
 terminal that closes stops the daemon.")]
 pub struct RunArgs {
     /// A socket for the daemon: NAME=127.0.0.1:80, NAME=[::1]:80, NAME=unix:/path, NAME=udp:127.0.0.1:53; port 0
-    /// lets the kernel choose; options: ,blocking ,backlog=N ,mode=0660
+    /// lets the kernel choose; options: ,blocking ,backlog=N ,mode=0660 ,sockets=N
+    /// (N sockets with SO_REUSEPORT, all with this name)
     #[arg(long, value_name = "NAME=ADDR")]
     pub listen: Vec<ListenSpec>,
     /// The directory that the daemon writes to (HANDOFF_DATA_DIR)
@@ -55,6 +58,9 @@ pub struct RunArgs {
     /// When a daemon that ended is started again [default: on-failure, but a first start that fails by itself is final]
     #[arg(long, value_enum)]
     pub restart: Option<Restart>,
+    /// Daemons in overlap mode: how many processes that were replaced may serve their last clients at the same time
+    #[arg(long, value_name = "N", default_value_t = MAX_DRAINING, value_parser = at_least_one())]
+    pub max_draining: usize,
     #[command(flatten)]
     pub place: Place,
     #[command(flatten)]
@@ -88,6 +94,26 @@ impl Restart {
     }
 }
 
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum WhenDraining {
+    /// Wait for the end of one, but not longer than the deadline
+    Wait,
+    /// Be refused
+    Refuse,
+    /// End the oldest
+    Cut,
+}
+
+impl From<WhenDraining> for service::WhenDraining {
+    fn from(this: WhenDraining) -> Self {
+        match this {
+            WhenDraining::Wait => Self::Wait,
+            WhenDraining::Refuse => Self::Refuse,
+            WhenDraining::Cut => Self::Cut,
+        }
+    }
+}
+
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "SERVICE or --name: neither while only one supervisor runs. SERVICE, by hand, if several do: each has the name of
@@ -110,6 +136,9 @@ pub struct UpgradeArgs {
     /// Start a program also if it has failed a probation
     #[arg(long)]
     pub force: bool,
+    /// When as many processes serve their last clients as may (run --max-draining)
+    #[arg(long, value_enum, default_value = "wait")]
+    pub when_draining: WhenDraining,
     #[command(flatten)]
     pub place: Place,
     #[command(flatten)]
@@ -210,6 +239,10 @@ impl From<TimeArgs> for Times {
             probation: args.probation,
         }
     }
+}
+
+fn at_least_one() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..)
 }
 
 fn not_empty(text: &str) -> Result<OsString, String> {

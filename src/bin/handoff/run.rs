@@ -120,6 +120,7 @@ fn settings(args: &RunArgs) -> Result<Settings, Failure> {
         data_dir,
         restart: Restart::policy(args.restart),
         times: args.times.into(),
+        max_draining: args.max_draining,
     };
     settings.check_program().map_err(|error| match &error {
         Error::System { source, .. } if source.kind() == ErrorKind::NotFound => {

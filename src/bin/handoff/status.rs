@@ -47,6 +47,11 @@ fn show(service: &Value) {
     }
     text::print(&format!("    because    {}", word("why")));
     text::print(&format!("    program    {}", word("program")));
+    for draining in service["draining"].as_array().into_iter().flatten() {
+        let left = text::nanoseconds(draining["left_ms"].as_u64().unwrap_or(0).saturating_mul(1_000_000));
+        let (pid, generation) = (&draining["pid"], &draining["generation"]);
+        text::print(&format!("    draining   process {pid} (generation {generation}), for {left} more at most"));
+    }
     for listener in service["listeners"].as_array().into_iter().flatten() {
         let part = |field: &str| listener[field].as_str().unwrap_or_default();
         text::print(&format!("    listener   {} {}", part("name"), part("address")));

@@ -5,6 +5,7 @@ use std::path::absolute;
 use std::time::{Duration, Instant};
 
 use handoff::limits::HANDOFF_DEADLINE;
+use handoff::service::Upgrade;
 use serde_json::Value;
 
 use crate::args::{RollbackArgs, UpgradeArgs};
@@ -62,8 +63,9 @@ fn ask(args: &UpgradeArgs, progress: &mut Progress) -> Result<Value, Failure> {
     let deadline = args.times.deadline.unwrap_or(HANDOFF_DEADLINE);
     let end = Instant::now() + args.timeout.unwrap_or(deadline + ANSWER_SLACK);
     let client = Client::connect(&args.place, args.service.as_deref())?;
-    let params = UpgradeParams::new(args.service.clone(), binary, args.times.into());
-    let params = UpgradeParams { promote: args.promote, force: args.force, ..params };
+    let (promote, force, when_draining) = (args.promote, args.force, args.when_draining.into());
+    let upgrade = Upgrade { binary, promote, force, times: args.times.into(), when_draining };
+    let params = UpgradeParams::new(args.service.clone(), &upgrade);
     follow(client, &Request::Upgrade(params), end, progress)
 }
 

@@ -11,6 +11,11 @@ pub(super) const REJECT: u16 = 3;
 pub(super) const ADOPT: u16 = 4;
 pub(super) const ADOPT_ACK: u16 = 5;
 
+/// Extension of Hello: [`Hello::descriptors_max`], u64.
+const HELLO_DESCRIPTORS_MAX: u16 = 1;
+/// Extension of HelloAck: [`Terms::open_descriptors`], u32.
+const HELLO_ACK_OPEN_DESCRIPTORS: u16 = 1;
+
 /// Appends a Hello. A build id is for people: it is cut like a text.
 pub(super) fn hello(m: &Hello, out: &mut Vec<u8>) {
     let side: u8 = match m.side {
@@ -28,6 +33,16 @@ pub(super) fn hello(m: &Hello, out: &mut Vec<u8>) {
     out.extend_from_slice(&m.time_namespace.to_le_bytes());
     out.extend_from_slice(&(build_id.len() as u16).to_le_bytes()); // at most BUILD_ID_BYTES_MAX
     out.extend_from_slice(build_id);
+    if m.descriptors_max != 0 {
+        extension(HELLO_DESCRIPTORS_MAX, &m.descriptors_max.to_le_bytes(), out);
+    }
+}
+
+/// Appends what a reader may skip.
+fn extension(tag: u16, bytes: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(&tag.to_le_bytes());
+    out.extend_from_slice(&(bytes.len() as u16).to_le_bytes()); // a few bytes
+    out.extend_from_slice(bytes);
 }
 
 pub(super) fn hello_ack(m: &HelloAck, out: &mut Vec<u8>) {
@@ -42,6 +57,9 @@ pub(super) fn hello_ack(m: &HelloAck, out: &mut Vec<u8>) {
         });
         out.extend_from_slice(&terms.deadline_ns.to_le_bytes());
         out.extend_from_slice(&terms.park_ns.to_le_bytes());
+        if terms.open_descriptors != 0 {
+            extension(HELLO_ACK_OPEN_DESCRIPTORS, &terms.open_descriptors.to_le_bytes(), out);
+        }
     }
 }
 
@@ -93,7 +111,7 @@ pub(super) fn decode(number: u16, body: &[u8]) -> Option<Result<Message>> {
     };
     let name = ["Hello", "HelloAck", "Reject", "Adopt", "AdoptAck"][usize::from(number) - 1];
     let mut reader = Reader { name, bytes: body, start: 0, at: 0 };
-    Some(read(&mut reader).and_then(|message| reader.extensions().map(|()| message)))
+    Some(read(&mut reader).and_then(|mut message| reader.extensions(&mut message).map(|()| message)))
 }
 
 struct Reader<'a> {
@@ -179,6 +197,7 @@ impl<'a> Reader<'a> {
             capabilities: self.u32("capabilities")?,
             generation: self.u64("generation")?,
             open_descriptors: self.u32("open descriptors")?,
+            descriptors_max: 0, // may come as an extension
             time_namespace: self.u64("time namespace")?,
             build_id: self.bytes("build id", BUILD_ID_BYTES_MAX)?.to_vec(),
         })
@@ -197,7 +216,8 @@ impl<'a> Reader<'a> {
             1 => Mode::Overlap,
             other => return self.error("mode", format_args!("{other} is unknown")),
         };
-        Ok(Terms { id, mode, deadline_ns: self.u64("deadline")?, park_ns: self.u64("park time")? })
+        let (deadline_ns, park_ns) = (self.u64("deadline")?, self.u64("park time")?);
+        Ok(Terms { id, mode, deadline_ns, park_ns, open_descriptors: 0 }) // may come as an extension
     }
 
     fn reject(&mut self) -> Result<Reject> {
@@ -224,12 +244,28 @@ impl<'a> Reader<'a> {
         Ok(AdoptAck { version, pid, generation, phase, id, listeners })
     }
 
-    /// Skips what a later version has to add.
-    fn extensions(&mut self) -> Result<()> {
+    /// Reads the extensions that are known, and skips what a later version has to add.
+    fn extensions(&mut self, message: &mut Message) -> Result<()> {
         while self.at < self.bytes.len() {
-            self.u16("tag of an extension")?;
-            self.bytes("extension", usize::from(u16::MAX))?;
+            let tag = self.u16("tag of an extension")?;
+            let bytes = self.bytes("extension", usize::from(u16::MAX))?;
+            match (tag, &mut *message) {
+                (HELLO_DESCRIPTORS_MAX, Message::Hello(hello)) => {
+                    hello.descriptors_max = u64::from_le_bytes(self.exactly("open descriptors at most", bytes)?);
+                }
+                (HELLO_ACK_OPEN_DESCRIPTORS, Message::HelloAck(HelloAck { terms: Some(terms), .. })) => {
+                    terms.open_descriptors = u32::from_le_bytes(self.exactly("open descriptors", bytes)?);
+                }
+                _ => {}
+            }
         }
         Ok(())
+    }
+
+    fn exactly<const N: usize>(&self, field: &str, bytes: &[u8]) -> Result<[u8; N]> {
+        match bytes.try_into() {
+            Ok(array) => Ok(array),
+            Err(_) => self.error(field, format_args!("{} bytes, it has {N}", bytes.len())),
+        }
     }
 }

@@ -14,7 +14,7 @@ impl Incumbent {
     pub(super) fn fence(&mut self, out: &mut Vec<Action>) {
         match self.phase {
             Phase::Draining | Phase::Sealing => out.push(Action::Cancel),
-            Phase::Drained | Phase::Sealed | Phase::Failed => {}
+            Phase::Announced | Phase::Drained | Phase::Sealed | Phase::Failed => {}
             Phase::Unlocking => {
                 if let Some(current) = &mut self.current {
                     current.fence_next = true;
@@ -74,6 +74,7 @@ impl Incumbent {
         let Some(current) = &mut self.current else { return };
         note(current);
         match self.phase {
+            Phase::Announced if current.successor_serving => self.fence(out),
             Phase::AwaitServing if current.successor_dead => self.ask_word(out),
             Phase::AwaitServing if current.successor_serving => self.look(out),
             Phase::AwaitDeath if current.successor_dead => self.take_lock(out),
@@ -92,11 +93,17 @@ impl Incumbent {
     pub(super) fn on_locked(&mut self, out: &mut Vec<Action>) {
         if self.phase == Phase::Locking {
             self.phase = Phase::Resuming;
+            if self.is_overlap() {
+                return self.on_resumed(out); // it has served all the time
+            }
             out.extend([Action::Disarm(Timer::Lock), Action::Run(Hook::Resume)]);
         }
     }
 
     pub(super) fn retire(&mut self, out: &mut Vec<Action>) {
+        if self.is_overlap() {
+            return self.leave(out);
+        }
         self.phase = Phase::Replaced;
         self.quiet(out);
         out.extend([Action::Retire, Action::Exit(None)]);

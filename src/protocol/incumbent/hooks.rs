@@ -12,6 +12,7 @@ impl Incumbent {
             let drained = Drained { id: self.id(), connections_open, accept_stopped_ns };
             out.extend([Action::Disarm(Timer::Drain), Action::Send(Message::Drained(drained))]);
         }
+        self.left(out);
     }
 
     pub(super) fn on_sealed(&mut self, revisions: Vec<u64>, out: &mut Vec<Action>) {
@@ -55,6 +56,7 @@ impl Incumbent {
                 out.push(Action::Send(Message::Resumed(resumed)));
                 self.lose(format!("it could not resume: {error}"), out);
             }
+            Phase::Leaving => self.left(out),
             _ => {}
         }
     }

@@ -1,14 +1,15 @@
 //! O: the process that serves now.
 //!
 //! What it says and hears is in `session`, its application and the lock in `hooks`, who goes on in `fence`, and how it waits
-//! behind a commit in `probation`.
+//! behind a commit in `probation`; what is different when both serve at once is in `overlap`.
 
 mod fence;
 mod hooks;
+mod overlap;
 mod probation;
 mod session;
 
-use super::message::{AdoptAck, Fingerprint, Hello, Message, Readiness};
+use super::message::{AdoptAck, Fingerprint, Hello, Message, Mode, Readiness};
 use super::{Decide, Decision, HandoffId, Violation};
 
 /// Where O is.
@@ -18,6 +19,8 @@ pub enum Phase {
     Starting,
     /// Serves.
     Serving,
+    /// Overlap mode: Announced is sent, or about to be. Serves on, as in each phase up to [`Phase::Leaving`].
+    Announced,
     /// The application drains.
     Draining,
     /// Drained is sent.
@@ -44,6 +47,8 @@ pub enum Phase {
     Locking,
     /// The application reopens the data.
     Resuming,
+    /// Overlap mode: N serves, the application drains for the last time.
+    Leaving,
     /// The data belongs to N: exit without touching anything.
     Replaced,
     /// Can not take over again: exit.
@@ -56,6 +61,7 @@ impl Phase {
         match self {
             Self::Starting => "starting",
             Self::Serving => "serving",
+            Self::Announced => "announced",
             Self::Draining => "draining",
             Self::Drained => "drained",
             Self::Sealing => "sealing",
@@ -69,6 +75,7 @@ impl Phase {
             Self::AwaitDeath => "waiting for the successor's death",
             Self::Locking => "locking",
             Self::Resuming => "resuming",
+            Self::Leaving => "leaving",
             Self::Replaced => "replaced",
             Self::Lost => "unable to resume",
         }
@@ -79,7 +86,7 @@ impl Phase {
         match self {
             Self::Starting => 0,
             Self::Serving => AdoptAck::SERVING,
-            Self::Draining | Self::Drained | Self::Failed => 3,
+            Self::Announced | Self::Draining | Self::Drained | Self::Failed => 3,
             Self::Sealing | Self::Unlocking => 4,
             Self::Sealed
             | Self::Fencing
@@ -89,7 +96,7 @@ impl Phase {
             | Self::AwaitDeath
             | Self::Locking => 5,
             Self::Resuming => 6,
-            Self::Replaced | Self::Lost => 7,
+            Self::Leaving | Self::Replaced | Self::Lost => 7,
         }
     }
 }
@@ -118,6 +125,8 @@ pub enum Hook {
     Seal,
     /// Reopen, accept again.
     Resume,
+    /// Overlap mode: N serves. Stop accepting and finish; there is no way back, and this process ends with it.
+    Leave,
 }
 
 /// What happens to O.
@@ -152,7 +161,11 @@ pub enum Input {
         /// Whether N lives.
         alive: bool,
     },
-    /// The drain hook has succeeded.
+    /// The answer to [`Action::SendGate`].
+    GateSent,
+    /// The answer to [`Action::SendGate`]: why not.
+    GateFailed(String),
+    /// The drain hook has succeeded, that of [`Hook::Leave`] too.
     Drained {
         /// Connections still open.
         connections_open: u32,
@@ -196,6 +209,8 @@ pub enum Action {
     Run(Hook),
     /// Tell the hook that runs that its answer is not wanted any more; then do not give that answer to the machine.
     Cancel,
+    /// Give the gate to N on the transfer socket. Answer: `GateSent` or `GateFailed`.
+    SendGate,
     /// Give the gate to N on the transfer socket, then release the lock. Answer: `Unlocked` or `UnlockFailed`.
     ReleaseLock,
     /// Take the lock. Answer: `Locked` or `LockRefused`.
@@ -206,7 +221,8 @@ pub enum Action {
     Decide(Decide),
     /// SIGKILL N by its pidfd.
     KillSuccessor,
-    /// Set the page's `retired`: this process will never serve again.
+    /// Set the page's `retired`: this process will never serve again. In overlap mode, let go of the gate before that: whoever
+    /// is started when N dies must not wait for the end of the drain.
     Retire,
     /// The handoff is over: close what belonged to it, and bind the control path again if it is not ours.
     Release,
@@ -220,6 +236,7 @@ pub enum Action {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Current {
     id: HandoffId,
+    mode: Mode,
     /// The lock is released.
     unlocked: bool,
     successor_dead: bool,
@@ -302,6 +319,8 @@ impl Incumbent {
             Input::SuccessorServing => self.on_successor(|current| current.successor_serving = true, &mut out),
             Input::SuccessorDied => self.on_successor(|current| current.successor_dead = true, &mut out),
             Input::SuccessorSeen { alive } => self.on_seen(alive, &mut out),
+            Input::GateSent => self.on_gate_sent(&mut out),
+            Input::GateFailed(error) => self.on_gate_failed(error, &mut out),
             Input::Drained { connections_open, accept_stopped_ns } => {
                 self.on_drained(connections_open, accept_stopped_ns, &mut out);
             }

@@ -5,13 +5,14 @@ use crate::protocol::message::{
     AdoptAck, Commit, EndProbation, Heartbeat, Message, Mode, PrepareHandoff, Readiness, Ready, Reject, RejectCode,
     ResumeAfterAbort, Resumed, SealRequest, SealStep, Serving, Stopping,
 };
+use crate::protocol::transfer::Totals;
 use crate::protocol::{HandoffId, Violation};
 
 impl Incumbent {
     pub(super) fn on_ready(&mut self, readiness: Readiness, out: &mut Vec<Action>) {
         if self.phase == Phase::Starting {
             self.readiness = readiness.clone();
-            out.push(Action::Send(Message::Ready(Ready { id: HandoffId::COLD, readiness })));
+            out.push(Action::Send(Message::Ready(Ready { id: HandoffId::COLD, readiness, taken: Totals::default() })));
         }
     }
 
@@ -44,9 +45,10 @@ impl Incumbent {
                 self.phase = Phase::Sealing;
                 out.push(Action::Run(Hook::Seal));
             }
-            (Phase::Sealed | Phase::Fencing | Phase::AwaitServing, Message::Commit(Commit { id }))
-                if id == self.id() =>
-            {
+            (
+                Phase::Announced | Phase::Sealed | Phase::Fencing | Phase::AwaitServing,
+                Message::Commit(Commit { id }),
+            ) if id == self.id() => {
                 self.on_commit(out);
             }
             (Phase::Serving, Message::ResumeAfterAbort(ResumeAfterAbort { id })) if id != HandoffId::COLD => {
@@ -77,7 +79,8 @@ impl Incumbent {
     /// Whether a message of handoff `id` may arrive although nothing waits for it.
     fn is_crossing(&self, id: HandoffId) -> bool {
         let finished = id < self.id() || self.current.is_none() && id <= self.newest;
-        let leaving = !matches!(self.phase, Phase::Serving | Phase::Draining | Phase::Drained | Phase::Sealing);
+        use Phase::{Announced, Drained, Draining, Sealing, Serving};
+        let leaving = !matches!(self.phase, Serving | Announced | Draining | Drained | Sealing);
         id != HandoffId::COLD && (finished || id == self.id() && leaving)
     }
 
@@ -95,19 +98,20 @@ impl Incumbent {
     }
 
     fn on_prepare(&mut self, prepare: &PrepareHandoff, out: &mut Vec<Action>) {
-        if prepare.mode != Mode::Exclusive {
-            return self.on_unable(prepare.id, "this library knows no overlap mode yet".into(), out);
-        }
         self.newest = prepare.id;
         self.current = Some(Current {
             id: prepare.id,
+            mode: prepare.mode,
             unlocked: false,
             successor_dead: false,
             successor_serving: false,
             progress: None,
-            parks: prepare.park_ns > 0,
+            parks: prepare.park_ns > 0 && prepare.mode == Mode::Exclusive,
             fence_next: false,
         });
+        if prepare.mode == Mode::Overlap {
+            return self.announce(out);
+        }
         self.phase = Phase::Draining;
         out.extend([
             Action::Arm(Timer::Deadline),
@@ -124,8 +128,11 @@ impl Incumbent {
         if self.phase == Phase::Parked {
             return self.look(out);
         }
+        if self.phase == Phase::Leaving {
+            return self.cut_leave(out);
+        }
         out.push(Action::Send(Message::Stopping(Stopping { id: self.id() })));
-        if matches!(self.phase, Phase::Draining | Phase::Drained | Phase::Failed) {
+        if matches!(self.phase, Phase::Announced | Phase::Draining | Phase::Drained | Phase::Failed) {
             self.fence(out);
         }
     }
@@ -136,6 +143,7 @@ impl Incumbent {
                 out.push(Action::Cancel);
                 self.fail(SealStep::Drain, "the drain took longer than its grace".into(), out);
             }
+            Timer::Drain => self.cut_leave(out),
             Timer::Deadline => self.fence(out),
             Timer::Heartbeat => {
                 let Some(current) = &self.current else { return };

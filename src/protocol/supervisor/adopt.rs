@@ -2,6 +2,7 @@
 
 use super::{Action, Current, Linked, Peer, Phase, Supervisor, Timer};
 use crate::protocol::message::{Adopt, AdoptAck, Message, ResumeAfterAbort, VERSION_MAX, VERSION_MIN};
+use crate::protocol::transfer::Room;
 use crate::protocol::{Decide, HandoffId};
 
 /// How often an incumbent is adopted that ends its sessions without a handoff in between.
@@ -137,6 +138,6 @@ impl Supervisor {
 impl Linked {
     /// A daemon that has said Hello to another supervisor.
     fn unknown() -> Self {
-        Self { uid: 0, capabilities: 0, serving: false }
+        Self { uid: 0, capabilities: 0, room: Room { descriptors_max: 0, open_descriptors: 0 }, serving: false }
     }
 }

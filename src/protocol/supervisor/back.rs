@@ -11,6 +11,7 @@ impl Supervisor {
             self.phase,
             Phase::AwaitHello
                 | Phase::Warming
+                | Phase::Announcing
                 | Phase::Draining
                 | Phase::Sealing
                 | Phase::AwaitReady

@@ -2,7 +2,8 @@
 
 use super::{Action, Current, OnIncumbentDeath, Peer, Phase, Supervisor, Timer, Verdict};
 use crate::protocol::message::{
-    Begin, Commit, Committed, Message, PrepareHandoff, Readiness, Resumed, SealRequest, SealStep, Sealed,
+    Begin, Commit, Committed, Message, Mode, PrepareHandoff, Readiness, Resumed, SealRequest, SealStep, Sealed,
+    capability,
 };
 use crate::protocol::{HandoffId, Violation, check_revisions};
 
@@ -25,6 +26,7 @@ impl Supervisor {
         if let Some(current) = self.current.as_mut().filter(|current| current.id() == id) {
             match (peer, self.phase, message) {
                 (Peer::Successor, Phase::Warming, Message::Warmed(_)) => self.on_warmed(out),
+                (Peer::Incumbent, Phase::Announcing, Message::Announced(_)) => self.begin(Sealed::Beside, out),
                 (Peer::Incumbent, Phase::Draining, Message::Drained(_)) => {
                     out.extend([
                         Action::Disarm(Timer::Drain),
@@ -44,7 +46,7 @@ impl Supervisor {
                     let what = if m.step == SealStep::Drain { "drain" } else { "seal" };
                     self.abort(format!("the incumbent could not {what}: {}", m.error), out);
                 }
-                (Peer::Incumbent, Phase::Draining, Message::Stopping(_)) => {
+                (Peer::Incumbent, Phase::Announcing | Phase::Draining, Message::Stopping(_)) => {
                     self.abort("the incumbent was asked to stop".into(), out);
                 }
                 (Peer::Incumbent, _, Message::Resumed(m)) if current.prepared && self.parked.is_none() => {
@@ -104,14 +106,20 @@ impl Supervisor {
         }
         current.prepared = true;
         let terms = current.plan.terms;
+        let successor = current.successor.filter(|successor| successor.capabilities & capability::TRANSFER != 0);
         let prepare = PrepareHandoff {
             id: terms.id,
             mode: terms.mode,
             deadline_ns: terms.deadline_ns,
             drain_grace_ns: current.plan.drain_grace_ns,
             park_ns: terms.park_ns,
+            transfer: successor.map(|successor| successor.room),
         };
         let prepare = Action::Send(Peer::Incumbent, Message::PrepareHandoff(prepare));
+        if terms.mode == Mode::Overlap {
+            out.push(prepare);
+            return self.enter(Phase::Announcing, out);
+        }
         out.extend([prepare, Action::Arm(Timer::Drain)]);
         self.enter(Phase::Draining, out);
     }
@@ -182,6 +190,7 @@ impl Supervisor {
         match self.phase {
             Phase::Retiring => {}
             Phase::Confirming => return self.close_probation(out),
+            Phase::Reverting => return self.on_retired_too_late(out),
             _ => return,
         }
         let Some(current) = self.current.take() else { return };
@@ -204,7 +213,9 @@ impl Supervisor {
     pub(super) fn on_incumbent_death(&mut self, status: &str, out: &mut Vec<Action>) {
         let Some(current) = &mut self.current else { return };
         match (self.phase, current.plan.on_incumbent_death) {
-            (Phase::Draining | Phase::Sealing, OnIncumbentDeath::Promote) if !current.successor_dead => {
+            (Phase::Announcing | Phase::Draining | Phase::Sealing, OnIncumbentDeath::Promote)
+                if !current.successor_dead =>
+            {
                 self.begin(Sealed::Recover, out);
             }
             // The spawn goes on; on_warmed lets N begin.

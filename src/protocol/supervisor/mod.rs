@@ -1,17 +1,20 @@
 //! S: holds the listeners, spawns, and drives a handoff.
 //!
 //! The happy path is in `forward`, what leads away from it in `back`, the start of processes in `start`, a new session
-//! with one that runs in `adopt`, and the time in which O is the reserve of an N that serves in `probation`.
+//! with one that runs in `adopt`, and the time in which O is the reserve of an N that serves in `probation`; `overlap` has what is
+//! different when both daemons serve at once.
 
 mod adopt;
 mod back;
 mod forward;
+mod overlap;
 mod probation;
 mod start;
 
 pub use adopt::{Past, PastHandoff};
 
 use super::message::{Fingerprint, Hello, Message, Terms};
+use super::transfer::Room;
 use super::{Decide, Decision, HandoffId, Violation};
 
 /// The two daemons of a handoff. O is [`Peer::Incumbent`] until it is gone, also after the commit; but in a probation N is.
@@ -38,6 +41,8 @@ pub enum Phase {
     AwaitHello,
     /// N loads what it can without the data.
     Warming,
+    /// PrepareHandoff is sent, in overlap mode: O serves on.
+    Announcing,
     /// PrepareHandoff is sent.
     Draining,
     /// SealRequest is sent.
@@ -69,6 +74,7 @@ impl Phase {
             Self::Spawning => "spawning",
             Self::AwaitHello => "waiting for Hello",
             Self::Warming => "warming",
+            Self::Announcing => "announcing",
             Self::Draining => "draining",
             Self::Sealing => "sealing",
             Self::AwaitReady => "opening",
@@ -142,7 +148,7 @@ pub enum OnIncumbentDeath {
 /// What is asked of a handoff.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Plan {
-    /// What both daemons are told.
+    /// What both daemons are told. The mode is decided when N says which it offers.
     pub terms: Terms,
     /// How long the drain may take, in nanoseconds.
     pub drain_grace_ns: u64,
@@ -189,7 +195,7 @@ pub enum Input {
     Gone(Peer),
     /// The process is dead, and its queue is read to the end; with its exit status and last lines of stderr.
     Died(Peer, String),
-    /// O has set `retired` on the page.
+    /// O has set `retired` on the page; while S lets it take over again, only if it also drains on.
     Retired,
     /// N, whose session has ended, has set `serving` on the page.
     PageServing,
@@ -241,7 +247,7 @@ pub enum Action {
     EvictParked,
     /// The parked O is dead, or retired: then the driver evicts it, and says nothing of its end.
     Dismiss,
-    /// N is the incumbent from here on. An O that is retired but lives is not the machine's any more: the driver
+    /// N, if it lives, is the incumbent from here on. An O that is retired but lives is not the machine's any more: the driver
     /// evicts it, and says nothing of its end.
     Promote,
     /// What the caller of the handoff hears. A second report corrects an earlier one.
@@ -290,6 +296,7 @@ struct Current {
 struct Linked {
     uid: u32,
     capabilities: u32,
+    room: Room,
     serving: bool,
 }
 
@@ -414,7 +421,7 @@ impl Supervisor {
         let disturbed = self.current.as_ref().is_some_and(|current| current.prepared && !current.resumed);
         match self.phase {
             Phase::Warming | Phase::AwaitReady | Phase::AwaitServing => peer == Peer::Successor,
-            Phase::Draining | Phase::Sealing => peer == Peer::Incumbent,
+            Phase::Announcing | Phase::Draining | Phase::Sealing => peer == Peer::Incumbent,
             Phase::RollingBack | Phase::Reverting => peer == Peer::Incumbent && disturbed && !self.incumbent_lost,
             _ => false,
         }

@@ -1,11 +1,12 @@
 //! Starting processes and greeting them.
 
+use super::overlap::common_mode;
 use super::{Action, Current, Linked, OnIncumbentDeath, Peer, Phase, Plan, Sender, Supervisor, Timer, Verdict};
 use crate::protocol::HandoffId;
 use crate::protocol::message::{
-    Hello, HelloAck, Message, Mode, Reject, RejectCode, Side, Terms, VERSION_MAX, VERSION_MIN, capability,
-    common_version,
+    Hello, HelloAck, Message, Mode, Reject, RejectCode, Side, Terms, VERSION_MAX, VERSION_MIN, common_version,
 };
+use crate::protocol::transfer::Room;
 
 impl Supervisor {
     pub(super) fn start_cold(&mut self, out: &mut Vec<Action>) {
@@ -54,7 +55,9 @@ impl Supervisor {
             Some(_) if self.estranged => "the session with the daemon is lost: stop the daemon, or end it",
             Some(_) if self.incumbent_lost => "the session with the daemon is lost; it is being looked for: try again",
             Some(linked) if !linked.serving => "the daemon does not serve yet",
-            Some(linked) if linked.capabilities & needed(plan.terms.mode) == 0 => "the daemon does not offer this mode",
+            Some(linked) if common_mode(linked.capabilities, u32::MAX).is_err() => {
+                "the daemon has neither a data directory nor a control path, so there is nothing that it could hand over"
+            }
             Some(_) => {
                 self.newest = plan.terms.id;
                 self.current = Some(Current::new(plan));
@@ -102,7 +105,9 @@ impl Supervisor {
                 Peer::Parked => {}
             };
         }
-        let linked = Linked { uid: sender.uid, capabilities: hello.capabilities, serving: false };
+        let room = Room { descriptors_max: hello.descriptors_max, open_descriptors: hello.open_descriptors };
+        let mode = self.mode_with(hello);
+        let linked = Linked { uid: sender.uid, capabilities: hello.capabilities, room, serving: false };
         if peer == Peer::Incumbent && self.incumbent.is_some() {
             return self.greet_again(linked, out);
         }
@@ -113,6 +118,7 @@ impl Supervisor {
             (Peer::Successor, Some(current)) => {
                 current.successor = Some(linked);
                 ack.generation += 1;
+                current.plan.terms.mode = mode.unwrap_or_default(); // judged
                 ack.terms = Some(current.plan.terms);
                 self.enter(Phase::Warming, out);
             }
@@ -124,7 +130,6 @@ impl Supervisor {
     /// Whether a process may take part, before anything is disturbed.
     fn judge(&self, peer: Peer, hello: &Hello, sender: Sender) -> Result<(), (RejectCode, String)> {
         let side = if peer == Peer::Successor { Side::Successor } else { Side::Incumbent };
-        let mode = self.current.as_ref().map_or(Mode::Exclusive, |current| current.plan.terms.mode);
         let other_uid = self.incumbent.map(|incumbent| incumbent.uid).filter(|uid| *uid != sender.uid);
         if common_version(hello.version_min, hello.version_max).is_none() {
             let (min, max) = (hello.version_min, hello.version_max);
@@ -155,10 +160,22 @@ impl Supervisor {
             let text = "the daemon is in another time namespace, where deadlines mean other times".into();
             return Err((RejectCode::TimeNamespace, text));
         }
-        if peer == Peer::Successor && hello.capabilities & needed(mode) == 0 {
-            return Err((RejectCode::Unable, format!("the successor does not offer the mode {mode:?}")));
+        if let (Peer::Successor, Err(text)) = (peer, self.mode_with(hello)) {
+            return Err((RejectCode::Unable, text));
         }
         Ok(())
+    }
+
+    fn mode_with(&self, hello: &Hello) -> Result<Mode, String> {
+        let own = self.incumbent.map_or(0, |incumbent| incumbent.capabilities);
+        match common_mode(own, hello.capabilities)? {
+            // O drains behind the commit, and can not be a reserve.
+            Mode::Overlap if self.park_ns() > 0 => {
+                Err("a probation is for exclusive mode, and these daemons have overlap mode: leave out --probation"
+                    .into())
+            }
+            mode => Ok(mode),
+        }
     }
 
     pub(super) fn on_hello_late(&mut self, out: &mut Vec<Action>) {
@@ -171,13 +188,6 @@ impl Supervisor {
     }
 }
 
-fn needed(mode: Mode) -> u32 {
-    match mode {
-        Mode::Exclusive => capability::EXCLUSIVE,
-        Mode::Overlap => capability::OVERLAP,
-    }
-}
-
 impl Current {
     fn new(plan: Plan) -> Self {
         Self { plan, ..Self::of(plan.terms.id) }
@@ -185,7 +195,7 @@ impl Current {
 
     /// One of which nothing but the id is known.
     pub(super) fn of(id: HandoffId) -> Self {
-        let terms = Terms { id, mode: Mode::Exclusive, deadline_ns: 0, park_ns: 0 };
+        let terms = Terms { id, ..Terms::default() };
         Self {
             plan: Plan { terms, drain_grace_ns: 0, on_incumbent_death: OnIncumbentDeath::StartCold },
             journalled: false,

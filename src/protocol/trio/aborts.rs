@@ -88,8 +88,11 @@ fn nothing_was_disturbed() {
         (|_, sender| sender.pid = 77, "process 77 said Hello"),
         (|_, sender| sender.uid = 0, "runs as user 0, the incumbent as 1000"),
         (|_, sender| sender.time_namespace = 5, "another time namespace"),
-        (|hello, _| hello.capabilities = capability::OVERLAP, "does not offer the mode"),
-        (|hello, _| hello.capabilities = 0, "does not offer the mode"),
+        (
+            |hello, _| hello.capabilities = capability::OVERLAP,
+            "the daemon offers exclusive mode, the successor overlap mode",
+        ),
+        (|hello, _| hello.capabilities = 0, "the successor no mode"),
     ];
     for (forge, reason) in cases {
         let mut world = World::new();

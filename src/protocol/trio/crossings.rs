@@ -4,6 +4,7 @@ use super::daemons::{Kind, Role};
 use super::world::{Outcome, SECOND, World};
 use crate::protocol::message::*;
 use crate::protocol::supervisor::{Input, Peer, Phase, Sender, Verdict};
+use crate::protocol::transfer::Totals;
 use crate::protocol::{Decision, HandoffId, incumbent, successor, supervisor};
 
 fn has(queue: &std::collections::VecDeque<Message>, name: &str) -> bool {
@@ -103,8 +104,14 @@ fn resume_to_an_incumbent_that_serves() {
         assert_eq!(out, [incumbent::Action::Send(Message::Resumed(Resumed { id, error: None }))]);
     }
     // The one that it never saw is finished, too.
-    let prepare =
-        PrepareHandoff { id: HandoffId(60), mode: Mode::Exclusive, deadline_ns: 1, drain_grace_ns: 1, park_ns: 0 };
+    let prepare = PrepareHandoff {
+        id: HandoffId(60),
+        mode: Mode::Exclusive,
+        deadline_ns: 1,
+        drain_grace_ns: 1,
+        park_ns: 0,
+        transfer: None,
+    };
     assert_eq!(o.step(incumbent::Input::Message(Message::PrepareHandoff(prepare))), []);
     assert_eq!(o.dropped(), 1);
 }
@@ -274,7 +281,7 @@ fn the_last_one_is_never_too_late() {
 /// Every message, as it would be in handoff `id`.
 fn all(id: HandoffId) -> Vec<Message> {
     let fingerprint = Fingerprint { directory: (1, 2), lock: (1, 3) };
-    let terms = Terms { id, mode: Mode::Exclusive, deadline_ns: 9, park_ns: 0 };
+    let terms = Terms { id, mode: Mode::Exclusive, deadline_ns: 9, park_ns: 0, open_descriptors: 0 };
     let text = String::new;
     vec![
         Message::HelloAck(HelloAck { version: 1, generation: 2, terms: None }),
@@ -288,15 +295,16 @@ fn all(id: HandoffId) -> Vec<Message> {
             deadline_ns: 1,
             drain_grace_ns: 1,
             park_ns: 0,
+            transfer: None,
         }),
         Message::Drained(Drained { id, connections_open: 0, accept_stopped_ns: 0 }),
         Message::SealRequest(SealRequest { id }),
-        Message::Gate(Gate { id }),
+        Message::Gate(Gate { id, sent: Totals::default() }),
         Message::SealProgress(SealProgress { id, done: 1, total: 2 }),
         Message::SealComplete(SealComplete { id, revisions: Vec::new(), fingerprint }),
         Message::SealFailed(SealFailed { id, step: SealStep::Seal, error: text() }),
         Message::Begin(Begin { id, sealed: Sealed::Recover }),
-        Message::Ready(Ready { id, readiness: Readiness::default() }),
+        Message::Ready(Ready { id, readiness: Readiness::default(), taken: Totals::default() }),
         Message::Committed(Committed { id }),
         Message::Serving(Serving { id, committed_ns: 1, control: Ok(()) }),
         Message::Commit(Commit { id }),
@@ -403,6 +411,7 @@ fn any_message_in_any_state() {
             capabilities: 1,
             generation: 0,
             open_descriptors: 0,
+            descriptors_max: 0,
             time_namespace: 0,
             build_id: Vec::new(),
         };

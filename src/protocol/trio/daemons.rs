@@ -3,7 +3,7 @@
 use super::world::{Outcome, SECOND, World};
 use crate::protocol::incumbent::{self, Hook, Incumbent};
 use crate::protocol::message::{
-    Hello, Message, PrepareHandoff, Readiness, Side, Terms, VERSION_MAX, VERSION_MIN, capability,
+    Hello, Message, Mode, PrepareHandoff, Readiness, Side, Terms, VERSION_MAX, VERSION_MIN, capability,
 };
 use crate::protocol::successor::{self, Successor};
 use std::collections::VecDeque;
@@ -212,6 +212,7 @@ impl Daemon {
             Hook::Drain => Kind::Drain,
             Hook::Seal => Kind::Seal,
             Hook::Resume => Kind::Resume,
+            Hook::Leave => unreachable!("of overlap mode"),
         };
         self.serves &= hook != Hook::Drain;
         self.start(kind, now);
@@ -227,6 +228,7 @@ impl Daemon {
             capabilities: capability::EXCLUSIVE,
             generation: 0,
             open_descriptors: 10,
+            descriptors_max: 0,
             time_namespace: 4,
             build_id: Vec::new(),
         }
@@ -308,7 +310,7 @@ impl World {
             }
             (Message::PrepareHandoff(m), Some(coming)) => {
                 daemon.coming = None;
-                if daemon.outcome(Kind::Prepare) != Outcome::Good(0) {
+                if m.mode == Mode::Overlap || daemon.outcome(Kind::Prepare) != Outcome::Good(0) {
                     let id = m.id;
                     return self.incumbent_takes(i, incumbent::Input::Unable(id, "cannot map the page".into()));
                 }

@@ -58,7 +58,7 @@ pub(super) const GRACE: Duration = limits::DRAIN_GRACE;
 
 pub(super) fn plan(now: u64, on_incumbent_death: OnIncumbentDeath) -> Plan {
     let deadline_ns = now + nanoseconds(limits::HANDOFF_DEADLINE);
-    let terms = Terms { id: HandoffId(now), mode: Mode::Exclusive, deadline_ns, park_ns: 0 };
+    let terms = Terms { id: HandoffId(now), mode: Mode::Exclusive, deadline_ns, park_ns: 0, open_descriptors: 0 };
     Plan { terms, drain_grace_ns: nanoseconds(GRACE), on_incumbent_death }
 }
 

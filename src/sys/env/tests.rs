@@ -141,7 +141,7 @@ fn a_spawned_process_takes_all_and_leaves_nothing() {
     if env::var_os(INNER).is_some() {
         return inner();
     }
-    let tcp = super::super::listener::bind_tcp("127.0.0.1:0".parse().unwrap(), 16, false).unwrap();
+    let tcp = super::super::listener::bind_tcp("127.0.0.1:0".parse().unwrap(), 16, false, false).unwrap();
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
     let (ours, theirs) = Seqpacket::pair().unwrap();
     let theirs = OwnedFd::from(theirs);

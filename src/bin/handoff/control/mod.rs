@@ -11,7 +11,7 @@ pub mod server;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use handoff::service::{Times, Upgrade};
+use handoff::service::{Times, Upgrade, WhenDraining};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -47,16 +47,19 @@ pub struct UpgradeParams {
     pub ready_timeout_ms: Option<u64>,
     pub hello_timeout_ms: Option<u64>,
     pub probation_ms: Option<u64>,
+    pub when_draining: WhenDraining,
 }
 
 impl UpgradeParams {
-    pub fn new(service: Option<String>, binary: Option<PathBuf>, times: Times) -> Self {
+    pub fn new(service: Option<String>, upgrade: &Upgrade) -> Self {
         let ms = |time: Option<Duration>| time.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        let Upgrade { binary, promote, force, times, when_draining } = upgrade.clone();
         Self {
             service,
             binary,
-            promote: false,
-            force: false,
+            promote,
+            force,
+            when_draining,
             deadline_ms: ms(times.deadline),
             drain_grace_ms: ms(times.drain_grace),
             ready_timeout_ms: ms(times.ready),
@@ -74,7 +77,8 @@ impl UpgradeParams {
             hello: time(self.hello_timeout_ms),
             probation: time(self.probation_ms),
         };
-        Upgrade { binary: self.binary.clone(), promote: self.promote, force: self.force, times }
+        let (binary, promote, when_draining) = (self.binary.clone(), self.promote, self.when_draining);
+        Upgrade { binary, promote, force: self.force, times, when_draining }
     }
 }
 

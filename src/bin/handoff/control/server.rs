@@ -51,7 +51,7 @@ impl Server {
     pub fn bind(path: &Path) -> handoff::Result<Self> {
         let address = Address::Unix(path.to_owned());
         let name = "control socket".to_owned();
-        let spec = ListenSpec { name, address, blocking: false, backlog: None, mode: Some(0o600) };
+        let spec = ListenSpec { name, address, blocking: false, backlog: None, mode: Some(0o600), sockets: 1 };
         let listener = UnixListener::from(spec.bind()?.fd);
         Ok(Self { listener, path: path.to_owned(), clients: BTreeMap::new(), next: 0, accept_after: None })
     }

@@ -1,11 +1,11 @@
 //! The daemon of the demo: a key-value store that can be replaced while it runs.
 
-use super::clients::{Acceptor, Server};
+use super::clients::{Acceptor, Connection, Server};
 use super::store::Store;
 use handoff::sys::pidfd::Pidfd;
 use handoff::{
-    Begun, Config, Deadline, DrainReport, Drainable, HookError, Role, SealReport, Served, StateSnapshot, Stopper,
-    detect_role,
+    Begun, Config, Deadline, DrainReport, Drainable, Error, HookError, Role, SealReport, Served, StateSnapshot,
+    Stopper, Transfer, detect_role,
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
@@ -21,6 +21,8 @@ use std::time::Duration;
 pub const FAULT: &str = "DEMO_FAULT";
 /// The listener's name.
 pub const LISTENER: &str = "kv";
+/// State that is in no file: the builds that served before, and this one.
+const LINEAGE: &str = "lineage";
 /// From the request to stop to the end.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -102,32 +104,48 @@ fn serve(args: &DaemonArgs) -> Result<(), HookError> {
 
 fn serve_begun(begun: Begun, store: Store, build: &str, stopper: &OnceLock<Stopper>) -> Result<(), HookError> {
     let _ = stopper.set(begun.stopper());
+    let transfer = begun.transfer();
+    let lineage = match transfer.state(LINEAGE) {
+        Ok(before) => format!("{} {build}", String::from_utf8_lossy(&before)),
+        Err(Error::NoName(_)) => build.to_owned(), // a cold start
+        Err(error) => return Err(error.into()),
+    };
     let listener = TcpListener::from(begun.listeners().take(Some(LISTENER), 0)?);
-    let server = Arc::new(Server::new(store, build, begun.writers(), listener)?);
-    let mut daemon = Daemon { server, acceptor: None };
+    let server = Arc::new(Server::new(store, build, &lineage, begun.writers(), listener)?);
+    let mut daemon = Daemon { server, transfer, lineage, acceptor: None };
     let incumbent = begun.announce_and_bind(&daemon)?;
+    while let Some(moved) = daemon.transfer.next_connection()? {
+        daemon.server.serve(Connection { stream: moved.fd.into(), input: moved.state });
+    }
     daemon.acceptor = Some(daemon.server.start_accepting()?);
     if incumbent.serve(&mut daemon)? == Served::Stopped {
         if let Some(acceptor) = daemon.acceptor.take() {
-            daemon.server.drain(acceptor, || STOP_PATIENCE);
+            daemon.server.stop(acceptor, STOP_PATIENCE);
         }
         daemon.server.store.close()?;
     }
-    daemon.server.wait_for_hang_ups();
     Ok(())
 }
 
 /// What a handoff asks of this daemon.
 struct Daemon {
     server: Arc<Server>,
+    transfer: Transfer,
+    lineage: String,
     acceptor: Option<Acceptor>,
 }
 
 impl Drainable for Daemon {
     fn drain(&mut self, deadline: &Deadline<'_>) -> Result<DrainReport, HookError> {
         let acceptor = self.acceptor.take().ok_or("not accepting")?;
-        let (stopped, connections_open) = self.server.drain(acceptor, || deadline.remaining());
-        Ok(DrainReport { connections_open, accept_stopped: Some(stopped) })
+        let (stopped, in_time) = self.server.drain(acceptor, || deadline.remaining());
+        if !in_time {
+            return Err("a client does not read its reply".into());
+        }
+        self.transfer.put_state(LINEAGE, self.lineage.as_bytes())?;
+        // Ours stay open, and untouched, until we know who serves.
+        self.server.each_parked(|client| self.transfer.put_connection(&client.stream, "client", &client.input))?;
+        Ok(DrainReport { connections_open: 0, accept_stopped: Some(stopped) })
     }
 
     fn seal(&mut self, _: &Deadline<'_>) -> Result<SealReport, HookError> {
@@ -136,6 +154,7 @@ impl Drainable for Daemon {
 
     fn resume_after_abort(&mut self) -> Result<(), HookError> {
         self.server.store.open()?;
+        self.server.resume();
         if self.acceptor.is_none() {
             self.acceptor = Some(self.server.start_accepting()?);
         }

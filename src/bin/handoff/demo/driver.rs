@@ -205,7 +205,7 @@ impl<'a> Stage<'a> {
             tempfile::Builder::new().prefix("handoff-demo-").tempdir().map_err(failed("cannot make a directory"))?;
         std::fs::create_dir(dir.path().join("data")).map_err(failed("cannot make a directory"))?;
         // Clients that connect in a pause wait in the backlog.
-        let listener = bind_tcp(([127, 0, 0, 1], 0).into(), LISTEN_BACKLOG, false);
+        let listener = bind_tcp(([127, 0, 0, 1], 0).into(), LISTEN_BACKLOG, false, false);
         let listener = TcpListener::from(listener.map_err(failed("cannot bind a port of 127.0.0.1"))?);
         let address = listener.local_addr().map_err(failed("cannot set up the listener"))?;
         let supervisor = Supervisor::new()

@@ -20,6 +20,7 @@ pub struct Report {
     failed_requests: u64,
     lost_writes: usize,
     closed_connections: u64,
+    transferred_connections: u64,
     elapsed_s: f64,
     /// All in nanoseconds.
     stall: Spread,
@@ -78,6 +79,7 @@ impl Report {
             failed_requests: once.failed_requests + kept.failed_requests,
             lost_writes: lost.len(),
             closed_connections: kept.closed_connections,
+            transferred_connections: committed().map(|step| step.outcome.transferred_connections).sum(),
             elapsed_s: elapsed.as_secs_f64(),
             stall: stall(committed().map(|step| step.during).collect()),
             rolled_back_stall: stall(of(Verdict::RolledBack).map(|step| step.during).collect()),
@@ -103,6 +105,9 @@ impl Report {
                 loads.iter().flat_map(|load| &load.failures).take(SHOWN).map(String::as_str).collect();
             self.complaints.push(format!("{} requests failed, as: {}", self.failed_requests, shown.join("; ")));
         }
+        if self.closed_connections > 0 {
+            self.complaints.push(format!("{} connections were closed, and should have moved", self.closed_connections));
+        }
         if !lost.is_empty() {
             let shown: Vec<&str> = lost.iter().take(SHOWN).map(String::as_str).collect();
             self.complaints.push(format!("{} acknowledged writes are lost, as: {}", lost.len(), shown.join("; ")));
@@ -123,6 +128,7 @@ impl Report {
             "failed_requests": self.failed_requests,
             "lost_writes": self.lost_writes,
             "closed_connections": self.closed_connections,
+            "transferred_connections": self.transferred_connections,
             "stall_ms": self.stall.json(MILLISECOND),
             "rolled_back_stall_ms": self.rolled_back_stall.json(MILLISECOND),
             "quiet_stall_ms": self.quiet_stall.json(MILLISECOND),
@@ -146,7 +152,11 @@ impl Report {
         row("requests", format!("{} in {:.1} s", view::grouped(self.requests), self.elapsed_s));
         row("failed", self.failed_requests.to_string());
         row("writes lost", self.lost_writes.to_string());
-        row("connections closed", format!("{}, each announced with a reply", view::grouped(self.closed_connections)));
+        row(
+            "connections moved",
+            format!("{}, with what was read of them", view::grouped(self.transferred_connections)),
+        );
+        row("connections closed", self.closed_connections.to_string());
         lines.push(format!("  {:<20}{:>10}{:>10}", "", "p50", "max"));
         let mut spread = |name: &str, spread: Spread, note: &str| {
             let [p50, max] = [spread.p50, spread.max].map(|ns| nanoseconds(ns as u64));

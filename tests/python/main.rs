@@ -1,6 +1,9 @@
 //! The Python binding: its own tests, and daemons in Python under a real supervisor and live load.
 
+#[path = "../compiled/mod.rs"]
 mod compiled;
+mod moving;
+#[path = "../support/mod.rs"]
 mod support;
 
 use compiled::expect_success;
@@ -14,62 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use support::load::{Load, LoadOptions, verify};
 use support::python::{Python, binding};
-use support::{SIGKILL, Service, library, programs, signal, wait_for_death, wait_until};
-
-/// Each program of the cycle replaces the one before it, under load.
-fn upgrades_lose_nothing(service: &Service, cycle: &[(&Path, &str)], rounds: usize) {
-    let load = Load::start(LoadOptions { clients: 8, ..LoadOptions::new(service.address) });
-    let short =
-        LoadOptions { clients: 4, keep_alive: false, name: "short".into(), ..LoadOptions::new(service.address) };
-    let short = Load::start(short);
-    for round in 0..rounds {
-        let (program, build) = cycle[round % cycle.len()];
-        let before = service.daemon_pid();
-        let upgrade = service.upgrade(program, &[]);
-        assert_eq!((upgrade.code, upgrade.result.as_str()), (0, "committed"), "round {round}: {upgrade:?}");
-        wait_for_death(before);
-        let (pid, answered) = wait_until("an answer", || service.ping());
-        assert_eq!((pid, answered.as_str()), (service.daemon_pid(), build), "round {round}");
-        let acknowledged = load.snapshot().acknowledged;
-        wait_until("load on the new one", || (load.snapshot().acknowledged > acknowledged).then_some(()));
-    }
-    for report in [load.stop(), short.stop()] {
-        assert_eq!((report.failed_requests, &report.failures), (0, &Vec::new()), "of {}", report.requests);
-        assert!(report.acknowledged.len() > rounds, "too little load to say anything: {}", report.requests);
-        assert_eq!(verify(service.address, &report.acknowledged).unwrap(), Vec::<String>::new(), "lost writes");
-        println!("{} requests, {} acknowledged writes", report.requests, report.acknowledged.len());
-    }
-}
-
-#[test]
-fn a_store_with_threads_is_replaced_under_load() {
-    let Some(python) = Python::find() else { return };
-    let a = python.daemon("a", "ffi-tests/python/kv_blocking.py", "KV_BUILD=a");
-    let b = python.daemon("b", "ffi-tests/python/kv_blocking.py", "KV_BUILD=b");
-    let mut service = Service::start(&a);
-    upgrades_lose_nothing(&service, &[(&b, "b"), (&a, "a")], 20);
-    assert_eq!(service.stop(), Some(0), "{}", service.stderr());
-}
-
-#[test]
-fn a_store_in_an_asyncio_loop_is_replaced_under_load() {
-    let Some(python) = Python::find() else { return };
-    let a = python.daemon("a", "ffi-tests/python/kv_asyncio.py", "KV_BUILD=a");
-    let b = python.daemon("b", "ffi-tests/python/kv_asyncio.py", "KV_BUILD=b");
-    let mut service = Service::start(&a);
-    upgrades_lose_nothing(&service, &[(&b, "b"), (&a, "a")], 20);
-    assert_eq!(service.stop(), Some(0), "{}", service.stderr());
-}
-
-#[test]
-fn c_and_python_hand_over_to_each_other() {
-    let Some(python) = Python::find() else { return };
-    let threads = python.daemon("threads", "ffi-tests/python/kv_blocking.py", "KV_BUILD=threads");
-    let asyncio = python.daemon("asyncio", "ffi-tests/python/kv_asyncio.py", "KV_BUILD=asyncio");
-    let c = &programs().kv_a;
-    let service = Service::start(c);
-    upgrades_lose_nothing(&service, &[(&threads, "threads"), (c, "a"), (&asyncio, "asyncio"), (c, "a")], 8);
-}
+use support::{KeptAlive, SIGKILL, Service, library, signal, wait_until};
 
 // ---- hooks that do not behave
 
@@ -224,6 +172,7 @@ fn a_bad_successor_is_undone() {
     }
     let report = load.stop();
     assert_eq!((report.failed_requests, &report.failures), (0, &Vec::new()), "of {}", report.requests);
+    assert_eq!(report.closed_connections, 0, "of {}", report.requests);
     assert_eq!(verify(service.address, &report.acknowledged).unwrap(), Vec::<String>::new(), "lost writes");
 }
 
@@ -278,7 +227,14 @@ fn ask(address: SocketAddr, question: &str) -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
-fn an_example_is_replaced(script: &str, listener: &str, question: &'static str, answer: &'static str) {
+/// `kept`: what is asked and answered on a connection that moves, if the example does that.
+fn an_example_is_replaced(
+    script: &str,
+    listener: &str,
+    question: &'static str,
+    answer: &'static str,
+    kept: Option<(&str, &str)>,
+) {
     let Some(python) = Python::find() else { return };
     let script = format!("bindings/python/examples/{script}");
     let builds = ["build-a", "build-b"].map(|build| (build, python.daemon(build, &script, &format!("BUILD={build}"))));
@@ -289,27 +245,32 @@ fn an_example_is_replaced(script: &str, listener: &str, question: &'static str, 
     let given = listeners.iter().find(|given| given["name"] == listener).unwrap();
     let address = given["address"].as_str().unwrap().parse().unwrap();
     let clients = Clients::start(address, question, answer);
+    let mut kept = kept.map(|asked| (KeptAlive::connect(address), asked));
     for round in 1..=20 {
         let (build, program) = &builds[round % 2];
         let upgrade = service.upgrade(program, &[]);
         assert_eq!(upgrade.result, "committed", "round {round}: {upgrade:?}");
         assert!(ask(address, question).unwrap().contains(build), "round {round}");
+        if let Some((client, (question, answer))) = &mut kept {
+            assert_eq!(client.ask(question), format!("{build} {answer}"), "round {round}");
+        }
         let asked = clients.asked.load(Relaxed);
         wait_until("more answers", || (clients.asked.load(Relaxed) > asked + 8).then_some(()));
     }
     assert_eq!(clients.stop(), Vec::<String>::new());
+    drop(kept);
     assert_eq!(service.stop(), Some(0), "{}", service.stderr());
     assert!(!service.stderr().contains("Traceback"), "{}", service.stderr());
 }
 
 #[test]
 fn the_http_server_is_replaced_under_load() {
-    an_example_is_replaced("http_server.py", "http", "GET /page HTTP/1.0\r\n\r\n", "\r\n\r\n/page from build-");
+    an_example_is_replaced("http_server.py", "http", "GET /page HTTP/1.0\r\n\r\n", "\r\n\r\n/page from build-", None);
 }
 
 #[test]
 fn the_line_server_is_replaced_under_load() {
-    an_example_is_replaced("line_server.py", "lines", "hello\n", " HELLO\n");
+    an_example_is_replaced("line_server.py", "lines", "hello\n", " HELLO\n", Some(("again", "AGAIN")));
 }
 
 // ---- the package

@@ -1,0 +1,13 @@
+//! Connections and state that move to the successor: O gives inside of a drain or a seal, N takes.
+//!
+//! O keeps what is its own; what is sent are duplicates. So a rollback at any moment loses nothing: N closes its copies, and O
+//! goes on with its own.
+
+mod api;
+mod give;
+mod take;
+
+pub use self::api::Transfer;
+pub(super) use self::give::Giving;
+pub(super) use self::take::Received;
+pub use self::take::{StateBytes, TransferredConnection};

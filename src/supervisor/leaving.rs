@@ -1,0 +1,109 @@
+//! Processes that will never serve again, until their end.
+
+use super::attempt::Attempt;
+use super::engine::{Due, Engine};
+use super::process::Process;
+use super::{Draining, Supervisor};
+use crate::limits::{DRAIN_GRACE, RETIRE_GRACE, SLACK};
+use crate::sys::clock::{monotonic_ns, nanoseconds};
+use crate::sys::timers::Timers;
+use nix::sys::signal::Signal;
+
+/// A process that will never serve again.
+#[derive(Debug)]
+pub(super) struct Leaving {
+    pub(super) process: Process,
+    /// What it gets if it does not exit.
+    pub(super) signal: Signal,
+    pub(super) term: Term,
+}
+
+/// For how long a process may stay, in absolute `CLOCK_MONOTONIC` nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Term {
+    /// It was replaced in overlap mode, and serves its last clients. It has let go of the gate.
+    pub(super) drains: bool,
+    pub(super) since_ns: u64,
+    /// When it gets the signal.
+    pub(super) until_ns: u64,
+}
+
+impl Term {
+    /// Of one that is about to exit.
+    pub(super) fn short() -> Self {
+        let since_ns = monotonic_ns();
+        Self { drains: false, since_ns, until_ns: since_ns.saturating_add(nanoseconds(RETIRE_GRACE)) }
+    }
+
+    /// Of one that drains: for its grace, which the handoff that ends has told it, and until its last word is here.
+    pub(super) fn of_drain(attempt: Option<&Attempt>) -> Self {
+        let since_ns = monotonic_ns();
+        let grace = attempt.map_or(DRAIN_GRACE, |attempt| attempt.spec.drain_grace);
+        Self { drains: true, since_ns, until_ns: since_ns.saturating_add(nanoseconds(grace.saturating_add(SLACK))) }
+    }
+}
+
+impl Leaving {
+    /// Sends the signal, and makes SIGKILL the next one.
+    fn tell(&mut self, timers: &mut Timers<Due>) {
+        let _ = self.process.signal(self.signal); // it may just have ended
+        self.signal = Signal::SIGKILL;
+        timers.arm(Due::Leaving(self.process.key), monotonic_ns().saturating_add(nanoseconds(RETIRE_GRACE)));
+    }
+
+    /// It drains, and was not told to end.
+    fn may_drain(&self) -> bool {
+        self.term.drains && self.signal != Signal::SIGKILL
+    }
+}
+
+impl Engine {
+    /// It has retired; if it takes too long, it is ended.
+    pub(super) fn leave(&mut self, mut process: Process, term: Term) {
+        process.close_session(&self.epoll);
+        self.timers.arm(Due::Leaving(process.key), term.until_ns);
+        self.processes.leaving.push(Leaving { process, signal: Signal::SIGTERM, term });
+    }
+
+    /// A process that will never serve again should have exited by now.
+    pub(super) fn hasten(&mut self, key: u64) {
+        let leaving = self.processes.leaving.iter_mut().find(|leaving| leaving.process.key == key);
+        leaving.into_iter().for_each(|leaving| leaving.tell(&mut self.timers));
+    }
+
+    /// Those that may serve their last clients.
+    pub(super) fn draining(&self) -> Vec<Draining> {
+        let draining = self.processes.leaving.iter().filter(|leaving| leaving.may_drain());
+        let list = draining.map(|leaving| Draining {
+            pid: leaving.process.pid,
+            generation: leaving.process.generation,
+            since_ns: leaving.term.since_ns,
+            deadline_ns: leaving.term.until_ns,
+        });
+        list.collect()
+    }
+}
+
+impl Supervisor {
+    /// Ends the process that has drained for the longest time: SIGTERM, and SIGKILL after
+    /// [`crate::limits::RETIRE_GRACE`]. Its pid; none if none drains.
+    pub fn cut_draining(&mut self) -> Option<i32> {
+        let engine = &mut self.engine;
+        let draining = engine.processes.leaving.iter_mut().filter(|leaving| leaving.may_drain());
+        let oldest = draining.min_by_key(|leaving| leaving.term.since_ns)?;
+        oldest.tell(&mut engine.timers);
+        Some(oldest.process.pid)
+    }
+
+    /// Sends a signal to all that drain, also to those that were told to end.
+    pub(crate) fn signal_draining(&self, signal: Signal) {
+        for leaving in self.engine.processes.leaving.iter().filter(|leaving| leaving.term.drains) {
+            let _ = leaving.process.signal(signal); // it may just have ended
+        }
+    }
+
+    /// Whether one of them lives.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.engine.processes.leaving.iter().any(|leaving| leaving.term.drains)
+    }
+}

@@ -1,0 +1,133 @@
+//! Processes that were replaced and serve their last clients: who waits for them, and for how long.
+
+use crate::scene::{Held, heard, program, request, start, variant};
+use crate::support::{Service, lives, wait_until};
+
+/// An upgrade after which the process before has a client that stays.
+fn replace(service: &Service, build: &str, arguments: &[&str]) -> (i32, Held) {
+    let pid = service.daemon_pid();
+    let mut held = Held::open(service.address);
+    assert_eq!(held.ask(), Some(pid));
+    assert_eq!(service.upgrade(program(build), arguments).result, "committed");
+    wait_until("it drains", || heard(service, pid).contains(&"drain after commit".to_owned()).then_some(()));
+    (pid, held)
+}
+
+fn draining(service: &Service) -> Vec<i32> {
+    let status = service.status().unwrap();
+    status["draining"].as_array().unwrap().iter().map(|one| one["pid"].as_i64().unwrap() as i32).collect()
+}
+
+#[test]
+fn an_upgrade_waits_is_refused_or_ends_the_oldest() {
+    let service = start(&["--max-draining", "2"]);
+    let (first, mut one) = replace(&service, "b", &[]);
+    let (second, mut two) = replace(&service, "a", &[]);
+    assert_eq!(draining(&service), [first, second]);
+    assert_eq!((one.ask(), two.ask()), (Some(first), Some(second)));
+
+    let refused = service.upgrade(program("b"), &["--when-draining", "refuse"]);
+    assert_eq!((refused.code, refused.result.as_str()), (13, "refused"), "{refused:?}");
+    assert!(refused.reason.contains(&first.to_string()) && refused.reason.contains(&second.to_string()), "{refused:?}");
+
+    let late = service.upgrade(program("b"), &["--deadline", "300ms"]);
+    assert_eq!((late.code, late.result.as_str()), (13, "refused"), "{late:?}");
+
+    let waits = service.begin_upgrade(program("b"), &[]);
+    let busy = wait_until("it waits", || {
+        let other = service.upgrade(program("b"), &["--when-draining", "refuse"]);
+        other.reason.contains("another upgrade waits").then_some(other)
+    });
+    assert_eq!(busy.code, 13);
+    let third = service.daemon_pid();
+    drop(two);
+    assert_eq!(waits.wait().result, "committed", "the second has ended");
+    wait_until("the third has nobody to serve", || (draining(&service) == [first]).then_some(()));
+    assert!(!lives(second) && !lives(third));
+
+    let (fourth, mut four) = replace(&service, "a", &[]);
+    let cut = service.upgrade(program("b"), &["--when-draining", "cut"]);
+    assert_eq!(cut.result, "committed", "{cut:?}");
+    wait_until("the oldest is ended", || (!lives(first)).then_some(()));
+    assert_eq!(one.ask(), None);
+    assert_eq!(four.ask(), Some(fourth));
+    wait_until("the other drains on", || (draining(&service) == [fourth]).then_some(()));
+    assert_eq!(heard(&service, first).last().unwrap(), "replaced", "it was asked to end, and did");
+}
+
+#[test]
+fn a_drain_ends_with_its_grace() {
+    let service = start(&[]);
+    let (first, mut held) = replace(&service, "b", &["--drain-grace", "500ms"]);
+    wait_until("its end", || (!lives(first)).then_some(()));
+    assert_eq!(held.ask(), None);
+    assert_eq!(heard(&service, first), ["begun", "serves", "drain after commit", "replaced"]);
+    assert!(request(service.address).is_ok());
+}
+
+#[test]
+fn one_that_hangs_is_ended() {
+    let mut service = Service::place();
+    service.environment.push(("OVERLAP_LOG", service.path("log")));
+    let hangs = variant(&service, &[("OVERLAP_FAULT", "hangs-in-drain")]);
+    service.launch(&hangs, &[]);
+    let first = service.daemon_pid();
+    assert_eq!(service.upgrade(program("b"), &["--drain-grace", "200ms"]).result, "committed");
+    wait_until("it is ended", || (!lives(first)).then_some(()));
+    assert_eq!(heard(&service, first), ["begun", "serves", "drain after commit"]);
+}
+
+#[test]
+fn a_drain_that_fails_is_the_end_as_well() {
+    let mut service = Service::place();
+    service.environment.push(("OVERLAP_LOG", service.path("log")));
+    let fails = variant(&service, &[("OVERLAP_FAULT", "drain-fails")]);
+    service.launch(&fails, &[]);
+    let first = service.daemon_pid();
+    assert_eq!(service.upgrade(program("b"), &[]).result, "committed");
+    wait_until("its end", || (!lives(first)).then_some(()));
+    assert_eq!(heard(&service, first), ["begun", "serves", "drain after commit", "replaced"]);
+}
+
+#[test]
+fn a_stop_ends_those_that_drain_as_well() {
+    let mut service = start(&[]);
+    let (first, _held) = replace(&service, "b", &[]);
+    let second = service.daemon_pid();
+    assert_eq!(service.stop(), Some(0));
+    assert!(!lives(first) && !lives(second));
+    assert_eq!(heard(&service, first).last().unwrap(), "replaced");
+    assert_eq!(heard(&service, second).last().unwrap(), "stopped");
+}
+
+#[test]
+fn a_supervisor_that_comes_back_lets_them_drain_on() {
+    let mut service = start(&[]);
+    let (first, mut held) = replace(&service, "b", &[]);
+    let second = service.daemon_pid();
+    service.kill_supervisor();
+    assert_eq!((held.ask(), request(service.address).unwrap()), (Some(first), second));
+    service.launch(program("b"), &[]);
+    assert_eq!((service.daemon_pid(), draining(&service)), (second, vec![first]));
+    let status = service.status().unwrap();
+    assert_eq!(status["draining"][0]["generation"], 1);
+    // It has nearly all of its minute left.
+    assert!(status["draining"][0]["left_ms"].as_u64().unwrap() > 10_000, "{status}");
+    assert_eq!(service.upgrade(program("a"), &[]).result, "committed");
+    assert_eq!(held.ask(), Some(first));
+    drop(held);
+    wait_until("its end", || draining(&service).is_empty().then_some(()));
+    assert!(!lives(first));
+}
+
+#[test]
+fn one_that_drains_keeps_no_cold_start_out() {
+    let service = start(&[]);
+    let (first, mut held) = replace(&service, "b", &[]);
+    let second = service.daemon_pid();
+    crate::support::signal(second, crate::support::SIGKILL);
+    let third = wait_until("somebody serves", || request(service.address).ok().filter(|pid| *pid != second));
+    assert_ne!(third, first);
+    assert_eq!(held.ask(), Some(first), "it serves its client to the end");
+    assert_eq!(draining(&service), [first]);
+}

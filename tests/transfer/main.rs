@@ -1,0 +1,9 @@
+//! Connections and state that move, through the C calls.
+
+mod clients;
+#[path = "../compiled/mod.rs"]
+mod compiled;
+mod kinds;
+mod sessions;
+#[path = "../support/mod.rs"]
+mod support;
