@@ -136,6 +136,9 @@ typedef enum handoff_events {
     HANDOFF_EVENT_REPLACED = 5,
     // As the result of serve. No answer.
     HANDOFF_EVENT_STOPPED = 6,
+    // The probation of the handoff that this process came by is over: nobody will take over from it, and the format on disk may
+    // be changed. Only after a handoff with HANDOFF_OPT_PROBATION_MS. No answer.
+    HANDOFF_EVENT_CONFIRMED = 7,
 } handoff_events;
 
 // handoff_event.flags
@@ -178,7 +181,8 @@ typedef enum handoff_options {
     HANDOFF_OPT_DEADLINE_MS = 23,
     // I  spawn: the drain, default 60000.
     HANDOFF_OPT_DRAIN_GRACE_MS = 24,
-    // I  spawn: park the incumbent that long after commit, default 0. Not there yet: HANDOFF_ESTATE, unless 0.
+    // I  spawn: park the incumbent that long after commit, default 0. If the successor dies in this time, the incumbent takes over,
+    // by itself; perform_handoff has returned COMMITTED by then. The next perform_handoff ends it.
     HANDOFF_OPT_PROBATION_MS = 25,
     // I  spawn: if the incumbent dies before it has sealed: 0 its own program starts cold (default), 1 the successor is promoted.
     HANDOFF_OPT_INCUMBENT_DEATH = 26,
@@ -428,7 +432,8 @@ int handoff_on_seal(struct handoff *h, handoff_hook_fn fn, void *user, handoff_d
 int handoff_on_resume(struct handoff *h, handoff_hook_fn fn, void *user, handoff_destroy_fn destroy);
 
 // [owner] Blocks, and runs hooks on this thread; an event without a hook fails. HANDOFF_REPLACED: _exit, write nothing;
-// HANDOFF_STOPPED: shut down as you always did; HANDOFF_ERESUME: exit, the data is not yours.
+// HANDOFF_STOPPED: shut down as you always did; HANDOFF_ERESUME: exit, the data is not yours. HANDOFF_EVENT_CONFIRMED is not told:
+// who waits for it calls handoff_dispatch.
 int handoff_serve(struct handoff *h);
 
 // [any] One descriptor, readable (level) when handoff_dispatch has work, in every phase; poll it, do not read it. Borrowed
@@ -436,8 +441,8 @@ int handoff_serve(struct handoff *h);
 int handoff_pollfd(const struct handoff *h);
 
 // [owner] 1 = *event is filled, as much of it as size has room for, at least the 40 bytes of the first version; 0 =
-// nothing now. Runs the hook instead, if one is set for the event, and returns 0. HANDOFF_EVENT_REPLACED and
-// HANDOFF_EVENT_STOPPED come as events, with or without hooks. Errors as handoff_serve.
+// nothing now. Runs the hook instead, if one is set for the event, and returns 0. HANDOFF_EVENT_REPLACED,
+// HANDOFF_EVENT_STOPPED and HANDOFF_EVENT_CONFIRMED come as events, with or without hooks. Errors as handoff_serve.
 int handoff_dispatch(struct handoff *h, struct handoff_event *event, size_t size);
 
 // [signal] Asks to stop: wakes serve, wait_for_begin and announce_ready. Before the seal a handoff is aborted; sealed, it

@@ -12,6 +12,7 @@ pub mod ffi;
 pub mod limits;
 pub mod participant;
 pub mod protocol;
+#[cfg(feature = "program")]
 pub mod service;
 pub mod supervisor;
 pub mod sys;

@@ -50,6 +50,8 @@ pub const RESTART_WINDOW: Duration = Duration::from_secs(60);
 pub const RESTARTS_IN_WINDOW_MAX: usize = 10;
 /// A daemon that can not say that it serves is taken to be up after this: mistakes in settings show sooner.
 pub const START_PROBE: Duration = Duration::from_secs(1);
+/// Programs that have failed a probation and are remembered, at most: the file stays small.
+pub const BAD_PROGRAMS_MAX: usize = 64;
 /// From SIGTERM to SIGKILL when a service is stopped.
 pub const STOP_GRACE: Duration = Duration::from_secs(10);
 /// How long a stop waits for a cancelled handoff to be undone, until the signals go out all the same.

@@ -165,6 +165,7 @@ fn message() -> BoxedStrategy<Message> {
         of(|id| Message::Commit(Commit { id })),
         of(|id| Message::ResumeAfterAbort(ResumeAfterAbort { id })),
         of(|id| Message::Stopping(Stopping { id })),
+        of(|id| Message::EndProbation(EndProbation { id })),
     ];
     let others = prop_oneof![
         prepare().prop_map(Message::PrepareHandoff),

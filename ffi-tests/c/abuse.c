@@ -82,7 +82,7 @@ static void configs(void) {
         IS(handoff_config_set_str(c, option, "1"), HANDOFF_EINVAL);
         IS(handoff_config_set_int(c, option, -1), HANDOFF_EINVAL);
         IS(handoff_config_set_int(c, option, INT64_MAX), HANDOFF_EINVAL);
-        IS(handoff_config_set_int(c, option, 1), option == HANDOFF_OPT_PROBATION_MS ? HANDOFF_ESTATE : HANDOFF_OK);
+        IS(handoff_config_set_int(c, option, 1), HANDOFF_OK);
     }
     IS(handoff_config_set_int(c, HANDOFF_OPT_PROBATION_MS, 0), HANDOFF_OK);
     IS(handoff_config_set_int(c, HANDOFF_OPT_DEADLINE_MS, 0), HANDOFF_EINVAL);

@@ -21,6 +21,7 @@
  *   seal-fails          answers the seal with a failure; the next seal is a good one
  *   seal-progress=N     reports its progress N times before it answers the seal
  *   fork-open           leaves a child that never ends, with the lock held, and never comes back from begin
+ *   dies-serving=MS     dies of SIGSEGV this long after it began to serve
  *   fork-serving        leaves a child that never ends once it serves
  *   lingers             does not exit when it is replaced, nor for a SIGTERM
  *   seal-writes=KIB     writes a file of this size at the seal, and fails if it can not
@@ -200,7 +201,15 @@ static int faulty_sealed(handoff *h, uint64_t id, const uint64_t *revisions, siz
     return handoff_sealed(h, id, revisions, count);
 }
 
+static void *die_later(void *unused) {
+    sleep_if("dies-serving=");
+    crash();
+    return unused;
+}
+
 static int faulty_serve(handoff *h) {
+    pthread_t thread;
+    if (strncmp(fault(), "dies-serving=", 13) == 0) pthread_create(&thread, NULL, die_later, NULL);
     int end = handoff_serve(h);
     if (end == HANDOFF_REPLACED && is_fault("lingers")) hang();
     return end;

@@ -113,6 +113,7 @@ CHECK(handoff_event_resume, HANDOFF_EVENT_RESUME == 3);
 CHECK(handoff_event_connections, HANDOFF_EVENT_CONNECTIONS == 4);
 CHECK(handoff_event_replaced, HANDOFF_EVENT_REPLACED == 5);
 CHECK(handoff_event_stopped, HANDOFF_EVENT_STOPPED == 6);
+CHECK(handoff_event_confirmed, HANDOFF_EVENT_CONFIRMED == 7);
 CHECK(handoff_event_flags, sizeof(handoff_event_flags) == 4);
 CHECK(handoff_event_after_commit, HANDOFF_EVENT_AFTER_COMMIT == 1);
 CHECK(handoff_options, sizeof(handoff_options) == 4);

@@ -123,7 +123,7 @@ impl<'a> Bytes<'a> {
     /// Any message but Hello, mostly of this handoff.
     pub fn message(&mut self, current: HandoffId) -> Message {
         let id = self.id(current);
-        match self.byte() % 23 {
+        match self.byte() % 24 {
             0 => Message::Warmed(Warmed { id }),
             1 => {
                 let terms = self.terms(current);
@@ -172,6 +172,7 @@ impl<'a> Bytes<'a> {
             19 => Message::Adopt(Adopt { version_min: 1, version_max: 1 }),
             20 => self.adopt_ack(id),
             22 => Message::Announced(Announced { id }),
+            23 => Message::EndProbation(EndProbation { id }),
             _ => {
                 let terms = self.yes().then(|| self.terms(current));
                 Message::HelloAck(HelloAck { version: 1, generation: self.number(), terms })

@@ -100,6 +100,8 @@ impl World<'_> {
                 self.successor_alive = false; // it is told later
             }
             Action::Retire => {
+                let parked = self.machine.phase() == Phase::Parked;
+                assert!(!parked, "it retires, and stays as a reserve");
                 let superseded = self.told.is_some_and(Decision::is_committed) && self.successor_alive;
                 assert!(superseded, "it retires, but nobody serves in its place");
             }
@@ -174,7 +176,7 @@ impl World<'_> {
     }
 
     /// Honest steps, as many as are wanted, so that lies come at each of them.
-    fn begin_well(&mut self, steps: u8) {
+    fn begin_well(&mut self, steps: u8, park_ns: u64) {
         let id = HandoffId(200);
         for step in 0..steps {
             match step {
@@ -184,7 +186,7 @@ impl World<'_> {
                         mode: Mode::Exclusive,
                         deadline_ns: 1,
                         drain_grace_ns: 1,
-                        park_ns: 0,
+                        park_ns,
                         transfer: None,
                     };
                     self.offered();
@@ -273,8 +275,8 @@ pub fn run(bytes: &[u8]) {
         world.feed(Input::Ready(Readiness::default()));
         world.feed(Input::Served { now_ns: 1, control: Ok(()) });
     }
-    let stage = world.bytes.byte() % 6;
-    world.begin_well(stage);
+    let choice = world.bytes.byte();
+    world.begin_well(choice % 6, u64::from(choice & 128 != 0));
     for _ in 0..STEPS_MAX {
         if world.bytes.is_empty() {
             return;

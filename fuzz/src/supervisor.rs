@@ -22,6 +22,11 @@ struct World<'a> {
     armed: Vec<Timer>,
     incumbent: Option<Process>,
     successor: Option<Process>,
+    parked: Option<Process>,
+    /// The caller has condemned N in its probation.
+    condemned: bool,
+    /// How long O parks.
+    park_ns: u64,
     /// The page, while there is one.
     page: Option<Word>,
     /// What S was told in the handoff that is under way, or was the last.
@@ -53,6 +58,7 @@ impl World<'_> {
             let foreign = |timer: &Timer| *timer != Timer::Lost(Peer::Incumbent);
             assert!(!self.armed.iter().any(foreign), "idle with {:?}", self.armed);
             assert!(self.machine.handoff().is_none() && self.page.is_none() && self.successor.is_none());
+            assert!(self.parked.is_none(), "idle with a parked process");
             assert!(!self.asked || self.reports > 0, "idle without an outcome");
         }
     }
@@ -71,6 +77,7 @@ impl World<'_> {
         match peer {
             Peer::Incumbent => &mut self.incumbent,
             Peer::Successor => &mut self.successor,
+            Peer::Parked => &mut self.parked,
         }
     }
 
@@ -114,9 +121,19 @@ impl World<'_> {
             }
             Action::KillIncumbent => {
                 let silent = self.told == Some(Decision::Revoked) || self.successor.is_none();
-                assert!(self.unable_to_resume || silent, "it kills an incumbent that may serve");
+                assert!(self.unable_to_resume || silent || self.condemned, "it kills an incumbent that may serve");
             }
-            Action::EvictIncumbent => assert!(self.serving && self.word().is_committed()),
+            Action::EvictIncumbent | Action::EvictParked => assert!(self.serving && self.word().is_committed()),
+            Action::Park => {
+                assert!(self.serving && self.word().is_committed() && self.successor.is_some());
+                self.parked = self.incumbent.take();
+                self.incumbent = self.successor.take();
+            }
+            Action::Unpark => {
+                assert!(self.incumbent.is_none(), "O goes on beside N");
+                self.incumbent = self.parked.take();
+            }
+            Action::Dismiss => self.parked = None,
             Action::Promote => self.incumbent = self.successor.take(),
             Action::Report(verdict, _) => self.check_report(verdict),
             Action::Release => {
@@ -142,6 +159,7 @@ impl World<'_> {
                 let reverted = self.word().is_committed() && self.successor.is_none();
                 assert!(self.told == Some(Decision::Revoked) || reverted, "it resumes O beside N");
             }
+            Message::EndProbation(_) => assert!(peer == Peer::Parked && self.serving && !self.condemned),
             Message::Commit(_) => assert!(self.serving && self.word().is_committed()),
             Message::Abort(_) => assert_eq!(self.told, Some(Decision::Revoked)),
             _ => {}
@@ -186,7 +204,7 @@ impl World<'_> {
 
     fn forget(&mut self) {
         self.asked = true;
-        (self.told, self.last_word) = (None, Word::default());
+        (self.told, self.last_word, self.condemned) = (None, Word::default(), false);
         (self.prepared, self.serving, self.resumed, self.unable_to_resume) = (false, false, false, false);
     }
 
@@ -214,7 +232,7 @@ impl World<'_> {
                 return self.garbage(peer); // as the driver does
             }
             (Message::Serving(_), Peer::Successor) => self.serving |= named,
-            (Message::Resumed(m), Peer::Incumbent) if named => {
+            (Message::Resumed(m), Peer::Incumbent | Peer::Parked) if named => {
                 self.resumed |= m.error.is_none();
                 self.unable_to_resume |= m.error.is_some();
             }
@@ -254,7 +272,7 @@ impl World<'_> {
         let sealed = SealComplete { id, revisions: vec![1], fingerprint };
         let readiness = Readiness { revisions: vec![1], ..Readiness::default() };
         let serving = |id| Message::Serving(Serving { id, committed_ns: 1, control: Ok(()) });
-        let terms = Terms { id, mode: Mode::Exclusive, deadline_ns: 1, park_ns: 0, open_descriptors: 0 };
+        let terms = Terms { id, mode: Mode::Exclusive, deadline_ns: 1, park_ns: self.park_ns, open_descriptors: 0 };
         for step in 0..steps {
             match step {
                 0 => {
@@ -304,7 +322,8 @@ impl World<'_> {
         if open {
             self.find_handoff(successor_lives);
         }
-        let handoff = open.then_some(PastHandoff { id: HandoffId(100), successor_lives });
+        let park_ns = self.park_ns;
+        let handoff = open.then_some(PastHandoff { id: HandoffId(100), successor_lives, park_ns });
         self.asked = open;
         self.feed(Input::Resume(Past { generation: u64::from(incumbent_lives), incumbent_lives, handoff }));
     }
@@ -322,14 +341,25 @@ impl World<'_> {
 
     fn happen(&mut self) {
         let choice = self.bytes.byte();
-        let peer = if choice & 128 == 0 { Peer::Successor } else { Peer::Incumbent };
+        let peer = match (choice & 128 == 0, self.parked.is_some()) {
+            (true, false) => Peer::Successor,
+            (true, true) => Peer::Parked,
+            (false, _) => Peer::Incumbent,
+        };
         match choice % 16 {
             0..=6 => self.hear(peer),
             7 => self.start(),
             8 => self.die(peer),
             9 => self.gone(peer),
             10 if self.bytes.yes() => self.garbage(peer),
-            11 if self.machine.phase() == Phase::Retiring => self.feed(Input::Retired),
+            11 if matches!(self.machine.phase(), Phase::Retiring | Phase::Confirming) => self.feed(Input::Retired),
+            11 if self.machine.phase() == Phase::Probation => match self.bytes.yes() {
+                true => self.feed(Input::EndProbation),
+                false => {
+                    self.condemned = true;
+                    self.feed(Input::Condemn("no good".into()));
+                }
+            },
             // The driver looks at the page when N's session has ended.
             11 if self.machine.phase() == Phase::AwaitServing
                 && self.word().is_committed()
@@ -373,6 +403,9 @@ pub fn run(bytes: &[u8]) {
         armed: Vec::new(),
         incumbent: None,
         successor: None,
+        parked: None,
+        condemned: false,
+        park_ns: 0,
         page: None,
         told: None,
         last_word: Word::default(),
@@ -384,7 +417,9 @@ pub fn run(bytes: &[u8]) {
         asked: false,
         seeking: false,
     };
-    match world.bytes.byte() % 16 {
+    let choice = world.bytes.byte();
+    world.park_ns = u64::from(choice & 128 != 0);
+    match choice % 16 {
         stage @ 0..=8 => world.begin_well(stage),
         _ => world.resume(),
     }

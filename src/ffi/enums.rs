@@ -99,6 +99,9 @@ pub enum handoff_events {
     HANDOFF_EVENT_REPLACED = 5,
     /// As the result of serve. No answer.
     HANDOFF_EVENT_STOPPED = 6,
+    /// The probation of the handoff that this process came by is over: nobody will take over from it, and the format on disk may
+    /// be changed. Only after a handoff with HANDOFF_OPT_PROBATION_MS. No answer.
+    HANDOFF_EVENT_CONFIRMED = 7,
 }
 
 /// handoff_event.flags
@@ -143,7 +146,8 @@ pub enum handoff_options {
     HANDOFF_OPT_DEADLINE_MS = 23,
     /// I  spawn: the drain, default 60000.
     HANDOFF_OPT_DRAIN_GRACE_MS = 24,
-    /// I  spawn: park the incumbent that long after commit, default 0. Not there yet: HANDOFF_ESTATE, unless 0.
+    /// I  spawn: park the incumbent that long after commit, default 0. If the successor dies in this time, the incumbent takes over,
+    /// by itself; perform_handoff has returned COMMITTED by then. The next perform_handoff ends it.
     HANDOFF_OPT_PROBATION_MS = 25,
     /// I  spawn: if the incumbent dies before it has sealed: 0 its own program starts cold (default), 1 the successor is promoted.
     HANDOFF_OPT_INCUMBENT_DEATH = 26,
@@ -260,6 +264,7 @@ const _: () = {
     assert!(handoff_events::HANDOFF_EVENT_CONNECTIONS as i32 == 4);
     assert!(handoff_events::HANDOFF_EVENT_REPLACED as i32 == 5);
     assert!(handoff_events::HANDOFF_EVENT_STOPPED as i32 == 6);
+    assert!(handoff_events::HANDOFF_EVENT_CONFIRMED as i32 == 7);
     assert!(handoff_event_flags::HANDOFF_EVENT_AFTER_COMMIT as i32 == 1);
     assert!(handoff_options::HANDOFF_OPT_CONTROL_PATH as i32 == 1);
     assert!(handoff_options::HANDOFF_OPT_DATA_DIR as i32 == 2);

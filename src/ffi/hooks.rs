@@ -47,7 +47,7 @@ impl Hooks {
             EventKind::Drain => Some(&self.0[0]),
             EventKind::Seal => Some(&self.0[1]),
             EventKind::Resume => Some(&self.0[2]),
-            EventKind::Replaced | EventKind::Stopped => None,
+            EventKind::Replaced | EventKind::Stopped | EventKind::Confirmed => None,
         }
     }
 }
@@ -80,6 +80,7 @@ pub(super) fn name(kind: EventKind) -> &'static str {
         EventKind::Resume => "resume",
         EventKind::Replaced => "replaced",
         EventKind::Stopped => "stopped",
+        EventKind::Confirmed => "confirmed",
     }
 }
 
@@ -91,6 +92,7 @@ impl From<Event> for handoff_event {
             EventKind::Resume => handoff_events::HANDOFF_EVENT_RESUME,
             EventKind::Replaced => handoff_events::HANDOFF_EVENT_REPLACED,
             EventKind::Stopped => handoff_events::HANDOFF_EVENT_STOPPED,
+            EventKind::Confirmed => handoff_events::HANDOFF_EVENT_CONFIRMED,
         };
         Self {
             size: size_of::<Self>() as u32,

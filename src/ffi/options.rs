@@ -179,8 +179,7 @@ impl HandoffConfig {
             (HELPER_THREAD, 0 | 1) => self.config = config.helper_thread(value == 1),
             (NETWORK_DATA_DIR, 0 | 1) => self.config = config.network_data_dir(value == 1),
             (TRANSFER, 0 | 1) => self.config = config.require_transfer(value == 1),
-            (PROBATION_MS, 0) => {}
-            (PROBATION_MS, 1..=TIME_MS_MAX) => return Err(Error::State("probation is not there yet".into())),
+            (PROBATION_MS, 0..=TIME_MS_MAX) => self.spawn(|spawn| spawn.probation(time)),
             (INCUMBENT_DEATH, 0) => self.spawn(|spawn| spawn.on_incumbent_death(OnIncumbentDeath::StartCold)),
             (INCUMBENT_DEATH, 1) => self.spawn(|spawn| spawn.on_incumbent_death(OnIncumbentDeath::Promote)),
             (DEADLINE_MS, 1..=TIME_MS_MAX) => self.spawn(|spawn| spawn.deadline(time)),

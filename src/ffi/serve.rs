@@ -51,7 +51,8 @@ pub unsafe extern "C" fn handoff_on_resume(
 }
 
 /// [owner] Blocks, and runs hooks on this thread; an event without a hook fails. HANDOFF_REPLACED: _exit, write nothing;
-/// HANDOFF_STOPPED: shut down as you always did; HANDOFF_ERESUME: exit, the data is not yours.
+/// HANDOFF_STOPPED: shut down as you always did; HANDOFF_ERESUME: exit, the data is not yours. HANDOFF_EVENT_CONFIRMED is not told:
+/// who waits for it calls handoff_dispatch.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn handoff_serve(h: *mut Handoff) -> c_int {
     // SAFETY: by contract.
@@ -64,6 +65,7 @@ fn serve(h: &Handoff) -> Result<c_int> {
         match (event.kind, h.hooks.get(event.kind)) {
             (EventKind::Replaced, _) => return Ok(handoff_results::HANDOFF_REPLACED as c_int),
             (EventKind::Stopped, _) => return Ok(handoff_results::HANDOFF_STOPPED as c_int),
+            (EventKind::Confirmed, _) => {}
             (_, Some(hook)) => h.run_hook(&hook, event),
             (kind, None) => h.fail_event(event, &format!("no {} hook is registered", name(kind))),
         }
@@ -82,8 +84,8 @@ pub unsafe extern "C" fn handoff_pollfd(h: *const Handoff) -> c_int {
 }
 
 /// [owner] 1 = *event is filled, as much of it as size has room for, at least the 40 bytes of the first version; 0 =
-/// nothing now. Runs the hook instead, if one is set for the event, and returns 0. HANDOFF_EVENT_REPLACED and
-/// HANDOFF_EVENT_STOPPED come as events, with or without hooks. Errors as handoff_serve.
+/// nothing now. Runs the hook instead, if one is set for the event, and returns 0. HANDOFF_EVENT_REPLACED,
+/// HANDOFF_EVENT_STOPPED and HANDOFF_EVENT_CONFIRMED come as events, with or without hooks. Errors as handoff_serve.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn handoff_dispatch(h: *mut Handoff, event: *mut handoff_event, size: usize) -> c_int {
     let dispatch = |h: &Handoff| {

@@ -92,6 +92,10 @@ impl Core {
             IncumbentTimer::Drain => self.drain_deadline(),
             IncumbentTimer::Heartbeat => now + nanoseconds(HEARTBEAT),
             IncumbentTimer::Lock => now + nanoseconds(LOCK_RETRY),
+            IncumbentTimer::Park => {
+                let park_ns = link.map_or(0, |link| link.park_ns);
+                now.saturating_add(park_ns).saturating_add(nanoseconds(SLACK))
+            }
         }
     }
 
@@ -216,6 +220,7 @@ impl Core {
             let text = "this daemon has neither a data directory nor a control path, so there is no lock to hand over";
             return Err(Error::Refused(text.into()));
         }
+        self.check_predecessor()?;
         if prepare.mode != self.mode {
             return Err(Error::Refused(format!("this daemon offers {:?} mode only", self.mode)));
         }
@@ -224,7 +229,7 @@ impl Core {
         self.begin_giving(giving);
         self.drop_received(); // of the handoff in which this process was the successor
         if let Some(link) = &mut self.link {
-            link.drain_grace_ns = prepare.drain_grace_ns;
+            (link.drain_grace_ns, link.park_ns) = (prepare.drain_grace_ns, prepare.park_ns);
         }
         Ok(())
     }

@@ -173,9 +173,13 @@ impl Core {
         let (committed_ns, control) = (self.committed_ns, self.published.clone());
         self.feed_successor(Input::Served { committed_ns, control });
         let Machine::Successor(machine) = &self.machine else { return };
+        let parks = machine.terms().is_some_and(|terms| terms.park_ns > 0);
         let (generation, id) = (machine.generation(), self.handoff_id());
         self.machine = Machine::Incumbent(Incumbent::committed(generation, id));
-        crash::around('N', format_args!("close link"), || self.close_link());
+        crash::around('N', format_args!("close link"), || match parks {
+            true => self.keep_predecessor(),
+            false => self.close_link(),
+        });
         self.watch_untaken();
         if let Some(lock) = &self.lock {
             crash::around('N', format_args!("write lock record"), || lock.record(generation));

@@ -5,6 +5,7 @@ use super::data_lock::DataDirLock;
 use super::event::EventSlot;
 use super::fence::WriteFence;
 use super::listeners::InheritedListeners;
+use super::predecessor::Predecessor;
 use super::transfer::{Giving, Received};
 use crate::channel::{Channel, Incoming};
 use crate::error::{Error, Result};
@@ -82,6 +83,8 @@ pub(super) struct Link {
     pub(super) transfer: Option<Channel>,
     pub(super) deadline_ns: u64,
     pub(super) drain_grace_ns: u64,
+    /// How long O parks behind the commit.
+    pub(super) park_ns: u64,
     /// O: what moves to N; none if N takes nothing.
     pub(super) giving: Option<Giving>,
     /// The peer's death was told to the machine.
@@ -99,6 +102,7 @@ pub(super) enum Source {
     Control,
     Asking,
     Stop,
+    Predecessor,
 }
 
 /// Everything under the mutex.
@@ -107,6 +111,10 @@ pub(super) struct Core {
     pub(super) machine: Machine,
     pub(super) session: Option<Channel>,
     pub(super) link: Option<Link>,
+    /// While the O of this process's own handoff may take over from it.
+    pub(super) predecessor: Option<Predecessor>,
+    /// It can not any more: a handoff that the application has not heard of.
+    pub(super) confirmed: Option<HandoffId>,
     pub(super) lock: Option<DataDirLock>,
     pub(super) mode: Mode,
     pub(super) listeners: Arc<InheritedListeners>,
@@ -163,6 +171,8 @@ impl Core {
             machine,
             session: None,
             link: None,
+            predecessor: None,
+            confirmed: None,
             lock,
             mode,
             listeners,
@@ -264,6 +274,9 @@ impl Core {
         }
         if is_ready(Source::Peer) {
             self.note_peer();
+        }
+        if is_ready(Source::Predecessor) {
+            self.note_predecessor();
         }
         if is_ready(Source::Control) {
             self.greet();
@@ -432,19 +445,10 @@ impl Core {
         add(&self.sources, peer.as_fd(), Source::Peer)?;
         add(&self.sources, transfer.as_fd(), Source::Transfer)?;
         fork::withhold(transfer.as_fd());
-        let transfer = Some(Channel::new(transfer));
-        let peer_pid = peer.pid();
-        self.link = Some(Link {
-            id,
-            page,
-            peer,
-            peer_pid,
-            transfer,
-            deadline_ns,
-            drain_grace_ns: 0,
-            giving: None,
-            peer_dead: false,
-        });
+        let (transfer, peer_pid) = (Some(Channel::new(transfer)), peer.pid());
+        let (drain_grace_ns, park_ns, giving, peer_dead) = (0, 0, None, false);
+        let link = Link { id, page, peer, peer_pid, transfer, deadline_ns, drain_grace_ns, park_ns, giving, peer_dead };
+        self.link = Some(link);
         Ok(())
     }
 

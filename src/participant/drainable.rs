@@ -94,6 +94,10 @@ pub trait Drainable {
     /// The process can not go on; it should exit, and its supervisor starts another one.
     fn resume_after_abort(&mut self) -> Result<(), HookError>;
 
+    /// The probation of the handoff that this process came by is over: nobody will take over from it, and the format on disk may be
+    /// changed. It comes only if that handoff had a probation.
+    fn confirmed(&mut self) {}
+
     /// What the application holds now: a successor announces it when it is ready.
     fn snapshot_state(&self) -> StateSnapshot;
 }

@@ -19,6 +19,9 @@ pub enum EventKind {
     Resume,
     /// The data belongs to the successor: exit without writing. No answer.
     Replaced,
+    /// The probation of the handoff that this process came by is over: the process before it is dead, or never serves again, and the
+    /// format on disk may be changed. It comes only if that handoff had a probation. No answer.
+    Confirmed,
     /// [`super::Participant::stop`] was called: shut down. No answer.
     Stopped,
 }

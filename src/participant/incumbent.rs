@@ -87,6 +87,7 @@ impl Incumbent {
             match event.kind {
                 EventKind::Replaced => return Ok(Served::Replaced),
                 EventKind::Stopped => return Ok(Served::Stopped),
+                EventKind::Confirmed => application.confirmed(),
                 _ => self.run(event, application),
             }
         }

@@ -15,6 +15,7 @@ mod handle;
 mod helper;
 mod incumbent;
 mod listeners;
+mod predecessor;
 mod publish;
 mod role;
 mod shared;

@@ -283,6 +283,7 @@ impl Core {
         self.tasks.iter().any(|task| !matches!(task, Task::TakeLock { tried: true, .. }))
             || self.events.is_pending()
             || self.end.is_some()
+            || self.confirmed.is_some()
             || must_tell
             || (stopping && (serving || self.successor().is_some()))
     }
@@ -304,6 +305,9 @@ impl Core {
             Some(End::Lost(reason)) => return Err(Error::Resume(reason.clone())),
             Some(End::Aborted(reason)) => return Err(Error::Aborted(reason.clone())),
             None => {}
+        }
+        if let Some(id) = self.confirmed.take() {
+            return Ok(Some(Event::notice(EventKind::Confirmed, id)));
         }
         if let Some(event) = self.events.deliver() {
             return Ok(Some(event));

@@ -14,7 +14,7 @@
 //! (7), Drained (8), SealRequest (9), Gate (10), SealProgress (11), SealComplete (12), SealFailed (13), Begin (14),
 //! Ready (15), Committed (16), Serving (17), Commit (18), Abort (19), ResumeAfterAbort (20), Resumed (21),
 //! Stopping (22), Heartbeat (23), AdoptListeners (24), Connections (25), State (26), Taken (27),
-//! Announced (28). A number is never used again for something else.
+//! Announced (28), EndProbation (29). A number is never used again for something else.
 //!
 //! `docs/protocol.md` has the bodies. This is the only file that knows bincode.
 
@@ -194,6 +194,7 @@ fn number(message: &Message) -> u16 {
         Message::State(_) => 26,
         Message::Taken(_) => 27,
         Message::Announced(_) => 28,
+        Message::EndProbation(_) => 29,
     }
 }
 
@@ -227,6 +228,7 @@ fn encode_body(message: &Message, out: &mut Vec<u8>) -> Result<()> {
         Message::State(m) => pack(m, out)?,
         Message::Taken(m) => pack(m, out)?,
         Message::Announced(m) => pack(m, out)?,
+        Message::EndProbation(m) => pack(m, out)?,
     }
     Ok(())
 }
@@ -256,6 +258,7 @@ fn decode_body(number: u16, body: &[u8]) -> Result<Message> {
         26 => unpack("State", body).map(Message::State),
         27 => unpack("Taken", body).map(Message::Taken),
         28 => unpack("Announced", body).map(Message::Announced),
+        29 => unpack("EndProbation", body).map(Message::EndProbation),
         _ => fail(format!("unknown message id {number}")),
     }
 }

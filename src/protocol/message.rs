@@ -1,8 +1,11 @@
 //! What the three processes say to each other.
 
+mod adoption;
+
 pub use super::attachment::Attachment;
 pub use super::capability::{self, Mode};
 use super::transfer::{Connections, Room, State, Taken, Totals};
+pub use adoption::{Adopt, AdoptAck, AdoptListeners};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -117,44 +120,6 @@ pub struct Reject {
     pub code: RejectCode,
     /// Why, for people.
     pub text: String,
-}
-
-/// A restarted supervisor asks for the session. Its layout never changes.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Adopt {
-    /// The oldest version that it speaks.
-    pub version_min: u16,
-    /// The newest version that it speaks.
-    pub version_max: u16,
-}
-
-/// The answer to Adopt. Its layout never changes.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct AdoptAck {
-    /// The version that both will speak.
-    pub version: u16,
-    /// The daemon's pid as it sees itself.
-    pub pid: u32,
-    /// Which process of this service it is.
-    pub generation: u64,
-    /// The number of the daemon's phase.
-    pub phase: u8,
-    /// The handoff that is open, or else the newest that the daemon knows of, or [`HandoffId::COLD`].
-    pub id: HandoffId,
-    /// How many listeners come after it, in messages of their own.
-    pub listeners: u16,
-}
-
-impl AdoptAck {
-    /// [`AdoptAck::phase`] of a daemon that serves. The numbers are those of `handoff_phases` in `handoff.h`.
-    pub const SERVING: u8 = 2;
-}
-
-/// Listeners of a daemon that is being adopted.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct AdoptListeners {
-    /// Their names, in the order in which the daemon got them.
-    pub names: Vec<String>,
 }
 
 /// N has loaded all it can without the data.
@@ -340,6 +305,13 @@ pub struct Commit {
     pub id: HandoffId,
 }
 
+/// A parked O is not needed any more: it retires.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct EndProbation {
+    /// The handoff.
+    pub id: HandoffId,
+}
+
 /// N is not wanted any more.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Abort {
@@ -413,6 +385,7 @@ pub enum Message {
     State(State),
     Taken(Taken),
     Announced(Announced),
+    EndProbation(EndProbation),
 }
 
 impl Message {
@@ -435,6 +408,7 @@ impl Message {
             Self::Committed(m) => m.id,
             Self::Serving(m) => m.id,
             Self::Commit(m) => m.id,
+            Self::EndProbation(m) => m.id,
             Self::Abort(m) => m.id,
             Self::ResumeAfterAbort(m) => m.id,
             Self::Resumed(m) => m.id,
@@ -478,6 +452,7 @@ impl Message {
             Self::State(_) => "State",
             Self::Taken(_) => "Taken",
             Self::Announced(_) => "Announced",
+            Self::EndProbation(_) => "EndProbation",
         }
     }
 }

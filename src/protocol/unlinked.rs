@@ -6,7 +6,8 @@
 //!
 //! O, or N in its place, is told to stop only while the other one runs; only the end of the service stops both.
 
-use super::supervisor::{Peer, Verdict};
+use super::message::Side;
+use super::supervisor::Verdict;
 
 /// What happens in such a handoff. It begins when N runs.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -16,9 +17,9 @@ pub enum Input {
     /// N's time to become ready is over.
     Late,
     /// The process is dead; with its exit status and last lines of stderr.
-    Died(Peer, String),
+    Died(Side, String),
     /// It has said Hello: it does link the library.
-    Linked(Peer),
+    Linked(Side),
     /// The caller does not want this handoff any more.
     Cancel(String),
     /// The service is to end.
@@ -33,7 +34,7 @@ pub enum Action {
     /// N is the service's process from here on, also in the journal. An O that lives is one that leaves.
     Promote,
     /// Stop signal, grace, SIGKILL.
-    Stop(Peer),
+    Stop(Side),
     /// What the caller of the handoff hears. The handoff is over.
     Report(Verdict, String),
 }
@@ -57,7 +58,7 @@ impl Unlinked {
     pub fn resume(incumbent_lives: bool, successor_lives: bool) -> Vec<Action> {
         let why = "the supervisor was restarted in mid-handoff".to_owned();
         match (incumbent_lives, successor_lives) {
-            (true, true) => vec![Action::Stop(Peer::Successor), Action::Report(Verdict::RolledBack, why)],
+            (true, true) => vec![Action::Stop(Side::Successor), Action::Report(Verdict::RolledBack, why)],
             (true, false) => vec![Action::Report(Verdict::RolledBack, why)],
             (false, true) => vec![
                 Action::Promote,
@@ -79,18 +80,18 @@ impl Unlinked {
         match input {
             Input::Ready => self.commit(),
             Input::Late => self.give_up("the successor was not ready in time".to_owned()),
-            Input::Died(Peer::Incumbent, status) => {
+            Input::Died(Side::Incumbent, status) => {
                 self.incumbent_end = Some(status);
                 Vec::new()
             }
-            Input::Died(Peer::Successor, status) => self.lose(status),
+            Input::Died(Side::Successor, status) => self.lose(status),
             // Who is alone is not given up for another's sake.
             Input::Linked(_) | Input::Cancel(_) if alone => Vec::new(),
-            Input::Linked(Peer::Successor) => self.refuse(
+            Input::Linked(Side::Successor) => self.refuse(
                 "the successor links libhandoff, but the incumbent does not: they can not hand over to each other; \
                  stop the service and start it with the new program",
             ),
-            Input::Linked(Peer::Incumbent) => {
+            Input::Linked(Side::Incumbent) => {
                 self.refuse("the incumbent links libhandoff, and has said so only now: try again")
             }
             Input::Cancel(why) | Input::End(why) => self.give_up(why),
@@ -102,7 +103,7 @@ impl Unlinked {
         let mut out = vec![Action::Disarm, Action::Promote];
         let reason = match &self.incumbent_end {
             None => {
-                out.push(Action::Stop(Peer::Incumbent));
+                out.push(Action::Stop(Side::Incumbent));
                 String::new()
             }
             Some(end) => format!("the incumbent died before: {end}"),
@@ -124,12 +125,12 @@ impl Unlinked {
     fn give_up(&mut self, why: String) -> Vec<Action> {
         self.over = true;
         let (verdict, before) = self.without_successor();
-        vec![Action::Disarm, Action::Stop(Peer::Successor), Action::Report(verdict, format!("{before}{why}"))]
+        vec![Action::Disarm, Action::Stop(Side::Successor), Action::Report(verdict, format!("{before}{why}"))]
     }
 
     fn refuse(&mut self, why: &str) -> Vec<Action> {
         self.over = true;
-        vec![Action::Disarm, Action::Stop(Peer::Successor), Action::Report(Verdict::Refused, why.to_owned())]
+        vec![Action::Disarm, Action::Stop(Side::Successor), Action::Report(Verdict::Refused, why.to_owned())]
     }
 
     /// How it ends if N does not come to serve.

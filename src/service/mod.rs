@@ -5,9 +5,11 @@
 //! latest, and may do so for any number of them in one loop.
 
 pub mod address;
+mod bad;
 pub mod instance;
 pub mod paths;
 pub mod restart;
+mod rollback;
 mod settings;
 mod status;
 mod stop;
@@ -15,6 +17,7 @@ mod unit;
 mod upgrade;
 
 pub use crate::sys::signals;
+pub use rollback::WayBack;
 pub use settings::{Settings, Times, Upgrade, WhenDraining};
 pub use status::{DrainingStatus, ListenerStatus, ServiceStatus};
 pub use unit::{Ended, Event, Service};

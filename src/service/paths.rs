@@ -105,6 +105,11 @@ impl RuntimeDir {
         self.file(service, ".stderr")
     }
 
+    /// The programs of a service that have failed a probation.
+    pub fn bad(&self, service: &str) -> PathBuf {
+        self.file(service, ".bad")
+    }
+
     fn file(&self, name: &str, suffix: &str) -> PathBuf {
         self.0.join(format!("{name}{suffix}"))
     }

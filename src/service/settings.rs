@@ -55,6 +55,8 @@ pub struct Times {
     pub ready: Option<Duration>,
     /// From exec to Hello.
     pub hello: Option<Duration>,
+    /// How long the process that was replaced stays as a reserve.
+    pub probation: Option<Duration>,
 }
 
 impl Times {
@@ -65,6 +67,7 @@ impl Times {
             drain_grace: self.drain_grace.or(other.drain_grace),
             ready: self.ready.or(other.ready),
             hello: self.hello.or(other.hello),
+            probation: self.probation.or(other.probation),
         }
     }
 
@@ -81,6 +84,9 @@ impl Times {
         if let Some(time) = self.hello {
             spec = spec.hello_timeout(time);
         }
+        if let Some(time) = self.probation {
+            spec = spec.probation(time);
+        }
         spec
     }
 }
@@ -93,6 +99,8 @@ pub struct Upgrade {
     /// If the incumbent dies before it has sealed, the successor recovers the data; else the incumbent's program is started
     /// again.
     pub promote: bool,
+    /// Also if this program has failed a probation.
+    pub force: bool,
     /// Where they differ from the service's own.
     pub times: Times,
     /// What to do when [`Settings::max_draining`] processes drain.

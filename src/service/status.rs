@@ -1,10 +1,12 @@
 //! What a service looks like from outside.
 
+use std::ffi::OsString;
 use std::rc::Rc;
 
 use serde::{Serialize, Serializer};
 
-use crate::supervisor::{Draining, HandoffOutcome, Said};
+use super::unit::{IDLE, PROBATION, Service, State, is_settling};
+use crate::supervisor::{Draining, HandoffOutcome, Mode, ReadySign, Said};
 use crate::sys::clock::monotonic_ns;
 
 /// A service: what is, what is wanted, and why.
@@ -42,6 +44,10 @@ pub struct ServiceStatus {
     pub next_start_ms: Option<u64>,
     /// How often it was started again after it ended by itself.
     pub restarts: u64,
+    /// The process before it, which takes over if it dies: in a probation.
+    pub parked_pid: Option<i32>,
+    /// For how much longer.
+    pub probation_left_ms: Option<u64>,
     /// How the last handoff ended that was not refused.
     #[serde(serialize_with = "outcome")]
     pub last_handoff: Option<Rc<HandoffOutcome>>,
@@ -82,4 +88,58 @@ pub struct ListenerStatus {
 
 fn outcome<S: Serializer>(outcome: &Option<Rc<HandoffOutcome>>, serializer: S) -> Result<S::Ok, S::Error> {
     outcome.as_deref().serialize(serializer)
+}
+
+impl Service {
+    /// What it is, what is wanted, and why. Never waits.
+    pub fn status(&self) -> ServiceStatus {
+        let status = self.look();
+        let program = self.program.as_ref().map(|program| program.as_os_str());
+        let program = program.or(self.settings.argv.first().map(OsString::as_os_str)).unwrap_or_default();
+        let state = match &self.state {
+            State::New => "starting",
+            State::Starting if !status.linked && self.seems_up() => "running",
+            State::Starting => "starting",
+            State::Running if status.phase == PROBATION || is_settling(status.phase) => "running",
+            State::Running if status.handoff_id.is_some() => "upgrading",
+            State::Running => "running",
+            State::Waiting(_) => "waiting",
+            State::Stopping(_) => "stopping",
+            State::Ended(ended) if ended.status.is_some_and(|status| status.code == Some(0)) => "stopped",
+            State::Ended(_) => "failed",
+        };
+        let stopped = matches!(self.state, State::Stopping(_) | State::Ended(_));
+        ServiceStatus {
+            name: self.settings.name.clone(),
+            state,
+            want: if stopped { "stopped" } else { "running" },
+            why: self.why.clone(),
+            // What waits for a Hello that never comes is no start.
+            phase: if state == "running" && status.phase == "starting" { IDLE } else { status.phase },
+            pid: status.pid,
+            generation: status.generation,
+            draining: status.draining.iter().map(DrainingStatus::of).collect(),
+            program: program.to_string_lossy().into_owned(),
+            listeners: self.listeners.clone(),
+            linked: status.linked,
+            mode: mode_name(self.settings.mode),
+            ready: self.settings.readiness.as_ref().map(ReadySign::to_string),
+            says: status.said.clone(),
+            next_start_ms: match self.state {
+                State::Waiting(until_ns) => Some(until_ns.saturating_sub(monotonic_ns()) / 1_000_000),
+                _ => None,
+            },
+            restarts: self.restarts.total(),
+            parked_pid: status.parked_pid,
+            probation_left_ms: status.probation_end_ns.map(|end| end.saturating_sub(monotonic_ns()) / 1_000_000),
+            last_handoff: self.last.clone(),
+        }
+    }
+}
+
+fn mode_name(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Exclusive => "exclusive",
+        Mode::Overlap => "overlap",
+    }
 }

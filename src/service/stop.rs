@@ -50,7 +50,8 @@ impl Service {
     pub(super) fn advance_stop(&mut self) {
         let State::Stopping(stop) = self.state else { return };
         let status = self.supervisor.status();
-        if status.pid.is_none() && status.successor_pid.is_none() && !self.supervisor.is_draining() {
+        let others = [status.pid, status.successor_pid, status.parked_pid];
+        if others.iter().all(Option::is_none) && !self.supervisor.is_draining() {
             let status = self.last_end.take().and_then(|(status, _)| status);
             let text = status.map_or_else(|| "it did not run".to_owned(), |status| status.to_string());
             return self.end(Ended { status, errno: None, text });
@@ -74,10 +75,10 @@ impl Service {
         self.state = State::Stopping(next);
     }
 
-    /// To the process that serves, to a successor that is still there, and to those that serve their last clients.
+    /// To the process that serves, and, before that, to others that could take its place; and to those that serve their last clients.
     fn signal_all(&self, signal: Signal) {
+        self.supervisor.signal_others(signal);
         let _ = self.supervisor.signal(signal as i32);
-        self.supervisor.signal_successor(signal);
         self.supervisor.signal_draining(signal);
     }
 }

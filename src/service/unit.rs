@@ -1,7 +1,6 @@
 //! One daemon: what it should be, what it is, and why.
 
 use std::collections::hash_map::RandomState;
-use std::ffi::OsString;
 use std::fs;
 use std::hash::{BuildHasher, Hasher};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -12,15 +11,16 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use super::address::{ListenSpec, check_all};
+use super::bad::BadPrograms;
 use super::paths::RuntimeDir;
 use super::restart::{End, Next, Restarts};
 use super::settings::{Settings, Times};
-use super::status::{DrainingStatus, ListenerStatus, ServiceStatus};
+use super::status::ListenerStatus;
 use super::stop::Stop;
 use super::upgrade::{Pending, Queued};
 use crate::error::Result;
 use crate::limits::START_PROBE;
-use crate::supervisor::{self, ExitStatus, HandoffOutcome, Mode, ReadySign, SpawnSpec, Status, Supervisor};
+use crate::supervisor::{self, ExitStatus, HandoffOutcome, SpawnSpec, Status, Supervisor};
 use crate::sys::clock::monotonic_ns;
 use crate::sys::session::end_members;
 
@@ -61,6 +61,11 @@ pub enum Event {
         /// When.
         after: Duration,
     },
+    /// A program has died in its probation, or was found to be bad: for people.
+    ProbationFailed {
+        /// Which, and whether that is remembered.
+        text: String,
+    },
     /// What the daemon wrote to its standard error.
     Output(Vec<u8>),
     /// The service ended for good.
@@ -79,9 +84,18 @@ pub struct Ended {
 }
 
 /// The phase in which the successor serves and the incumbent is about to exit.
-pub(super) const RETIRING: &str = "retiring";
+const RETIRING: &str = "retiring";
+/// The phase in which the incumbent is the reserve of its successor.
+pub(super) const PROBATION: &str = "probation";
+/// The phase in which that is over, and the incumbent about to exit.
+const CONFIRMING: &str = "confirming";
 /// The phase in which nothing is under way.
 pub(super) const IDLE: &str = "idle";
+
+/// Whether the handoff is decided, and the incumbent about to exit.
+pub(super) fn is_settling(phase: &str) -> bool {
+    [RETIRING, CONFIRMING].contains(&phase)
+}
 
 /// What a service is doing.
 #[derive(Debug)]
@@ -102,12 +116,13 @@ pub struct Service {
     pub(super) settings: Settings,
     runtime: RuntimeDir,
     pub(super) supervisor: Supervisor,
-    listeners: Vec<ListenerStatus>,
+    pub(super) listeners: Vec<ListenerStatus>,
     /// What is executed instead of `argv[0]`.
     pub(super) program: Option<PathBuf>,
     pub(super) state: State,
     pub(super) why: String,
-    restarts: Restarts,
+    pub(super) restarts: Restarts,
+    pub(super) bad: BadPrograms,
     pub(super) pending: Option<Pending>,
     /// Waits until the incumbent of the last handoff has retired, or one of those before it is gone.
     pub(super) queued: Option<Queued>,
@@ -156,6 +171,7 @@ impl Service {
         }
         let mut service = Self {
             restarts: Restarts::new(settings.restart),
+            bad: BadPrograms::new(runtime.bad(&settings.name)),
             settings,
             runtime,
             supervisor,
@@ -214,15 +230,20 @@ impl Service {
         if matches!(self.state, State::Running) {
             return;
         }
-        if let Err(error) = self.start_cold(None, Times::default()) {
+        let spec = self.spec(None, Times::default());
+        let spec = match self.supervisor.pinned() {
+            Some(executable) => spec.executable(executable),
+            None => spec,
+        };
+        if let Err(error) = self.start_cold(&spec) {
             self.on_end(None, None, error.to_string());
         }
     }
 
-    pub(super) fn start_cold(&mut self, binary: Option<&PathBuf>, times: Times) -> Result<()> {
+    pub(super) fn start_cold(&mut self, spec: &SpawnSpec) -> Result<()> {
         self.again = true;
         let _ = self.runtime.create(); // somebody may have wiped it; what can not be written there says why
-        self.supervisor.start(&self.spec(binary, times))?;
+        self.supervisor.start(spec)?;
         self.enter_starting();
         Ok(())
     }
@@ -309,6 +330,7 @@ impl Service {
             supervisor::Event::Progress { done, total } => self.events.push(Event::Progress { done, total }),
             supervisor::Event::Stderr { bytes, .. } => self.events.push(Event::Output(bytes)),
             supervisor::Event::Outcome(outcome) => self.on_outcome(outcome),
+            supervisor::Event::ProbationFailed { program, text } => self.on_probation_failed(program, &text),
             supervisor::Event::Exited { pid, status, text, .. } => {
                 // Its helpers would serve beside the next one.
                 end_members(pid);
@@ -386,55 +408,6 @@ impl Service {
 
     pub(super) fn set_why(&mut self, why: String) {
         self.why = why;
-    }
-
-    /// What it is, what is wanted, and why. Never waits.
-    pub fn status(&self) -> ServiceStatus {
-        let status = self.look();
-        let program = self.program.as_ref().map(|program| program.as_os_str());
-        let program = program.or(self.settings.argv.first().map(OsString::as_os_str)).unwrap_or_default();
-        let state = match &self.state {
-            State::New => "starting",
-            State::Starting if !status.linked && self.seems_up() => "running",
-            State::Starting => "starting",
-            State::Running if status.handoff_id.is_some() && status.phase != RETIRING => "upgrading",
-            State::Running => "running",
-            State::Waiting(_) => "waiting",
-            State::Stopping(_) => "stopping",
-            State::Ended(ended) if ended.status.is_some_and(|status| status.code == Some(0)) => "stopped",
-            State::Ended(_) => "failed",
-        };
-        let stopped = matches!(self.state, State::Stopping(_) | State::Ended(_));
-        ServiceStatus {
-            name: self.settings.name.clone(),
-            state,
-            want: if stopped { "stopped" } else { "running" },
-            why: self.why.clone(),
-            // What waits for a Hello that never comes is no start.
-            phase: if state == "running" && status.phase == "starting" { IDLE } else { status.phase },
-            pid: status.pid,
-            generation: status.generation,
-            draining: status.draining.iter().map(DrainingStatus::of).collect(),
-            program: program.to_string_lossy().into_owned(),
-            listeners: self.listeners.clone(),
-            linked: status.linked,
-            mode: mode_name(self.settings.mode),
-            ready: self.settings.readiness.as_ref().map(ReadySign::to_string),
-            says: status.said.clone(),
-            next_start_ms: match self.state {
-                State::Waiting(until_ns) => Some(until_ns.saturating_sub(monotonic_ns()) / 1_000_000),
-                _ => None,
-            },
-            restarts: self.restarts.total(),
-            last_handoff: self.last.clone(),
-        }
-    }
-}
-
-fn mode_name(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Exclusive => "exclusive",
-        Mode::Overlap => "overlap",
     }
 }
 

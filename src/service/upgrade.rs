@@ -1,12 +1,13 @@
 //! Replacing the daemon of a service.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::settings::{Upgrade, WhenDraining};
-use super::unit::{Event, IDLE, RETIRING, Service, State};
+use super::unit::{Event, IDLE, Service, State, is_settling};
 use crate::limits::HANDOFF_DEADLINE;
-use crate::supervisor::{Draining, HandoffOutcome, OnIncumbentDeath, Verdict};
+use crate::supervisor::{Draining, HandoffOutcome, OnIncumbentDeath, SpawnSpec, Verdict};
 use crate::sys::clock::{monotonic_ns, nanoseconds};
 
 const NEVER_SAID_HELLO: &str = "the daemon never said Hello: it does not link libhandoff, so it can not be drained and sealed; \
@@ -18,9 +19,6 @@ const STILL_STARTING: &str = "busy: the service is still starting; try again";
 pub(super) struct Pending {
     /// Of its handoff; none: of the next outcome, because it is a cold start, or refused already.
     id: Option<u64>,
-    binary: Option<PathBuf>,
-    /// The program before it, if it committed.
-    before: Option<Option<PathBuf>>,
     /// It had an outcome; another one corrects it.
     told: bool,
 }
@@ -28,15 +26,16 @@ pub(super) struct Pending {
 /// An upgrade that waits to begin.
 #[derive(Debug)]
 pub(super) struct Queued {
-    upgrade: Upgrade,
+    spec: SpawnSpec,
+    when_draining: WhenDraining,
     /// Until when it waits for the end of a drain, in `CLOCK_MONOTONIC` nanoseconds.
     pub(super) until_ns: u64,
 }
 
 impl Service {
     /// Begins to replace the daemon; an [`Event::Outcome`] follows. If the daemon waits for its next start, it is started
-    /// now, with the new program. If the process before the present one still retires, that is waited for; if too many drain,
-    /// what [`Upgrade::when_draining`] says.
+    /// now, with the new program. A probation that is under way is ended. If the process before the present one still retires, that is
+    /// waited for; if too many drain, what [`Upgrade::when_draining`] says.
     ///
     /// # Errors
     /// The outcome of an upgrade that was refused at once; nothing was disturbed.
@@ -45,20 +44,47 @@ impl Service {
         if self.queued.is_some() {
             return Err(self.refused("busy: another upgrade waits to begin".to_owned()));
         }
-        let retires = self.supervisor.status().phase == RETIRING;
-        if matches!(self.state, State::Running) && (retires || self.is_crowded(&upgrade)?) {
-            let deadline = upgrade.times.or(self.settings().times).deadline.unwrap_or(HANDOFF_DEADLINE);
+        let spec = self.spec(upgrade.binary.as_ref(), upgrade.times);
+        if let Some(why) = self.check_bad(&spec, upgrade.force).map_err(|error| self.refused(error.to_string()))? {
+            return Err(self.refused(why));
+        }
+        if self.supervisor.in_probation() {
+            // It would be refused, and the probation be over all the same.
+            spec.check().map_err(|error| self.refused(error.to_string()))?;
+        }
+        let trusted = if upgrade.promote { OnIncumbentDeath::Promote } else { OnIncumbentDeath::StartCold };
+        self.begin_with(spec.on_incumbent_death(trusted), upgrade.when_draining, upgrade.times.deadline)
+    }
+
+    /// The same for the program before.
+    pub(super) fn begin_back(&mut self, previous: SpawnSpec) -> std::result::Result<(), Rc<HandoffOutcome>> {
+        if self.queued.is_some() {
+            return Err(self.refused("busy: another upgrade waits to begin".to_owned()));
+        }
+        self.begin_with(previous.probation(Duration::ZERO), WhenDraining::default(), None)
+    }
+
+    fn begin_with(
+        &mut self,
+        spec: SpawnSpec,
+        when_draining: WhenDraining,
+        deadline: Option<Duration>,
+    ) -> std::result::Result<(), Rc<HandoffOutcome>> {
+        self.supervisor.end_probation();
+        let settles = is_settling(self.supervisor.status().phase);
+        if matches!(self.state, State::Running) && (settles || self.is_crowded(when_draining)?) {
+            let deadline = deadline.or(self.settings().times.deadline).unwrap_or(HANDOFF_DEADLINE);
             let until_ns = monotonic_ns().saturating_add(nanoseconds(deadline));
-            self.queued = Some(Queued { upgrade, until_ns });
+            self.queued = Some(Queued { spec, when_draining, until_ns });
             return Ok(());
         }
-        self.begin_upgrade(upgrade)
+        self.begin_upgrade(&spec)
     }
 
     /// Whether it must wait, because as many processes drain as may.
-    fn is_crowded(&mut self, upgrade: &Upgrade) -> std::result::Result<bool, Rc<HandoffOutcome>> {
+    fn is_crowded(&mut self, when_draining: WhenDraining) -> std::result::Result<bool, Rc<HandoffOutcome>> {
         while self.draining().len() >= self.settings().max_draining {
-            match upgrade.when_draining {
+            match when_draining {
                 WhenDraining::Wait => return Ok(true),
                 WhenDraining::Refuse => return Err(self.refused(self.crowd())),
                 WhenDraining::Cut if self.supervisor.cut_draining().is_none() => break, // none may drain, and none does
@@ -81,21 +107,16 @@ impl Service {
         )
     }
 
-    fn begin_upgrade(&mut self, upgrade: Upgrade) -> std::result::Result<(), Rc<HandoffOutcome>> {
+    fn begin_upgrade(&mut self, spec: &SpawnSpec) -> std::result::Result<(), Rc<HandoffOutcome>> {
         self.again = true;
         let silent = !self.supervisor.status().linked && self.seems_up();
-        let binary = upgrade.binary.as_ref();
         let begun = match self.state {
             State::Starting if silent => return Err(self.refused(NEVER_SAID_HELLO.to_owned())),
             State::New | State::Starting => return Err(self.refused(STILL_STARTING.to_owned())),
             State::Stopping(_) => return Err(self.refused("busy: the service is stopping".to_owned())),
             State::Ended(_) => return Err(self.refused("the service has ended".to_owned())),
-            State::Running => {
-                let spec = self.spec(binary, upgrade.times);
-                let trusted = if upgrade.promote { OnIncumbentDeath::Promote } else { OnIncumbentDeath::StartCold };
-                self.supervisor.start(&spec.on_incumbent_death(trusted))
-            }
-            State::Waiting(_) => self.start_cold(binary, upgrade.times),
+            State::Running => self.supervisor.start(spec),
+            State::Waiting(_) => self.start_cold(spec),
         };
         begun.map_err(|error| self.refused(error.to_string()))?;
         let status = self.supervisor.status();
@@ -103,7 +124,7 @@ impl Service {
             // The daemon died in this instant.
             self.enter_starting();
         }
-        self.pending = Some(Pending { id: status.handoff_id, binary: upgrade.binary, before: None, told: false });
+        self.pending = Some(Pending { id: status.handoff_id, told: false });
         Ok(())
     }
 
@@ -113,10 +134,10 @@ impl Service {
             return;
         }
         let Some(queued) = self.queued.take() else { return };
-        let begun = match self.is_crowded(&queued.upgrade) {
+        let begun = match self.is_crowded(queued.when_draining) {
             Ok(true) if monotonic_ns() < queued.until_ns => return self.queued = Some(queued),
             Ok(true) => Err(self.refused(self.crowd())),
-            Ok(false) => self.begin_upgrade(queued.upgrade),
+            Ok(false) => self.begin_upgrade(&queued.spec),
             Err(refused) => Err(refused),
         };
         if let Err(outcome) = begun {
@@ -131,7 +152,7 @@ impl Service {
         }
     }
 
-    fn refused(&self, reason: String) -> Rc<HandoffOutcome> {
+    pub(super) fn refused(&self, reason: String) -> Rc<HandoffOutcome> {
         let status = self.look();
         Rc::new(HandoffOutcome {
             id: 0,
@@ -154,7 +175,7 @@ impl Service {
 
     /// The outcome of a handoff that another supervisor began will be told as one that was asked for here.
     pub(super) fn expect(&mut self, id: Option<u64>) {
-        self.pending = id.map(|id| Pending { id: Some(id), binary: None, before: None, told: false });
+        self.pending = id.map(|id| Pending { id: Some(id), told: false });
     }
 
     pub(super) fn on_outcome(&mut self, mut outcome: HandoffOutcome) {
@@ -184,14 +205,8 @@ impl Service {
     fn settle(&mut self, outcome: &HandoffOutcome, asked_for: bool) {
         let up = matches!(outcome.verdict, Verdict::StartedCold | Verdict::Committed | Verdict::Reverted);
         let cold = asked_for && matches!(self.state, State::Starting) && outcome.verdict == Verdict::StartedCold;
-        if let Some(pending) = self.pending.as_mut().filter(|_| asked_for) {
-            if outcome.verdict == Verdict::Committed || cold {
-                if let Some(binary) = &pending.binary {
-                    pending.before = Some(self.program.replace(binary.clone()));
-                }
-            } else if let (Verdict::Reverted, Some(before)) = (outcome.verdict, pending.before.take()) {
-                self.program = before;
-            }
+        if up {
+            self.program = self.supervisor.program().map(Path::to_owned);
         }
         if up && matches!(self.state, State::Starting | State::Running) {
             self.state = State::Running;

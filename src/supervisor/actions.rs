@@ -61,8 +61,12 @@ impl Engine {
             Action::Decide(what) => return self.decide(what).map(Input::Decided),
             Action::KillSuccessor => self.signal(Peer::Successor, Signal::SIGKILL),
             Action::KillIncumbent => self.signal(Peer::Incumbent, Signal::SIGKILL),
-            Action::EvictIncumbent => self.evict(),
+            Action::EvictIncumbent => self.evict(Peer::Incumbent),
             Action::Promote => self.promote(),
+            Action::Park => self.park(),
+            Action::Unpark => self.unpark(),
+            Action::EvictParked => self.evict(Peer::Parked),
+            Action::Dismiss => self.dismiss(),
             Action::Report(verdict, reason) => self.report(verdict, reason),
             Action::Release => self.release(),
             Action::EndSession(peer, violation) => self.end_session(peer, &violation.to_string()),
@@ -92,10 +96,11 @@ impl Engine {
 
     /// None if the session is gone, or what must travel with the message.
     fn transmit(&mut self, peer: Peer, message: &Message) -> Option<Result<(), ChannelError>> {
-        let Processes { incumbent, successor, .. } = &mut self.processes;
+        let Processes { incumbent, successor, parked, .. } = &mut self.processes;
         let (process, other) = match peer {
             Peer::Incumbent => (incumbent, successor),
             Peer::Successor => (successor, incumbent),
+            Peer::Parked => (parked, incumbent),
         };
         let session = process.as_mut()?.session.as_mut()?;
         if message.attachments().is_empty() {
@@ -104,7 +109,7 @@ impl Engine {
         let rendezvous = self.rendezvous.as_mut()?;
         let transfer = rendezvous.take_transfer(peer)?;
         let other = match peer {
-            Peer::Incumbent => other.as_ref()?.pidfd.as_fd(),
+            Peer::Incumbent | Peer::Parked => other.as_ref()?.pidfd.as_fd(),
             Peer::Successor => rendezvous.incumbent.as_ref()?.as_fd(), // O itself may be dead, and gone from here
         };
         let fds = [rendezvous.page.as_fd(), other, transfer.as_fd()];
@@ -129,6 +134,7 @@ impl Engine {
             Timer::Retire if self.machine.overlaps() => after(RETIRE_GRACE.max(spec.drain_grace.saturating_add(SLACK))),
             Timer::Retire => after(RETIRE_GRACE),
             Timer::Adoption => after(ADOPTION_TIMEOUT),
+            Timer::Probation => now_ns.saturating_add(self.machine.park_ns()),
         }
     }
 
@@ -152,10 +158,10 @@ impl Engine {
     }
 
     /// SIGTERM the first time, SIGKILL when it is asked for again.
-    fn evict(&mut self) {
+    fn evict(&mut self, peer: Peer) {
         let signal = if self.evicted { Signal::SIGKILL } else { Signal::SIGTERM };
         self.evicted = true;
-        self.signal(Peer::Incumbent, signal);
+        self.signal(peer, signal);
     }
 
     /// N is the incumbent. An O that is still there has said that it will never serve again.
@@ -178,6 +184,11 @@ impl Engine {
     }
 
     fn report(&mut self, verdict: Verdict, reason: String) {
+        match verdict {
+            Verdict::Committed => self.previous = self.replaced.take(),
+            Verdict::Reverted | Verdict::StartedCold => self.previous = None,
+            _ => {}
+        }
         let Some(attempt) = &self.attempt else { return };
         let committed = self.is_committed();
         let processes = &self.processes;

@@ -18,7 +18,8 @@ type Attend<'a> = dyn FnMut() -> Result<()> + 'a;
 
 impl Supervisor {
     /// Replaces the process that serves, and waits for the outcome; starts the first one cold. Waits first until the
-    /// incumbent of the handoff before has retired, and, for a cold start, has exited. Events that are not the outcome stay for [`Self::turn`].
+    /// incumbent of the handoff before has retired, and, for a cold start, has exited; a probation that is under way is ended. Events
+    /// that are not the outcome stay for [`Self::turn`].
     ///
     /// An outcome that is not wanted is no error: look at [`HandoffOutcome::verdict`].
     ///
@@ -69,7 +70,11 @@ impl Supervisor {
                     None
                 }
                 Phase::Idle => return Ok(()),
-                Phase::Retiring => None,
+                Phase::Probation => {
+                    self.end_probation();
+                    continue;
+                }
+                Phase::Retiring | Phase::Confirming => None,
                 _ => match patience.checked_sub(begun.elapsed()).filter(|left| !left.is_zero()) {
                     None => return Ok(()),
                     left => left,

@@ -69,8 +69,14 @@ pub(super) struct Engine {
     pub(super) unlinked: Unlinked,
     /// The retired incumbent got its SIGTERM.
     pub(super) evicted: bool,
+    /// When the probation ends that is under way.
+    pub(super) probation_end_ns: u64,
     /// What the process that serves, or served last, was started from.
     pub(super) serving_spec: Option<Arc<SpawnSpec>>,
+    /// What the incumbent of the newest handoff was started from.
+    pub(super) replaced: Option<Arc<SpawnSpec>>,
+    /// The same, of the newest one that has committed, and stands.
+    pub(super) previous: Option<Arc<SpawnSpec>>,
     pub(super) phase_told: Phase,
     pub(super) events: VecDeque<Event>,
 }
@@ -80,6 +86,8 @@ pub(super) struct Engine {
 pub(super) struct Processes {
     pub(super) incumbent: Option<Process>,
     pub(super) successor: Option<Process>,
+    /// O in a probation.
+    pub(super) parked: Option<Process>,
     /// Retired, but still there.
     pub(super) leaving: Vec<Leaving>,
 }
@@ -112,7 +120,7 @@ impl Was {
     fn name(&self) -> &'static str {
         match self {
             Self::Peer(Peer::Successor) => "successor",
-            Self::Peer(Peer::Incumbent) | Self::Leaving => "incumbent",
+            Self::Peer(Peer::Incumbent | Peer::Parked) | Self::Leaving => "incumbent",
         }
     }
 }
@@ -122,6 +130,7 @@ impl Processes {
         match peer {
             Peer::Incumbent => &mut self.incumbent,
             Peer::Successor => &mut self.successor,
+            Peer::Parked => &mut self.parked,
         }
     }
 
@@ -130,7 +139,10 @@ impl Processes {
         if is(&self.incumbent) {
             return Some(Peer::Incumbent);
         }
-        is(&self.successor).then_some(Peer::Successor)
+        if is(&self.successor) {
+            return Some(Peer::Successor);
+        }
+        is(&self.parked).then_some(Peer::Parked)
     }
 
     fn take(&mut self, key: u64) -> Option<(Was, Process)> {
@@ -144,13 +156,13 @@ impl Processes {
     /// All of them.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Process> {
         let leaving = self.leaving.iter().map(|leaving| &leaving.process);
-        self.incumbent.iter().chain(&self.successor).chain(leaving)
+        self.incumbent.iter().chain(&self.successor).chain(&self.parked).chain(leaving)
     }
 
     /// The same.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Process> {
         let leaving = self.leaving.iter_mut().map(|leaving| &mut leaving.process);
-        self.incumbent.iter_mut().chain(&mut self.successor).chain(leaving)
+        self.incumbent.iter_mut().chain(&mut self.successor).chain(&mut self.parked).chain(leaving)
     }
 }
 
@@ -185,7 +197,10 @@ impl Engine {
             closing: false,
             unlinked: Unlinked::default(),
             evicted: false,
+            probation_end_ns: 0,
             serving_spec: None,
+            replaced: None,
+            previous: None,
             phase_told: Phase::Idle,
             events: VecDeque::new(),
         })
@@ -285,7 +300,8 @@ impl Engine {
     }
 
     fn drain_all(&mut self) {
-        let keys = [&self.processes.successor, &self.processes.incumbent].map(|p| p.as_ref().map(|p| p.key));
+        let Processes { incumbent, successor, parked, .. } = &self.processes;
+        let keys = [successor, incumbent, parked].map(|process| process.as_ref().map(|process| process.key));
         keys.into_iter().flatten().for_each(|key| self.drain(key));
     }
 
@@ -338,12 +354,11 @@ impl Engine {
 
     /// Sessions that have ended while their process lives, or while its death is not seen yet.
     fn tell_ends(&mut self) {
-        let news = |process: &mut Option<Process>| process.as_mut().is_some_and(|process| process.end_is_news);
-        if !news(&mut self.processes.incumbent) && !news(&mut self.processes.successor) {
+        if !self.processes.iter().any(|process| process.end_is_news) {
             return;
         }
         self.drain_all();
-        for peer in [Peer::Incumbent, Peer::Successor] {
+        for peer in [Peer::Incumbent, Peer::Successor, Peer::Parked] {
             if let Some(process) = self.processes.peer(peer).as_mut().filter(|process| process.end_is_news) {
                 process.end_is_news = false;
                 self.feed(Input::Gone(peer));
@@ -370,6 +385,10 @@ impl Engine {
         self.remove_output(&mut process);
         let Was::Peer(peer) = was else { return };
         let beside = self.waits_for_readiness();
+        if peer == Peer::Incumbent && self.machine.is_on_trial() {
+            let program = process.executable.take();
+            self.push(Event::ProbationFailed { program, text: text.clone() });
+        }
         self.feed(Input::Died(peer, text.clone()));
         if peer == Peer::Incumbent && self.machine.phase() == Phase::Idle && self.processes.incumbent.is_none() {
             self.search_again();
@@ -391,8 +410,11 @@ impl Engine {
         let committed = self.is_committed();
         match was {
             Was::Peer(Peer::Successor) => true,
-            Was::Peer(Peer::Incumbent) => self.machine.handoff().is_some() && !committed || self.waits_for_readiness(),
-            Was::Leaving => false,
+            Was::Peer(Peer::Incumbent) => {
+                let handed = self.machine.handoff().is_some() && (!committed || self.processes.parked.is_some());
+                handed || self.waits_for_readiness()
+            }
+            Was::Peer(Peer::Parked) | Was::Leaving => false,
         }
     }
 
@@ -415,7 +437,7 @@ impl Engine {
     /// Only the page can say that O has retired, if it takes its time to exit; or that N serves, if its session is lost.
     fn listens_to_page(&self) -> bool {
         match self.machine.phase() {
-            Phase::Retiring | Phase::Reverting => true,
+            Phase::Retiring | Phase::Confirming | Phase::Reverting => true,
             Phase::AwaitServing => self.has_lost_successor(),
             _ => false,
         }
@@ -432,7 +454,7 @@ impl Engine {
     pub(super) fn look_at_page(&mut self) {
         let Some(page) = self.rendezvous.as_ref().map(|rendezvous| &rendezvous.page) else { return };
         match self.machine.phase() {
-            Phase::Retiring if page.is_retired() => self.feed(Input::Retired),
+            Phase::Retiring | Phase::Confirming if page.is_retired() => self.feed(Input::Retired),
             Phase::Reverting if page.is_draining() => self.feed(Input::Retired),
             Phase::AwaitServing if self.listens_to_page() && page.is_serving() && self.is_committed() => {
                 self.feed(Input::PageServing)

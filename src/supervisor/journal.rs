@@ -98,6 +98,7 @@ impl Entry {
     }
 
     /// A process of the service that lives.
+    #[cfg(feature = "program")]
     pub(super) fn alive(&self) -> Option<Identity> {
         let successor = self.handoff.as_ref().map(|handoff| handoff.successor);
         self.incumbent.into_iter().chain(successor).find(|process| process.open().is_some())
@@ -115,6 +116,8 @@ pub(super) struct OpenHandoff {
     pub(super) page: PathBuf,
     pub(super) successor: Identity,
     pub(super) program: Option<PathBuf>,
+    /// How long the incumbent parks behind the commit.
+    pub(super) park_ns: u64,
 }
 
 impl OpenHandoff {
@@ -187,9 +190,10 @@ impl Journal {
             let _ = writeln!(text, "listener={inode} {name}");
         }
         write_program(&mut text, "program", entry.program.as_deref());
-        if let Some(OpenHandoff { id, page, successor: Identity { pid, start_time }, program }) = &entry.handoff {
+        if let Some(OpenHandoff { id, page, successor, program, park_ns }) = &entry.handoff {
+            let Identity { pid, start_time } = successor;
             let page = page.file_name().unwrap_or_default().to_string_lossy();
-            let _ = writeln!(text, "handoff={id}\npage={page}\nsuccessor={pid} {start_time}");
+            let _ = writeln!(text, "handoff={id}\npage={page}\nsuccessor={pid} {start_time}\npark_ns={park_ns}");
             write_program(&mut text, "successor_program", program.as_deref());
         }
         text
@@ -219,8 +223,8 @@ impl Journal {
         let handoff = number("handoff").zip(value("page")).zip(identity("successor"));
         let program = |key| value(key).map(PathBuf::from);
         let handoff = handoff.map(|((id, page), successor)| {
-            let page = self.dir().join(page);
-            OpenHandoff { id, page, successor, program: program("successor_program") }
+            let (page, park_ns) = (self.dir().join(page), number("park_ns").unwrap_or_default());
+            OpenHandoff { id, page, successor, program: program("successor_program"), park_ns }
         });
         let generation = number("generation").unwrap_or_default();
         let listener = |line: &str| {
@@ -264,7 +268,7 @@ mod tests {
         assert_eq!(journal.service().unwrap(), "kv");
         let own = Identity::of(std::process::id() as i32).unwrap();
         let page = dir.path().join("kv.17.page");
-        let open = OpenHandoff { id: 17, page, successor: own, program: Some("/new/kv".into()) };
+        let open = OpenHandoff { id: 17, page, successor: own, program: Some("/new/kv".into()), park_ns: 5 };
         for handoff in [None, Some(open)] {
             let term = Term { drains: true, since_ns: 5, until_ns: u64::MAX };
             let retired = Retired { identity: own, generation: 2, term };

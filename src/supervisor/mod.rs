@@ -9,6 +9,7 @@ mod attempt;
 mod blocking;
 mod cancel;
 mod engine;
+mod executable;
 mod health;
 mod journal;
 mod leaving;
@@ -17,6 +18,7 @@ mod notification;
 mod notify;
 mod outcome;
 mod output;
+mod probation;
 mod process;
 mod readiness;
 mod rendezvous;
@@ -31,6 +33,7 @@ pub use crate::protocol::message::Mode;
 pub use crate::protocol::supervisor::{OnIncumbentDeath, Verdict};
 pub use crate::sys::pidfd::ExitStatus;
 pub use cancel::Canceller;
+pub use executable::Executable;
 pub use health::Health;
 pub use notify::Said;
 pub use outcome::{HandoffOutcome, verdict_name};
@@ -79,6 +82,13 @@ pub enum Event {
         /// The same for people, with its last lines of stderr if captured.
         text: String,
     },
+    /// A process has died in its probation, by itself or because it was condemned; what follows is an [`Event::Outcome`].
+    ProbationFailed {
+        /// What it was started from, if that could be kept open.
+        program: Option<Executable>,
+        /// How it ended.
+        text: String,
+    },
     /// What a process wrote, see [`SpawnSpec::capture_stderr`]. Bytes, not lines.
     Stderr {
         /// Who wrote it.
@@ -107,6 +117,10 @@ pub struct Status {
     pub successor_pid: Option<i32>,
     /// What the process that serves has said to `NOTIFY_SOCKET`.
     pub said: Said,
+    /// The reserve of the process that serves, in a probation.
+    pub parked_pid: Option<i32>,
+    /// When the probation ends: absolute `CLOCK_MONOTONIC` nanoseconds.
+    pub probation_end_ns: Option<u64>,
     /// Those that were replaced in overlap mode, and serve their last clients.
     pub draining: Vec<Draining>,
 }
@@ -125,6 +139,7 @@ pub struct Draining {
 }
 
 /// The process that this journal names and that lives, whether it has a supervisor or not.
+#[cfg(feature = "program")]
 pub(crate) fn alive_in_journal(path: PathBuf) -> Option<i32> {
     Journal::new(path).read().ok().flatten()?.alive().map(|process| process.pid)
 }
@@ -270,11 +285,12 @@ impl Supervisor {
         self.engine.canceller.clone()
     }
 
-    /// Before the caller stops the daemon for good: gives up the handoff that is under way, as [`Self::cancel`], and from
-    /// now on no process is started, also if nobody is left to take over.
+    /// Before the caller stops the daemon for good: gives up the handoff that is under way, as [`Self::cancel`], or ends its
+    /// probation, as [`Self::end_probation`], and from now on no process is started, also if nobody is left to take over.
     pub fn close(&mut self, reason: &str) {
         self.engine.closing = true;
         self.cancel(reason);
+        self.end_probation();
     }
 
     /// Waits until something happens, `timeout` at most (None: no limit), deals with it, and returns the events. They may
@@ -307,6 +323,8 @@ impl Supervisor {
             handoff_id: engine.handoff_id(),
             said: self.server().as_ref().map(|process| process.said.clone()).unwrap_or_default(),
             successor_pid: pid(&engine.processes.successor),
+            parked_pid: pid(&engine.processes.parked),
+            probation_end_ns: self.in_probation().then_some(engine.probation_end_ns),
             draining: engine.draining(),
         }
     }
@@ -344,10 +362,12 @@ impl Supervisor {
         }
     }
 
-    /// The same to the successor, if there is one.
-    pub(crate) fn signal_successor(&self, signal: Signal) {
-        if let Some(successor) = &self.engine.processes.successor {
-            let _ = successor.signal(signal);
+    /// The same to the successor, and to the reserve, if there is one.
+    #[cfg(feature = "program")]
+    pub(crate) fn signal_others(&self, signal: Signal) {
+        let processes = &self.engine.processes;
+        for process in processes.successor.iter().chain(&processes.parked) {
+            let _ = process.signal(signal);
         }
     }
 
@@ -358,7 +378,8 @@ impl Supervisor {
 
     /// What the process that serves, or served last, was started from, if that is not its `argv[0]`.
     pub fn program(&self) -> Option<&Path> {
-        self.engine.serving_spec.as_ref().and_then(|spec| spec.binary.as_deref())
+        let server = self.server().as_ref().map(|process| &process.spec).or(self.engine.serving_spec.as_ref());
+        server.and_then(|spec| spec.binary.as_deref())
     }
 
     /// Does not hand this listener to further processes. The one that serves keeps it.

@@ -1,5 +1,6 @@
 //! A process that S has started.
 
+use super::executable::Executable;
 use super::journal::Identity;
 use super::notify::Said;
 use super::output::Output;
@@ -80,6 +81,8 @@ pub(super) struct Process {
     pub(super) leader: i32,
     /// What it said to `NOTIFY_SOCKET`.
     pub(super) said: Said,
+    /// What it was started from, if that could be kept open.
+    pub(super) executable: Option<Executable>,
 }
 
 impl Process {
@@ -112,6 +115,14 @@ impl Process {
             (Some(path), true) => control::remove_temporaries(path, self.pid),
             (Some(path), false) => control::remove_dead_temporaries(path),
             (None, _) => {}
+        }
+    }
+
+    /// What starts the same file again, whatever its path leads to by then.
+    pub(super) fn pinned(&self) -> Arc<SpawnSpec> {
+        match &self.executable {
+            Some(executable) => Arc::new(self.spec.as_ref().clone().executable(executable.clone())),
+            None => self.spec.clone(),
         }
     }
 

@@ -43,6 +43,7 @@ impl Rendezvous {
         match peer {
             Peer::Incumbent => self.for_incumbent.take(),
             Peer::Successor => self.for_successor.take(),
+            Peer::Parked => None,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::attempt::Attempt;
 use super::engine::{Due, Engine};
+use super::executable::Executable;
 use super::journal::{Entry, Identity, OpenHandoff, Retired};
 use super::notify::Said;
 use super::output::Output;
@@ -199,7 +200,7 @@ impl Engine {
             if let Some(pidfd) = successor {
                 self.admit_successor(open.successor.pid, pidfd, open.program_of(&spec), entry.generation + 1);
             }
-            PastHandoff { id: HandoffId(open.id), successor_lives }
+            PastHandoff { id: HandoffId(open.id), successor_lives, park_ns: open.park_ns }
         });
         self.last_id = id;
         self.feed(Input::Resume(Past { generation, incumbent_lives, handoff }));
@@ -332,7 +333,21 @@ impl Engine {
         let identity = Identity::of(pid);
         let said = Said::default();
         let leader = session_of(pid).unwrap_or(pid);
-        Process { key, pid, generation, pidfd, identity, session: None, end_is_news: false, spec, output, leader, said }
+        let executable = executable_of(pid, &spec);
+        Process {
+            key,
+            pid,
+            generation,
+            pidfd,
+            identity,
+            session: None,
+            end_is_news: false,
+            spec,
+            output,
+            leader,
+            said,
+            executable,
+        }
     }
 
     /// The file that a daemon of another supervisor writes to. What is in it already was for that one.
@@ -416,6 +431,14 @@ pub(super) fn clean_up_after(dead: i32, spec: &SpawnSpec) {
         let ended = end_some_members(dead, holders.map(|holder| holder.pid));
         ended.iter().for_each(|process| process.await_death(DEATH_AFTER_END));
     }
+}
+
+/// The file of a daemon of another supervisor, if its path still leads to it. Of a script only the interpreter is known.
+fn executable_of(pid: i32, spec: &SpawnSpec) -> Option<Executable> {
+    let own = fs::metadata(format!("/proc/{pid}/exe")).ok()?;
+    let executable = Executable::open(&spec.check().ok()?)?;
+    let found = executable.file().metadata().ok()?;
+    ((own.dev(), own.ino()) == (found.dev(), found.ino())).then_some(executable)
 }
 
 fn map_page(path: &Path) -> io::Result<DecisionPage> {

@@ -1,5 +1,6 @@
 //! What to start, and how long each step of it may take.
 
+use super::executable::Executable;
 use super::readiness::ReadySign;
 use crate::error::{Error, Result};
 use crate::limits::{DRAIN_GRACE, HANDOFF_DEADLINE, HELLO_TIMEOUT, READY_TIMEOUT};
@@ -30,6 +31,7 @@ pub struct SpawnSpec {
     pub(super) drain_grace: Duration,
     pub(super) hello_timeout: Duration,
     pub(super) ready_timeout: Duration,
+    pub(super) probation: Duration,
     pub(super) on_incumbent_death: OnIncumbentDeath,
     pub(super) mode: Mode,
     pub(super) readiness: Option<ReadySign>,
@@ -37,6 +39,7 @@ pub struct SpawnSpec {
     pub(super) control_path: Option<PathBuf>,
     pub(super) data_dir: Option<PathBuf>,
     pub(super) capture: Option<Capture>,
+    pub(super) executable: Option<Executable>,
 }
 
 /// Where the output of a process goes.
@@ -58,6 +61,7 @@ impl SpawnSpec {
             drain_grace: DRAIN_GRACE,
             hello_timeout: HELLO_TIMEOUT,
             ready_timeout: READY_TIMEOUT,
+            probation: Duration::ZERO,
             on_incumbent_death: OnIncumbentDeath::default(),
             mode: Mode::Exclusive,
             readiness: None,
@@ -65,6 +69,7 @@ impl SpawnSpec {
             control_path: None,
             data_dir: None,
             capture: None,
+            executable: None,
         }
     }
 
@@ -79,6 +84,14 @@ impl SpawnSpec {
     #[must_use]
     pub fn binary(mut self, path: impl Into<PathBuf>) -> Self {
         self.binary = Some(path.into());
+        self
+    }
+
+    /// Executes this file, whatever its path leads to by now.
+    #[must_use]
+    pub fn executable(mut self, executable: Executable) -> Self {
+        self.binary = Some(executable.path().to_owned());
+        self.executable = Some(executable);
         self
     }
 
@@ -122,6 +135,15 @@ impl SpawnSpec {
     #[must_use]
     pub fn ready_timeout(mut self, timeout: Duration) -> Self {
         self.ready_timeout = timeout;
+        self
+    }
+
+    /// How long the incumbent stays as a reserve after the commit; default: not at all. It is sealed and holds no lock. If
+    /// the successor dies in this time it takes over, with everything that the successor has written; unless that changed the
+    /// format on disk: then there is no probation.
+    #[must_use]
+    pub fn probation(mut self, time: Duration) -> Self {
+        self.probation = time;
         self
     }
 
@@ -208,6 +230,9 @@ impl SpawnSpec {
         if let Some(dir) = self.dir.as_deref().filter(|dir| !dir.is_dir()) {
             let source = io::Error::from(io::ErrorKind::NotADirectory);
             return Err(Error::System { what: format!("working directory {}", dir.display()), source });
+        }
+        if let Some(executable) = &self.executable {
+            return Ok(executable.link());
         }
         let name = self.binary.as_deref().map_or(name.as_os_str(), Path::as_os_str);
         let program = find_program(name).map_err(Error::system("cannot execute"))?;

@@ -2,6 +2,7 @@
 
 use super::attempt::Attempt;
 use super::engine::Engine;
+use super::executable::Executable;
 use super::journal::{Entry, Identity, OpenHandoff, Retired};
 use super::leaving::Leaving;
 use super::notify::Said;
@@ -36,7 +37,10 @@ impl Engine {
     pub(super) fn begin(&mut self, spec: Arc<SpawnSpec>) -> Result<()> {
         match self.machine.phase() {
             Phase::Idle => {}
-            Phase::Retiring => return Err(Error::Busy("the incumbent of the last handoff has not retired yet")),
+            Phase::Probation => return Err(Error::Busy("the probation of the last handoff is not over")),
+            Phase::Retiring | Phase::Confirming => {
+                return Err(Error::Busy("the incumbent of the last handoff has not retired yet"));
+            }
             _ => return Err(Error::Busy("a handoff or a start of this service is under way")),
         }
         if self.processes.incumbent.is_none() && !self.waits_for_readiness() {
@@ -47,16 +51,13 @@ impl Engine {
         }
         let id = self.new_id();
         let attempt = Attempt::new(id, spec, monotonic_ns());
+        let incumbent = self.processes.incumbent.as_ref();
         let terms = Terms {
             id: HandoffId(id),
             mode: Mode::Exclusive,
             deadline_ns: attempt.deadline_ns(),
-            park_ns: 0,
-            open_descriptors: self
-                .processes
-                .incumbent
-                .as_ref()
-                .map_or(0, |incumbent| open_descriptors_of(incumbent.pid)),
+            park_ns: nanoseconds(attempt.spec.probation),
+            open_descriptors: incumbent.map_or(0, |incumbent| open_descriptors_of(incumbent.pid)),
         };
         let drain_grace_ns = nanoseconds(attempt.spec.drain_grace);
         let on_incumbent_death = attempt.spec.on_incumbent_death;
@@ -101,6 +102,8 @@ impl Engine {
         let (id, spec) = (attempt.id, attempt.spec.clone());
         self.service = self.name_for(&spec);
         let page = self.journal.as_ref().map(|journal| journal.dir().join(format!("{}.{id}.page", self.service)));
+        // Not after a way back: there is only one.
+        self.replaced = spec.executable.is_none().then(|| incumbent.pinned());
         let incumbent = &incumbent.pidfd;
         let rendezvous = crash::around('S', format_args!("create page"), || Rendezvous::new(id, page, incumbent))?;
         self.rendezvous = Some(rendezvous);
@@ -209,6 +212,7 @@ impl Engine {
     /// Starts a process; its generation is for the caller to say.
     fn launch(&mut self, spec: &Arc<SpawnSpec>, role: Role, id: u64) -> Result<Process> {
         let program = spec.check()?;
+        let executable = spec.executable.clone().or_else(|| Executable::open(&program));
         let output = self.output_for(spec, id)?;
         let (ours, theirs) = Seqpacket::pair().map_err(Error::system("cannot make a session"))?;
         let (ours, theirs) = (Withheld::new(Channel::new(ours)), Withheld::new(theirs));
@@ -261,6 +265,7 @@ impl Engine {
                     output,
                     leader: child.pid,
                     said: Said::default(),
+                    executable,
                 })
             }
             Err(error) => {
@@ -349,6 +354,7 @@ impl Engine {
                 page,
                 successor,
                 program: program_of(&self.processes.successor),
+                park_ns: self.machine.park_ns(),
             })
         });
         let program = program_of(&self.processes.incumbent);

@@ -13,6 +13,7 @@ use super::spec::SpawnSpec;
 use super::trace;
 use crate::error::{Error, Result};
 use crate::limits::PROBE_INTERVAL;
+use crate::protocol::message::Side;
 use crate::protocol::supervisor::{Input as LinkedInput, Peer, Phase, Verdict};
 use crate::protocol::unlinked::{Action, Input, Unlinked as Machine};
 use crate::sys::clock::{monotonic_ns, nanoseconds};
@@ -216,7 +217,7 @@ impl Engine {
             if !self.waits_for_readiness() {
                 self.forget_readiness();
             }
-            self.step_unlinked(Input::Linked(Peer::Incumbent));
+            self.step_unlinked(Input::Linked(Side::Incumbent));
         }
         // Some close every descriptor that they do not know.
         let incumbent_is_silent = self.serving_spec.as_ref().is_some_and(|spec| spec.readiness.is_some())
@@ -227,13 +228,13 @@ impl Engine {
             LinkedInput::Died(Peer::Incumbent, why) => {
                 self.unlinked.serves = false;
                 match ours {
-                    true => self.step_unlinked(Input::Died(Peer::Incumbent, why.clone())),
+                    true => self.step_unlinked(Input::Died(Side::Incumbent, why.clone())),
                     false => self.forget_readiness(),
                 }
                 return Some(LinkedInput::Died(Peer::Incumbent, why));
             }
-            LinkedInput::Died(Peer::Successor, why) if ours => self.step_unlinked(Input::Died(Peer::Successor, why)),
-            LinkedInput::Hello(Peer::Successor, ..) if ours => self.step_unlinked(Input::Linked(Peer::Successor)),
+            LinkedInput::Died(Peer::Successor, why) if ours => self.step_unlinked(Input::Died(Side::Successor, why)),
+            LinkedInput::Hello(Peer::Successor, ..) if ours => self.step_unlinked(Input::Linked(Side::Successor)),
             LinkedInput::Gone(Peer::Successor)
             | LinkedInput::Garbage(Peer::Successor, _)
             | LinkedInput::Message(Peer::Successor, _)
@@ -258,8 +259,8 @@ impl Engine {
         match action {
             Action::Disarm => self.forget_readiness(),
             Action::Promote => self.promote_unlinked(),
-            Action::Stop(Peer::Successor) => self.stop_and_leave(Peer::Successor),
-            Action::Stop(Peer::Incumbent) => self.stop_old(),
+            Action::Stop(Side::Successor) => self.stop_and_leave(Peer::Successor),
+            Action::Stop(Side::Incumbent) => self.stop_old(),
             Action::Report(verdict, reason) => {
                 self.unlinked.machine = None;
                 self.push(Event::Phase(Phase::Idle.name()));

@@ -77,6 +77,7 @@ impl Scene {
 
     fn upgrade(&self) -> Upgrading {
         let times = ["--deadline", DEADLINE, "--drain-grace", "1s", "--ready-timeout", "1s", "--hello-timeout", "1s"];
+        let times = [&times[..], &["--probation", self.scenario.probation]].concat();
         self.service.begin_upgrade(&self.successor, &times)
     }
 
@@ -118,7 +119,7 @@ pub fn trace(scenario: &'static Scenario) -> String {
     // A process that is killed closes its sockets, and may be seen alive for many milliseconds after that: its inotify
     // instance goes slowly.
     if scenario.killed_at.is_some() {
-        wait_for_death(scene.struck(0).expect("somebody died"));
+        wait_for_death(wait_until("somebody died", || scene.struck(0)));
     }
     one_serves(&scene);
     if scene.supervisor_lives() {

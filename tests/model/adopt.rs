@@ -102,12 +102,15 @@ impl World {
         service.journal = service.page.is_some();
         // What it was not told of has had its outcome.
         service.report = if service.page.is_some() { None } else { Some(Verdict::Committed) };
+        let park_ns = u64::from(self.config.park);
         let past = Past {
             generation: journal.generation,
             incumbent_lives: service.incumbent.is_some(),
-            handoff: journal
-                .handoff
-                .map(|open| PastHandoff { id: HandoffId(open.id), successor_lives: open.successor.is_some() }),
+            handoff: journal.handoff.map(|open| PastHandoff {
+                id: HandoffId(open.id),
+                successor_lives: open.successor.is_some(),
+                park_ns,
+            }),
         };
         let found = [service.incumbent, service.successor];
         self.service = Arc::new(service);

@@ -1,5 +1,9 @@
 //! What is explored: the bounds of a configuration, and the rules that are taken back.
 
+use handoff::protocol::HandoffId;
+use handoff::protocol::message::{Mode, Terms};
+use handoff::protocol::supervisor::{OnIncumbentDeath, Plan};
+
 /// A rule of the protocol that is taken back, in the drivers, to see that the model misses it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutant {
@@ -45,6 +49,12 @@ pub enum Mutant {
     PastRolledBack,
     /// A cold start takes the lock without the gate.
     ColdWithoutGate,
+    /// A parked O takes over when it finds the lock free; and the next handoff does not wait for its end.
+    ParkedTakesFreeLock,
+    /// A parked O exits when S is gone.
+    ParkedExitsOnEnd,
+    /// The next handoff does not wait for the end of a parked O.
+    IgnoresParked,
     /// Overlap: O hears of N only with Commit.
     NoAnnounce,
     /// Overlap: S does not wait for O to say that it knows N.
@@ -71,6 +81,10 @@ pub struct Config {
     pub restarts: u8,
     /// The journal may be lost before S is started again.
     pub wipes: bool,
+    /// O parks behind the commit.
+    pub park: bool,
+    /// How often the operator finds that an N on probation is no good.
+    pub verdicts: u8,
     /// Writes that a client sees acknowledged.
     pub writes: u8,
     /// A stranger tries to take the data.
@@ -98,6 +112,8 @@ pub const BASE: Config = Config {
     cuts: 0,
     restarts: 0,
     wipes: false,
+    park: false,
+    verdicts: 0,
     writes: 0,
     stranger: false,
     no_deadline_check: false,
@@ -111,5 +127,12 @@ pub const BASE: Config = Config {
 impl Config {
     pub fn is(&self, mutant: Mutant) -> bool {
         self.mutant == Some(mutant)
+    }
+
+    pub fn plan(&self, id: u64) -> Plan {
+        let park_ns = u64::from(self.park);
+        let terms = Terms { id: HandoffId(id), mode: Mode::Exclusive, deadline_ns: 1, park_ns, open_descriptors: 0 };
+        let on_incumbent_death = if self.promote { OnIncumbentDeath::Promote } else { OnIncumbentDeath::StartCold };
+        Plan { terms, drain_grace_ns: 0, on_incumbent_death }
     }
 }

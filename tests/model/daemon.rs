@@ -4,6 +4,7 @@ use crate::acts::{is_local_n, is_local_o};
 use crate::adopt::Asking;
 use crate::config::Mutant;
 use crate::fingerprint::Fingerprint;
+use crate::service::Service;
 use crate::world::{Pid, World};
 use handoff::protocol::incumbent::{self, Hook, Incumbent};
 use handoff::protocol::message::{Hello, Message, Side, VERSION_MAX, VERSION_MIN, capability};
@@ -87,6 +88,8 @@ pub struct Daemon {
     pub asking: VecDeque<Asking>,
     pub page: Option<u8>,
     pub peer: Option<Pid>,
+    /// Page and process of the O that may take over from this N.
+    pub before: Option<(u8, Pid)>,
     /// Accepts connections.
     pub serves: bool,
     /// Has the data open and may write.
@@ -131,6 +134,7 @@ impl Daemon {
             asking: VecDeque::new(),
             page: None,
             peer: None,
+            before: None,
             serves: false,
             has_data: false,
             view: 0,
@@ -157,11 +161,11 @@ impl Daemon {
 
     /// Whether it has this daemon's pidfd, or will get or give it.
     pub fn knows(&self, i: Pid) -> bool {
-        self.peer == Some(i) || self.coming.is_some_and(|(_, peer)| peer == i)
+        self.peer == Some(i) || [self.coming, self.before].iter().flatten().any(|(_, peer)| *peer == i)
     }
 
     pub fn has_page(&self, page: u8) -> bool {
-        self.page == Some(page) || self.coming.is_some_and(|(of, _)| of == page)
+        self.page == Some(page) || [self.coming, self.before].iter().flatten().any(|(of, _)| *of == page)
     }
 
     pub fn runs(&self) -> bool {
@@ -214,7 +218,7 @@ impl Daemon {
         let flags: u16 = flags.iter().enumerate().map(|(at, flag)| u16::from(*flag) << at).sum();
         to.write_u32(u32::from(timers) << 16 | u32::from(flags));
         (&self.inbox, &self.outbox, &self.todo, &self.answers, &self.task, &self.work).hash(to);
-        (self.coming, self.page, self.peer, self.view).hash(to);
+        (self.coming, self.page, self.peer, self.before, self.view).hash(to);
         self.asking.hash(to);
     }
 
@@ -283,9 +287,10 @@ impl Timer {
             Self::Incumbent(incumbent::Timer::Deadline) => 1,
             Self::Incumbent(incumbent::Timer::Heartbeat) => 2,
             Self::Incumbent(incumbent::Timer::Lock) => 3,
-            Self::Successor(successor::Timer::Ack) => 4,
-            Self::Successor(successor::Timer::Deadline) => 5,
-            Self::Successor(successor::Timer::Heartbeat) => 6,
+            Self::Incumbent(incumbent::Timer::Park) => 4,
+            Self::Successor(successor::Timer::Ack) => 5,
+            Self::Successor(successor::Timer::Deadline) => 6,
+            Self::Successor(successor::Timer::Heartbeat) => 7,
         }
     }
 
@@ -298,7 +303,8 @@ impl World {
     /// A process is started.
     pub fn spawn(&mut self, successor: bool) -> Pid {
         let used = |i: &Pid| {
-            let service = [self.service.incumbent, self.service.successor].contains(&Some(*i));
+            let Service { incumbent, successor, parked, .. } = &*self.service;
+            let service = [incumbent, successor, parked].contains(&&Some(*i));
             let peer = |other: &Arc<Daemon>| other.knows(*i);
             service || !self.see(*i).is_gone() || self.daemons.iter().any(peer)
         };
@@ -337,6 +343,7 @@ impl World {
     fn mutate_incumbent(&self, i: Pid, input: incumbent::Input) -> incumbent::Input {
         let daemon = self.see(i);
         let peer_dead = daemon.peer.is_some_and(|peer| !self.see(peer).alive);
+        let input = self.mutate_parked(i, input);
         match input {
             incumbent::Input::Decided(Decision::Committed)
                 if peer_dead && self.config.is(Mutant::CommittedMeansExit) =>
@@ -405,10 +412,12 @@ impl World {
 
     /// N, once it has told everybody that it serves, is the O of the next handoff.
     fn becomes_incumbent(&mut self, i: Pid) {
+        let parks = self.config.park;
         let daemon = self.daemon(i);
         if daemon.successor_phase() != Some(successor::Phase::Serving) {
             return;
         }
+        daemon.before = daemon.page.zip(daemon.peer).filter(|_| parks);
         if let Machine::Successor(machine) = &daemon.machine {
             daemon.machine = Machine::Incumbent(Incumbent::committed(machine.generation(), daemon.id));
             daemon.timers.clear();
@@ -417,6 +426,9 @@ impl World {
     }
 
     pub fn read(&mut self, i: Pid) {
+        if self.refuses(i) {
+            return;
+        }
         let daemon = self.daemon(i);
         let Some(message) = daemon.inbox.pop_front() else { return };
         let rendezvous = match &message {

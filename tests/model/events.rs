@@ -28,6 +28,8 @@ pub enum Event {
     StartCold,
     /// S does not want the handoff any more.
     Cancel,
+    /// An N on probation is no good.
+    Condemn,
     /// S kills a retired O that does not exit.
     Evict(Pid),
     /// S is started again, and goes on where the last one stopped.
@@ -90,6 +92,7 @@ impl Event {
                 | Self::Grab
                 | Self::Write(_)
                 | Self::Cancel
+                | Self::Condemn
                 | Self::Restart
                 | Self::RestartBlank
                 | Self::Stop(_)
@@ -137,7 +140,7 @@ impl World {
         }
         all.extend(self.pids().filter(|i| self.see(*i).is_leaving && self.see(*i).alive).map(Event::Evict));
         let mut heard = true;
-        for i in [service.incumbent, service.successor].into_iter().flatten() {
+        for i in [service.incumbent, service.successor, service.parked].into_iter().flatten() {
             let daemon = self.see(i);
             if !daemon.outbox.is_empty() {
                 heard = false;
@@ -154,8 +157,9 @@ impl World {
         }
         if let Some(page) = service.page.map(|page| self.page(page)) {
             let phase = service.machine.phase();
-            let may_revert = self.config.overlap && phase == supervisor::Phase::Reverting;
-            if page.retired && (phase == supervisor::Phase::Retiring || may_revert) {
+            use supervisor::Phase;
+            let may_revert = self.config.overlap && phase == Phase::Reverting;
+            if page.retired && (matches!(phase, Phase::Retiring | Phase::Confirming) || may_revert) {
                 all.push(Event::Retired);
             }
             let lost = service.successor.is_some_and(|i| !self.see(i).connected);
@@ -185,6 +189,9 @@ impl World {
         }
         if !idle && self.requests > 0 {
             all.push(Event::Cancel);
+        }
+        if self.verdicts > 0 && service.machine.phase() == supervisor::Phase::Probation {
+            all.push(Event::Condemn);
         }
     }
 
@@ -233,6 +240,9 @@ impl World {
         }
         if daemon.transfer {
             return;
+        }
+        if self.finds_lock_free(i) {
+            all.push(Event::PeerDied(i));
         }
         if daemon.peer.is_some_and(|peer| !daemon.peer_death_told && !self.see(peer).alive) {
             return all.push(Event::PeerDied(i));

@@ -9,6 +9,7 @@ mod explore;
 mod fingerprint;
 mod mutants;
 mod overlap;
+mod probation;
 mod rules;
 mod service;
 mod work;
@@ -113,7 +114,8 @@ const WHOLE: &[Config] = &[
 fn whole() {
     let mut wrong = false;
     let only = std::env::var("ONLY").unwrap_or_default();
-    for config in WHOLE.iter().chain(overlap::WHOLE).filter(|config| config.name.starts_with(&only)) {
+    let all = WHOLE.iter().chain(overlap::WHOLE).chain(probation::BOUNDS);
+    for config in all.filter(|config| config.name.starts_with(&only)) {
         let complaints = run(config).complaints(config);
         println!("{complaints}");
         wrong |= !complaints.is_empty();

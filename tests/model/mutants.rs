@@ -162,6 +162,7 @@ const GAPS: &[(Config, &str)] = &[
 #[test]
 fn each_rule_is_needed() {
     all_are_missed(MUTANTS);
+    all_are_missed(crate::probation::MUTANTS);
 }
 
 /// `cargo test --release --test model -- --ignored --nocapture whole`
@@ -169,6 +170,7 @@ fn each_rule_is_needed() {
 #[ignore = "takes a minute"]
 fn the_whole_of_the_rules_is_needed() {
     all_are_missed(SLOW);
+    all_are_missed(crate::probation::SLOW_MUTANTS);
     all_are_missed(GAPS);
 }
 

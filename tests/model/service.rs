@@ -1,15 +1,13 @@
 //! The driver of S.
 
 use crate::adopt::Journal;
-use crate::config::Mutant;
+use crate::config::{BASE, Mutant};
 use crate::events::Event;
 use crate::fingerprint::Fingerprint;
 use crate::world::{Page, Pid, World};
-use handoff::protocol::message::{HelloAck, Message, Mode, Terms};
-use handoff::protocol::supervisor::{
-    Action, Input, OnIncumbentDeath, Peer, Phase, Plan, Sender, Supervisor, Timer, Verdict,
-};
-use handoff::protocol::{Decide, Decision, HandoffId};
+use handoff::protocol::message::{HelloAck, Message};
+use handoff::protocol::supervisor::{Action, Input, Peer, Phase, Sender, Supervisor, Timer, Verdict};
+use handoff::protocol::{Decide, Decision};
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -24,6 +22,8 @@ pub struct Service {
     pub answers: VecDeque<Input>,
     pub incumbent: Option<Pid>,
     pub successor: Option<Pid>,
+    /// O in a probation.
+    pub parked: Option<Pid>,
     pub page: Option<u8>,
     /// The page of the newest handoff.
     pub last_page: Option<u8>,
@@ -49,12 +49,6 @@ pub struct Service {
     read: Option<Decision>,
 }
 
-fn plan(id: u64, promote: bool) -> Plan {
-    let terms = Terms { id: HandoffId(id), mode: Mode::Exclusive, deadline_ns: 1, park_ns: 0, open_descriptors: 0 };
-    let on_incumbent_death = if promote { OnIncumbentDeath::Promote } else { OnIncumbentDeath::StartCold };
-    Plan { terms, drain_grace_ns: 0, on_incumbent_death }
-}
-
 impl Service {
     pub fn new() -> Self {
         Self {
@@ -66,6 +60,7 @@ impl Service {
             answers: VecDeque::new(),
             incumbent: None,
             successor: None,
+            parked: None,
             page: None,
             last_page: None,
             journal: false,
@@ -113,7 +108,7 @@ impl Service {
         ];
         let flags: u32 = flags.iter().enumerate().map(|(at, flag)| u32::from(*flag) << at).sum();
         to.write_u32(timers << 16 | flags);
-        (&self.todo, &self.answers, self.incumbent, self.successor, self.page, self.last_page).hash(to);
+        (&self.todo, &self.answers, self.incumbent, self.successor, self.parked, self.page, self.last_page).hash(to);
         (self.evictions, self.report, self.read).hash(to);
     }
 }
@@ -132,6 +127,8 @@ fn bit(timer: Timer) -> u32 {
         Timer::AbortGrace => 9,
         Timer::Retire => 10,
         Timer::Adoption => 11,
+        Timer::Probation => 12,
+        Timer::Liveness(Peer::Parked) | Timer::Lost(Peer::Parked) => 13, // never
     }
 }
 
@@ -146,6 +143,9 @@ fn is_local(action: &Action) -> bool {
             | A::CloseJournal
             | A::Adopt
             | A::Promote
+            | A::Park
+            | A::Unpark
+            | A::Dismiss
             | A::Release
             | A::Report(..)
     )
@@ -202,6 +202,7 @@ impl World {
             Event::Connect(i) => self.connect(i),
             Event::GiveUp(i) => self.give_up(i),
             Event::StartCold => self.supervise(Input::StartCold),
+            Event::Condemn => self.condemn(),
             Event::Cancel => {
                 self.requests -= 1;
                 self.supervise(Input::Cancel("cancelled".into()));
@@ -212,7 +213,7 @@ impl World {
                 (service.heard_resumed, service.heard_serving, service.heard_reject) = (false, false, false);
                 (service.said_prepare, service.evictions, service.last_page) = (false, 0, None);
                 service.report = None;
-                let plan = plan(u64::from(self.asked), self.config.promote);
+                let plan = self.config.plan(u64::from(self.asked));
                 self.supervise(Input::StartHandoff(plan));
             }
             other => unreachable!("{other:?} is not of S"),
@@ -237,6 +238,7 @@ impl World {
             let actions = self.serve().machine.step(Input::Retired);
             self.serve().todo.extend(actions.into_iter().map(Step::Act));
         }
+        self.mutate_probation();
         self.settle_service();
     }
 
@@ -365,7 +367,7 @@ impl World {
             Action::KillIncumbent => {
                 let i = self.service.incumbent.expect("O");
                 let may = self.word() == Some(Decision::Revoked) || self.successor_is_dead();
-                self.require(may, "S kills O, but has not won the word");
+                self.require(may || self.condemns(), "S kills O, but has not won the word");
                 self.die(i);
             }
             Action::EvictIncumbent => {
@@ -386,6 +388,7 @@ impl World {
                 let service = self.serve();
                 service.incumbent = service.successor.take();
             }
+            Action::Park | Action::Unpark | Action::EvictParked | Action::Dismiss => self.probation_acts(&action),
             Action::Report(verdict, _) => self.check_report(verdict),
             Action::Release => {
                 let service = self.serve();
@@ -460,23 +463,14 @@ impl World {
     }
 
     pub fn successor_is_dead(&self) -> bool {
-        self.service.successor.is_none_or(|i| !self.see(i).alive)
+        // In a probation N is the incumbent.
+        let on_trial = self.service.incumbent.filter(|_| self.service.parked.is_some());
+        on_trial.or(self.service.successor).is_none_or(|i| !self.see(i).alive)
     }
 
     /// The word of the newest handoff.
     pub fn word(&self) -> Option<Decision> {
         self.service.last_page.map(|page| self.page(page).word)
-    }
-
-    fn peer(&self, peer: Peer) -> Option<Pid> {
-        match peer {
-            Peer::Incumbent => self.service.incumbent,
-            Peer::Successor => self.service.successor,
-        }
-    }
-
-    fn peer_of(&self, i: Pid) -> Peer {
-        if self.service.incumbent == Some(i) { Peer::Incumbent } else { Peer::Successor }
     }
 
     /// A second handoff is refused at once, and changes nothing.
@@ -486,7 +480,7 @@ impl World {
             return;
         }
         let mut machine = service.machine.clone();
-        let actions = machine.step(Input::StartHandoff(plan(99, true)));
+        let actions = machine.step(Input::StartHandoff(BASE.plan(99)));
         let refused = matches!(&actions[..], [Action::Report(Verdict::Refused, text)] if text.starts_with("busy"));
         if !refused || machine != service.machine {
             self.fail("a second handoff is not refused at once");

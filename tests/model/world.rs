@@ -62,6 +62,7 @@ pub struct World {
     /// Handoffs that were asked for.
     pub asked: u8,
     pub requests: u8,
+    pub verdicts: u8,
     pub crashes: u8,
     pub freezes: u8,
     pub cuts: u8,
@@ -90,6 +91,7 @@ impl World {
             disk: 0,
             asked: 0,
             requests: 0,
+            verdicts: 0,
             crashes: 0,
             freezes: 0,
             cuts: 0,
@@ -108,7 +110,7 @@ impl World {
         assert!(world.service.machine.incumbent_serves());
         world.config = *config;
         world.interrupted = !config.overlap;
-        world.requests = config.requests;
+        (world.requests, world.verdicts) = (config.requests, config.verdicts);
         (world.crashes, world.freezes, world.cuts) = (config.crashes, config.freezes, config.cuts);
         world.restarts = config.restarts;
         world.write_journal();
@@ -138,7 +140,7 @@ impl World {
             daemon.identify(&mut to);
         }
         to.write_usize(self.daemons.len());
-        (&self.pages, self.lock, self.gate, self.disk, self.asked, self.requests).hash(&mut to);
+        (&self.pages, self.lock, self.gate, self.disk, self.asked, self.requests, self.verdicts).hash(&mut to);
         (self.crashes, self.freezes, self.cuts, self.restarts, self.broken.is_some()).hash(&mut to);
         (&self.journal, self.control, self.interrupted).hash(&mut to);
         to.finish()
@@ -228,8 +230,10 @@ impl World {
             self.serve().forget(incumbent, successor);
         }
         self.forget_the_dead();
+        self.forget_predecessors();
         for i in self.pids() {
-            let service = [self.service.incumbent, self.service.successor].contains(&Some(i));
+            let Service { incumbent, successor, parked, .. } = &*self.service;
+            let service = [incumbent, successor, parked].contains(&&Some(i));
             let peer = || self.daemons.iter().any(|other| other.knows(i));
             if !self.see(i).alive && !self.see(i).is_gone() && !service && !peer() {
                 self.daemons[usize::from(i)] = Arc::new(Daemon::gone());

@@ -214,7 +214,8 @@ impl Service {
         self.run = Some(child);
         let status = wait_until("the daemon serves", || {
             let status = self.status()?;
-            (status["state"] == "running" && status["linked"] == true && status["phase"] == "idle").then_some(status)
+            let settled = status["phase"] == "idle" || status["phase"] == "probation";
+            (status["state"] == "running" && status["linked"] == true && settled).then_some(status)
         });
         self.address = status["listeners"][0]["address"].as_str().unwrap().parse().unwrap();
     }

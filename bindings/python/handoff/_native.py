@@ -71,6 +71,7 @@ class EventKind(IntEnum):
     CONNECTIONS = 4
     REPLACED = 5
     STOPPED = 6
+    CONFIRMED = 7
 
 
 class Option(IntEnum):

@@ -29,6 +29,8 @@ pub enum Command {
     Run(RunArgs),
     /// Replace a running daemon by a new process, and wait for the outcome
     Upgrade(UpgradeArgs),
+    /// Go back to the program before the present one, and wait for the outcome
+    Rollback(RollbackArgs),
     /// Show what runs
     Status(StatusArgs),
     /// Replace a key-value store under load, some builds of it bad, and count what was lost
@@ -161,6 +163,9 @@ pub struct UpgradeArgs {
     /// program again]
     #[arg(long)]
     pub promote: bool,
+    /// Start a program also if it has failed a probation
+    #[arg(long)]
+    pub force: bool,
     /// When as many processes serve their last clients as may (run --max-draining)
     #[arg(long, value_enum, default_value = "wait")]
     pub when_draining: WhenDraining,
@@ -171,6 +176,27 @@ pub struct UpgradeArgs {
     /// How long to wait for the outcome [default: the deadline and 30 s more]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub timeout: Option<Duration>,
+    /// Print only the outcome, as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "During a probation the process that serves is killed, and the one before it takes over, with everything that was
+written. After it, the present process is replaced, by an ordinary handoff, by the file that was started before,
+also if its path leads to another one by now; but not to one that was written over in place.
+
+Exit status: 0 the process or the program before serves; otherwise as of upgrade."
+)]
+pub struct RollbackArgs {
+    /// The service; not needed if only one runs
+    pub service: Option<String>,
+    #[command(flatten)]
+    pub place: Place,
+    /// How long to wait for the outcome
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "330s")]
+    pub timeout: Duration,
     /// Print only the outcome, as JSON
     #[arg(long)]
     pub json: bool,
@@ -228,6 +254,9 @@ pub struct TimeArgs {
     /// From the start of a process until it must say Hello [default: 10s]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub hello_timeout: Option<Duration>,
+    /// How long the process that was replaced stays as a reserve, and takes over if its successor dies [default: none]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub probation: Option<Duration>,
 }
 
 impl From<TimeArgs> for Times {
@@ -237,6 +266,7 @@ impl From<TimeArgs> for Times {
             drain_grace: args.drain_grace,
             ready: args.ready_timeout,
             hello: args.hello_timeout,
+            probation: args.probation,
         }
     }
 }

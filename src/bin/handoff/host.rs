@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use handoff::HandoffOutcome;
 use handoff::service::signals::{Arrived, Signals};
-use handoff::service::{Event, Service, ServiceStatus};
+use handoff::service::{Event, Service, ServiceStatus, WayBack};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
@@ -32,6 +33,10 @@ pub const SIGNALS: [Signal; 7] = [
 /// How long a poll may take when nothing is due: the loop does not depend on it.
 const POLL_MAX: Duration = Duration::from_secs(3600);
 
+/// The results that are success.
+const COMMITTED: &str = "committed";
+const REVERTED: &str = "reverted";
+
 /// A supervisor process.
 #[derive(Debug)]
 pub struct Host {
@@ -50,6 +55,8 @@ pub struct Waiter {
     client: Client,
     id: Value,
     service: String,
+    /// The result that is success.
+    wanted: &'static str,
 }
 
 /// What a descriptor belongs to. Services are looked at in each turn.
@@ -155,6 +162,7 @@ impl Host {
                 let text = format!("{text}; starts again in {}", text::nanoseconds(after.as_nanos() as u64));
                 self.output.say("restarting", name, &text, json!({ "after_ms": after.as_millis() as u64 }));
             }
+            Event::ProbationFailed { text } => self.output.say("probation_failed", name, &text, json!({})),
             Event::Ended(ended) => {
                 let status = ended.status;
                 let details = json!({
@@ -183,7 +191,7 @@ impl Host {
     }
 
     fn answer_outcome(&mut self, waiter: &Waiter, outcome: Value) {
-        let result = json!({ "service": waiter.service, "outcome": outcome });
+        let result = json!({ "service": waiter.service, "outcome": outcome, "wanted": waiter.wanted });
         self.server.answer(waiter.client, &waiter.id, Ok(result));
     }
 
@@ -194,18 +202,37 @@ impl Host {
                 let answer = self.status(param.service.as_deref());
                 self.server.answer(client, &id, answer);
             }
-            Request::Upgrade(params) => match self.find(params.service.as_deref()) {
-                Err(error) => self.server.answer(client, &id, Err(error)),
-                Ok(service) => {
-                    let (waiter, upgrade) = (Waiter { client, id, service }, params.upgrade());
-                    let begun = self.services.get_mut(&waiter.service).map(|service| service.upgrade(upgrade));
-                    match begun {
-                        Some(Err(outcome)) => self.answer_outcome(&waiter, json!(&*outcome)),
-                        _ => self.waiters.push(waiter),
-                    }
-                }
-            },
+            Request::Upgrade(params) => {
+                self.begin(client, id, params.service.as_deref(), |service| {
+                    service.upgrade(params.upgrade()).map(|()| COMMITTED)
+                });
+            }
+            Request::Rollback(params) => self.begin(client, id, params.service.as_deref(), |service| {
+                service.rollback().map(|way| if way == WayBack::Verdict { REVERTED } else { COMMITTED })
+            }),
         }
+    }
+
+    /// What has begun has an outcome some time, for which this client waits.
+    fn begin(
+        &mut self,
+        client: Client,
+        id: Value,
+        service: Option<&str>,
+        begin: impl FnOnce(&mut Service) -> Result<&'static str, Rc<HandoffOutcome>>,
+    ) {
+        let name = match self.find(service) {
+            Ok(name) => name,
+            Err(error) => return self.server.answer(client, &id, Err(error)),
+        };
+        let begun = self.services.get_mut(&name).map(begin);
+        let mut waiter = Waiter { client, id, service: name, wanted: COMMITTED };
+        match begun {
+            Some(Err(outcome)) => return self.answer_outcome(&waiter, json!(&*outcome)),
+            Some(Ok(wanted)) => waiter.wanted = wanted,
+            None => {}
+        }
+        self.waiters.push(waiter);
     }
 
     fn status(&self, service: Option<&str>) -> Result<Value, RpcError> {

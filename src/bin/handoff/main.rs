@@ -20,6 +20,7 @@ fn main() -> ExitCode {
     let code = match Args::parse().command {
         Command::Run(args) => run::run(&args),
         Command::Upgrade(args) => upgrade::upgrade(&args),
+        Command::Rollback(args) => upgrade::rollback(&args),
         Command::Status(args) => status::status(&args),
         Command::Demo(args) => demo::demo(&args),
         Command::DemoDaemon(args) => demo::daemon::run(&args),

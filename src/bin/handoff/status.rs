@@ -74,6 +74,10 @@ fn show(service: &Value) {
         text::print(&format!("    says       {says}"));
     }
     text::print(&format!("    restarts   {}", service["restarts"]));
+    if let (Some(pid), Some(ms)) = (service["parked_pid"].as_u64(), service["probation_left_ms"].as_u64()) {
+        let left = text::nanoseconds(ms.saturating_mul(1_000_000));
+        text::print(&format!("    probation  for {left}: process {pid} takes over if this one dies"));
+    }
     if !service["last_handoff"].is_null() {
         text::print(&format!("    upgrade    {}", text::outcome_line(&service["last_handoff"])));
     }

@@ -8,9 +8,9 @@ use handoff::limits::HANDOFF_DEADLINE;
 use handoff::service::Upgrade;
 use serde_json::Value;
 
-use crate::args::UpgradeArgs;
+use crate::args::{RollbackArgs, UpgradeArgs};
 use crate::control::client::{Client, Message};
-use crate::control::{Request, UpgradeParams};
+use crate::control::{Request, ServiceParam, UpgradeParams};
 use crate::exit::{Failure, USAGE, of_result};
 use crate::text;
 
@@ -22,13 +22,32 @@ const TICK: Duration = Duration::from_millis(100);
 pub fn upgrade(args: &UpgradeArgs) -> u8 {
     let mut progress = Progress::new(args.json);
     let answer = ask(args, &mut progress);
+    tell(answer, progress, args.json)
+}
+
+/// `handoff rollback`: the same, back to the program before.
+pub fn rollback(args: &RollbackArgs) -> u8 {
+    let mut progress = Progress::new(args.json);
+    let end = Instant::now() + args.timeout;
+    let answer = Client::connect(&args.place, args.service.as_deref()).and_then(|client| {
+        let request = Request::Rollback(ServiceParam { service: args.service.clone() });
+        follow(client, &request, end, &mut progress)
+    });
+    tell(answer, progress, args.json)
+}
+
+fn tell(answer: Result<Value, Failure>, mut progress: Progress, json: bool) -> u8 {
     progress.end();
     match answer {
-        Err(failure) => failure.report(args.json),
+        Err(failure) => failure.report(json),
         Ok(answer) => {
             let outcome = &answer["outcome"];
-            let code = of_result(outcome["result"].as_str().unwrap_or_default());
-            if args.json {
+            // What a rollback wants is success, whatever its name.
+            let code = match &outcome["result"] {
+                result if *result == answer["wanted"] => 0,
+                result => of_result(result.as_str().unwrap_or_default()),
+            };
+            if json {
                 text::print(&outcome.to_string());
             } else {
                 summarize(answer["service"].as_str().unwrap_or_default(), outcome, code);
@@ -43,11 +62,16 @@ fn ask(args: &UpgradeArgs, progress: &mut Progress) -> Result<Value, Failure> {
     let binary = binary.map_err(|error| Failure::new(USAGE, format!("--binary: {error}")))?;
     let deadline = args.times.deadline.unwrap_or(HANDOFF_DEADLINE);
     let end = Instant::now() + args.timeout.unwrap_or(deadline + ANSWER_SLACK);
-    let mut client = Client::connect(&args.place, args.service.as_deref())?;
-    let (promote, when_draining) = (args.promote, args.when_draining.into());
-    let upgrade = Upgrade { binary, promote, times: args.times.into(), when_draining };
+    let client = Client::connect(&args.place, args.service.as_deref())?;
+    let (promote, force, when_draining) = (args.promote, args.force, args.when_draining.into());
+    let upgrade = Upgrade { binary, promote, force, times: args.times.into(), when_draining };
     let params = UpgradeParams::new(args.service.clone(), &upgrade);
-    client.send(&Request::Upgrade(params))?;
+    follow(client, &Request::Upgrade(params), end, progress)
+}
+
+/// Asks, and shows the way to the answer.
+fn follow(mut client: Client, request: &Request, end: Instant, progress: &mut Progress) -> Result<Value, Failure> {
+    client.send(request)?;
     loop {
         match client.next(TICK, end)? {
             Message::Result(result) => return Ok(result),

@@ -33,7 +33,7 @@ impl Incumbent {
     }
 
     /// N serves; but it may have died since.
-    fn look(&mut self, out: &mut Vec<Action>) {
+    pub(super) fn look(&mut self, out: &mut Vec<Action>) {
         self.phase = Phase::Looking;
         out.push(Action::Look);
     }
@@ -41,12 +41,18 @@ impl Incumbent {
     pub(super) fn on_seen(&mut self, alive: bool, out: &mut Vec<Action>) {
         let (Phase::Looking, Some(current)) = (self.phase, &mut self.current) else { return };
         current.successor_dead |= !alive;
-        // If it is dead, the word says which kind of commit it was; it can not change any more.
-        if current.successor_dead { self.ask_word(out) } else { self.retire(out) }
+        match (current.successor_dead, current.parks) {
+            // The word says which kind of commit it was; it can not change any more.
+            (true, _) => self.ask_word(out),
+            (false, true) => self.park(out),
+            (false, false) => self.retire(out),
+        }
     }
 
     pub(super) fn on_decided(&mut self, value: Decision, out: &mut Vec<Action>) {
-        let (Phase::Fencing, Some(current)) = (self.phase, &self.current) else { return };
+        let (Phase::Fencing, Some(current)) = (self.phase, &mut self.current) else { return };
+        // What is written in another format is of no use to O.
+        current.parks &= value != Decision::CommittedIncompatible;
         match value {
             Decision::Committed | Decision::CommittedIncompatible if !current.successor_dead => {
                 self.phase = Phase::AwaitServing;
@@ -72,6 +78,8 @@ impl Incumbent {
             Phase::AwaitServing if current.successor_dead => self.ask_word(out),
             Phase::AwaitServing if current.successor_serving => self.look(out),
             Phase::AwaitDeath if current.successor_dead => self.take_lock(out),
+            // Its commit left the format as it was, or O would not be parked.
+            Phase::Parked if current.successor_dead => self.take_lock(out),
             _ => {}
         }
     }
@@ -108,7 +116,7 @@ impl Incumbent {
     }
 
     pub(super) fn quiet(&self, out: &mut Vec<Action>) {
-        let timers = [Timer::Drain, Timer::Deadline, Timer::Heartbeat, Timer::Lock];
+        let timers = [Timer::Drain, Timer::Deadline, Timer::Heartbeat, Timer::Lock, Timer::Park];
         out.extend(timers.map(Action::Disarm));
     }
 }

@@ -1,11 +1,12 @@
 //! O: the process that serves now.
 //!
-//! What it says and hears is in `session`, its application and the lock in `hooks`, and who goes on in `fence`; what is
-//! different when both serve at once is in `overlap`.
+//! What it says and hears is in `session`, its application and the lock in `hooks`, who goes on in `fence`, and how it waits
+//! behind a commit in `probation`; what is different when both serve at once is in `overlap`.
 
 mod fence;
 mod hooks;
 mod overlap;
+mod probation;
 mod session;
 
 use super::message::{AdoptAck, Fingerprint, Hello, Message, Mode, Readiness};
@@ -38,6 +39,8 @@ pub enum Phase {
     AwaitServing,
     /// N serves: looks at its pidfd, as the last act before it is replaced.
     Looking,
+    /// N serves, and O is its reserve: sealed, without the lock, until N is dead or the probation is over.
+    Parked,
     /// The word is revoked, N is being killed: waits for its pidfd.
     AwaitDeath,
     /// Takes the lock back.
@@ -68,6 +71,7 @@ impl Phase {
             Self::Fencing => "fencing",
             Self::AwaitServing => "waiting for the successor to serve",
             Self::Looking => "retiring",
+            Self::Parked => "parked",
             Self::AwaitDeath => "waiting for the successor's death",
             Self::Locking => "locking",
             Self::Resuming => "resuming",
@@ -84,7 +88,13 @@ impl Phase {
             Self::Serving => AdoptAck::SERVING,
             Self::Announced | Self::Draining | Self::Drained | Self::Failed => 3,
             Self::Sealing | Self::Unlocking => 4,
-            Self::Sealed | Self::Fencing | Self::AwaitServing | Self::Looking | Self::AwaitDeath | Self::Locking => 5,
+            Self::Sealed
+            | Self::Fencing
+            | Self::AwaitServing
+            | Self::Looking
+            | Self::Parked
+            | Self::AwaitDeath
+            | Self::Locking => 5,
             Self::Resuming => 6,
             Self::Leaving | Self::Replaced | Self::Lost => 7,
         }
@@ -102,6 +112,8 @@ pub enum Timer {
     Heartbeat,
     /// Try the lock again.
     Lock,
+    /// The probation is over: its time, and the slack for S to end it.
+    Park,
 }
 
 /// What the application does for a handoff.
@@ -230,6 +242,8 @@ struct Current {
     successor_dead: bool,
     successor_serving: bool,
     progress: Option<(u64, u64)>,
+    /// It parks behind the commit: so it was asked, and nothing has ended that.
+    parks: bool,
     /// S was lost while the lock was being released: fence as soon as it is known whether it is.
     fence_next: bool,
 }

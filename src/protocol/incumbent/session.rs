@@ -2,8 +2,8 @@
 
 use super::{Action, Current, Hook, Incumbent, Phase, Timer};
 use crate::protocol::message::{
-    AdoptAck, Commit, Heartbeat, Message, Mode, PrepareHandoff, Readiness, Ready, Reject, RejectCode, ResumeAfterAbort,
-    Resumed, SealRequest, SealStep, Serving, Stopping,
+    AdoptAck, Commit, EndProbation, Heartbeat, Message, Mode, PrepareHandoff, Readiness, Ready, Reject, RejectCode,
+    ResumeAfterAbort, Resumed, SealRequest, SealStep, Serving, Stopping,
 };
 use crate::protocol::transfer::Totals;
 use crate::protocol::{HandoffId, Violation};
@@ -56,6 +56,7 @@ impl Incumbent {
                 self.newest = self.newest.max(id);
                 out.push(Action::Send(Message::Resumed(Resumed { id, error: None })));
             }
+            (Phase::Parked, Message::EndProbation(EndProbation { id })) if id == self.id() => self.end_probation(out),
             (_, Message::ResumeAfterAbort(ResumeAfterAbort { id })) if self.handoff() == Some(id) => self.fence(out),
             // Crossings: of a finished handoff, or of one that O has left by itself.
             (
@@ -63,6 +64,7 @@ impl Incumbent {
                 Message::PrepareHandoff(_)
                 | Message::SealRequest(_)
                 | Message::Commit(_)
+                | Message::EndProbation(_)
                 | Message::ResumeAfterAbort(_),
             ) if self.is_crossing(id) => self.dropped += 1,
             (_, other) => self.on_unexpected(other.name(), id, out),
@@ -104,6 +106,7 @@ impl Incumbent {
             successor_dead: false,
             successor_serving: false,
             progress: None,
+            parks: prepare.park_ns > 0 && prepare.mode == Mode::Exclusive,
             fence_next: false,
         });
         if prepare.mode == Mode::Overlap {
@@ -119,8 +122,11 @@ impl Incumbent {
     }
 
     pub(super) fn on_stop(&mut self, out: &mut Vec<Action>) {
-        if self.current.is_none() {
-            return;
+        let Some(current) = &mut self.current else { return };
+        // It is no reserve for anybody, or whoever stops a whole service would wake it.
+        current.parks = false;
+        if self.phase == Phase::Parked {
+            return self.look(out);
         }
         if self.phase == Phase::Leaving {
             return self.cut_leave(out);
@@ -145,6 +151,7 @@ impl Incumbent {
                 out.extend([Action::Send(Message::Heartbeat(heartbeat)), Action::Arm(Timer::Heartbeat)]);
             }
             Timer::Lock if self.phase == Phase::Locking => out.push(Action::TakeLock),
+            Timer::Park => self.end_probation(out),
             _ => {}
         }
     }

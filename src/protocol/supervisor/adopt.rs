@@ -26,6 +26,8 @@ pub struct PastHandoff {
     pub id: HandoffId,
     /// N lives.
     pub successor_lives: bool,
+    /// How long O parks behind the commit, in nanoseconds.
+    pub park_ns: u64,
 }
 
 impl Supervisor {
@@ -47,6 +49,8 @@ impl Supervisor {
     /// How far it came is not known: whoever could have won is asked by the word, whoever could be disturbed is told.
     fn decide_past(&mut self, handoff: PastHandoff, incumbent_dead: bool, out: &mut Vec<Action>) {
         self.newest = self.newest.max(handoff.id);
+        let mut current = Current::of(handoff.id);
+        current.plan.terms.park_ns = handoff.park_ns;
         self.current = Some(Current {
             journalled: true,
             prepared: true,
@@ -57,7 +61,7 @@ impl Supervisor {
             successor_dead: !handoff.successor_lives,
             successor_lost: true,
             reason: "the supervisor was restarted in mid-handoff".into(),
-            ..Current::of(handoff.id)
+            ..current
         });
         self.enter(Phase::Revoking, out);
         out.extend([Action::Arm(Timer::Deadline), Action::Decide(Decide::Revoke)]);
@@ -65,7 +69,8 @@ impl Supervisor {
 
     /// Looks for a new session with an incumbent that lives, if its own is lost.
     pub(super) fn seek(&mut self, out: &mut Vec<Action>) {
-        let dead = self.current.as_ref().is_some_and(|current| current.incumbent_dead);
+        // In a probation that is said of O.
+        let dead = self.parked.is_none() && self.current.as_ref().is_some_and(|current| current.incumbent_dead);
         if !self.seeks() || dead {
             return;
         }
@@ -73,7 +78,7 @@ impl Supervisor {
             self.estranged = true;
             return;
         }
-        if self.current.is_some() {
+        if self.current.is_some() && self.parked.is_none() {
             out.push(Action::Arm(Timer::Adoption));
         }
         out.push(Action::Adopt);

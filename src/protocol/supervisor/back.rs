@@ -51,10 +51,11 @@ impl Supervisor {
     }
 
     pub(super) fn on_decided(&mut self, value: Decision, out: &mut Vec<Action>) {
-        let (Phase::Revoking, Some(current)) = (self.phase, &self.current) else { return };
+        let (Phase::Revoking, Some(current)) = (self.phase, &mut self.current) else { return };
         if !value.is_committed() {
             return self.roll_back(out);
         }
+        current.format_changes |= value == Decision::CommittedIncompatible;
         if current.successor_dead {
             return self.revert(out);
         }
@@ -88,7 +89,7 @@ impl Supervisor {
     }
 
     /// N won the word and died: O goes on after it, if O lives.
-    fn revert(&mut self, out: &mut Vec<Action>) {
+    pub(super) fn revert(&mut self, out: &mut Vec<Action>) {
         let Some(current) = &self.current else { return };
         let id = current.id();
         if current.disturbed() {
@@ -146,6 +147,9 @@ impl Supervisor {
 
     pub(super) fn on_died(&mut self, peer: Peer, status: &str, out: &mut Vec<Action>) {
         out.push(Action::Disarm(Timer::Lost(peer)));
+        if self.is_on_trial() {
+            return self.on_died_in_probation(peer, status, out);
+        }
         match (peer, &mut self.current) {
             (Peer::Incumbent, None) => {
                 self.incumbent = None;
@@ -167,16 +171,8 @@ impl Supervisor {
                 }
             }
             (Peer::Successor, Some(current)) => {
-                current.successor_dead = true;
                 out.push(Action::Disarm(Timer::AbortGrace));
-                if current.reason.is_empty() {
-                    current.reason = format!("the successor died: {status}");
-                } else {
-                    // It may have said itself why it goes, in the words that it was told.
-                    let repeats = status.contains(&current.reason);
-                    let how = status.split(';').next().filter(|_| repeats).unwrap_or(status);
-                    current.reason = format!("{} (the successor: {how})", current.reason);
-                }
+                current.note_successor_death(status);
                 match self.phase {
                     Phase::RollingBack | Phase::Reverting => self.try_settle(out),
                     // O may not have read Commit: then it takes over. If it has, it exits, and nobody is left.
@@ -184,13 +180,16 @@ impl Supervisor {
                     _ => self.abort(String::new(), out),
                 }
             }
-            (Peer::Successor, None) => {}
+            (Peer::Successor, None) | (Peer::Parked, _) => {}
         }
     }
 
     /// The session has ended; its process may be dead, too, and that would say more.
     pub(super) fn on_gone(&mut self, peer: Peer, out: &mut Vec<Action>) {
         self.note_loss(peer);
+        if peer == Peer::Parked {
+            return self.on_parked_lost(out);
+        }
         out.push(Action::Arm(Timer::Lost(peer)));
     }
 
@@ -215,12 +214,14 @@ impl Supervisor {
                     return; // the word and the page tell O all that it needs
                 }
                 self.abort(format!("the session with the incumbent is lost: {why}"), out);
-                if matches!(self.phase, Phase::Idle | Phase::RollingBack | Phase::Reverting) {
+                use Phase::{Confirming, Idle, Probation, Reverting, RollingBack};
+                if matches!(self.phase, Idle | RollingBack | Reverting | Probation | Confirming) {
                     self.seek(out);
                 }
                 self.try_settle(out);
             }
             Peer::Successor => self.abort(format!("the session with the successor is lost: {why}"), out),
+            Peer::Parked => self.on_parked_lost(out),
         }
     }
 
@@ -264,6 +265,18 @@ impl Supervisor {
 }
 
 impl Current {
+    pub(super) fn note_successor_death(&mut self, status: &str) {
+        self.successor_dead = true;
+        if self.reason.is_empty() {
+            self.reason = format!("the successor died: {status}");
+            return;
+        }
+        // It may have said itself why it goes, in the words that it was told.
+        let repeats = status.contains(&self.reason);
+        let how = status.split(';').next().filter(|_| repeats).unwrap_or(status);
+        self.reason = format!("{} (the successor: {how})", self.reason);
+    }
+
     /// Whether O has to be told to go on.
     pub(super) fn disturbed(&self) -> bool {
         self.prepared && !self.resumed && !self.incumbent_dead

@@ -12,6 +12,9 @@ impl Supervisor {
         if self.owes(peer) {
             out.push(Action::Arm(Timer::Liveness(peer)));
         }
+        if peer == Peer::Parked {
+            return self.on_parked_message(message, out);
+        }
         let id = message.id();
         match &message {
             Message::AdoptAck(ack) if peer == Peer::Incumbent && self.seeks() => return self.on_adopted(ack, out),
@@ -46,9 +49,12 @@ impl Supervisor {
                 (Peer::Incumbent, Phase::Announcing | Phase::Draining, Message::Stopping(_)) => {
                     self.abort("the incumbent was asked to stop".into(), out);
                 }
-                (Peer::Incumbent, _, Message::Resumed(m)) if current.prepared => self.on_resumed(m.error, out),
+                (Peer::Incumbent, _, Message::Resumed(m)) if current.prepared && self.parked.is_none() => {
+                    self.on_resumed(m.error, out)
+                }
                 (Peer::Successor, Phase::AwaitReady, Message::Ready(m)) => self.on_ready(&m.readiness, out),
                 (Peer::Successor, Phase::AwaitServing | Phase::Revoking, Message::Serving(_)) => self.on_serving(out),
+                (Peer::Incumbent, Phase::Probation | Phase::Confirming, Message::Serving(_)) => self.note_serving(),
                 (_, _, Message::Heartbeat(_))
                 | (Peer::Incumbent, _, Message::SealProgress(_) | Message::Stopping(_)) => {}
                 (_, _, other) => self.on_unexpected(peer, &other, out),
@@ -62,9 +68,7 @@ impl Supervisor {
             (Peer::Incumbent, Message::Serving(_) | Message::Resumed(Resumed { error: None, .. }))
                 if self.incumbent.is_some() && (id == HandoffId::COLD || self.adoptions > 0) =>
             {
-                if let Some(incumbent) = &mut self.incumbent {
-                    incumbent.serving = true;
-                }
+                self.note_serving();
                 if self.phase == Phase::ColdStarting {
                     self.cold_is_up(out);
                 }
@@ -80,7 +84,8 @@ impl Supervisor {
         let finished = id != HandoffId::COLD && id <= self.newest && Some(id) != current;
         // Also when N turned out to have won: whatever was on its way when S gave up may still arrive.
         let asked = self.current.as_ref().is_some_and(|current| current.asked);
-        let leaving = asked || matches!(self.phase, Phase::Reverting | Phase::Retiring);
+        let after = matches!(self.phase, Phase::Reverting | Phase::Retiring | Phase::Probation | Phase::Confirming);
+        let leaving = asked || after;
         let late_hello = peer == Peer::Successor && matches!(message, Message::Hello(_));
         if finished || leaving && (Some(id) == current || late_hello) {
             self.dropped += 1;
@@ -132,10 +137,11 @@ impl Supervisor {
     }
 
     fn on_ready(&mut self, readiness: &Readiness, out: &mut Vec<Action>) {
-        let Some(current) = &self.current else { return };
+        let Some(current) = &mut self.current else { return };
         if let Err(reason) = current.check(readiness) {
             return self.abort(reason, out);
         }
+        current.format_changes = readiness.format_changes;
         let committed = Committed { id: current.id() };
         out.extend([
             Action::Send(Peer::Successor, Message::Committed(committed)),
@@ -160,9 +166,12 @@ impl Supervisor {
         if self.phase != Phase::AwaitServing {
             return; // its session is lost, or the word is being asked: on_decided goes on
         }
-        let (id, incumbent_dead) = (current.id(), current.incumbent_dead);
+        let (id, incumbent_dead, parks) = (current.id(), current.incumbent_dead, current.parks());
         out.extend([Action::Disarm(Timer::Serving), Action::Disarm(Timer::Deadline)]);
         out.push(Action::Send(Peer::Incumbent, Message::Commit(Commit { id })));
+        if parks {
+            return self.begin_probation(out);
+        }
         self.enter(Phase::Retiring, out);
         out.extend([Action::Arm(Timer::Retire), Action::Report(Verdict::Committed, String::new())]);
         if incumbent_dead {
@@ -170,10 +179,17 @@ impl Supervisor {
         }
     }
 
+    fn note_serving(&mut self) {
+        if let Some(incumbent) = &mut self.incumbent {
+            incumbent.serving = true;
+        }
+    }
+
     /// O will never serve again: N is the incumbent.
     pub(super) fn on_retired(&mut self, out: &mut Vec<Action>) {
         match self.phase {
             Phase::Retiring => {}
+            Phase::Confirming => return self.close_probation(out),
             Phase::Reverting => return self.on_retired_too_late(out),
             _ => return,
         }

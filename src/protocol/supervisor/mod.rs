@@ -1,12 +1,14 @@
 //! S: holds the listeners, spawns, and drives a handoff.
 //!
-//! The happy path is in `forward`, what leads away from it in `back`, the start of processes in `start`, and a new session
-//! with one that runs in `adopt`; `overlap` has what is different when both daemons serve at once.
+//! The happy path is in `forward`, what leads away from it in `back`, the start of processes in `start`, a new session
+//! with one that runs in `adopt`, and the time in which O is the reserve of an N that serves in `probation`; `overlap` has what is
+//! different when both daemons serve at once.
 
 mod adopt;
 mod back;
 mod forward;
 mod overlap;
+mod probation;
 mod start;
 
 pub use adopt::{Past, PastHandoff};
@@ -15,13 +17,15 @@ use super::message::{Fingerprint, Hello, Message, Terms};
 use super::transfer::Room;
 use super::{Decide, Decision, HandoffId, Violation};
 
-/// The two daemons of a handoff. O is [`Peer::Incumbent`] until it is gone, also after the commit.
+/// The two daemons of a handoff. O is [`Peer::Incumbent`] until it is gone, also after the commit; but in a probation N is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Peer {
     /// O, and a cold start.
     Incumbent,
     /// N.
     Successor,
+    /// O in a probation.
+    Parked,
 }
 
 /// Where S is.
@@ -55,6 +59,10 @@ pub enum Phase {
     Reverting,
     /// Commit is sent: waits until O is dead or retired.
     Retiring,
+    /// Commit is sent, and N serves: O is parked, and goes on if N dies.
+    Probation,
+    /// EndProbation is sent: waits until O is dead or retired.
+    Confirming,
 }
 
 impl Phase {
@@ -75,6 +83,8 @@ impl Phase {
             Self::RollingBack => "rolling back",
             Self::Reverting => "reverting",
             Self::Retiring => "retiring",
+            Self::Probation => "probation",
+            Self::Confirming => "confirming",
         }
     }
 }
@@ -102,6 +112,8 @@ pub enum Timer {
     Retire,
     /// An O that is told to go on has no session yet.
     Adoption,
+    /// The probation is over.
+    Probation,
 }
 
 /// How a handoff ended.
@@ -196,6 +208,10 @@ pub enum Input {
     Decided(Decision),
     /// The caller does not want this handoff any more.
     Cancel(String),
+    /// The caller needs no reserve any more.
+    EndProbation,
+    /// The caller has found that the N of this probation is no good, and why.
+    Condemn(String),
     /// A timer fired, and every queue is read to the end, and every death that can be seen was told.
     Timer(Timer),
 }
@@ -224,10 +240,18 @@ pub enum Action {
     Decide(Decide),
     /// SIGKILL N. Only after the word was found revoked.
     KillSuccessor,
-    /// SIGKILL O, which is sealed and silent, and can not be waited for.
+    /// SIGKILL O, which is sealed and silent, and can not be waited for. In a probation: N, which was condemned.
     KillIncumbent,
     /// A retired O does not exit: SIGTERM, and SIGKILL when it is asked for again.
     EvictIncumbent,
+    /// N is the incumbent, and O is [`Peer::Parked`].
+    Park,
+    /// N is dead: O is the incumbent again.
+    Unpark,
+    /// A parked O that does not retire: SIGTERM, and SIGKILL when it is asked for again.
+    EvictParked,
+    /// The parked O is dead, or retired: then the driver evicts it, and says nothing of its end.
+    Dismiss,
     /// N, if it lives, is the incumbent from here on. An O that is retired but lives is not the machine's any more: the driver
     /// evicts it, and says nothing of its end.
     Promote,
@@ -247,6 +271,10 @@ struct Current {
     journalled: bool,
     prepared: bool,
     begun: bool,
+    /// N has said that it will write in another format: O could not go on after it.
+    format_changes: bool,
+    /// The caller has condemned N in its probation.
+    condemned: bool,
     /// Somebody refused to take part before anything was disturbed.
     rejected: bool,
     /// What O sealed, once it has.
@@ -292,6 +320,10 @@ pub struct Supervisor {
     adoptions: u8,
     newest: HandoffId,
     current: Option<Current>,
+    /// O in a probation.
+    parked: Option<Linked>,
+    /// It has no session.
+    parked_lost: bool,
     dropped: u64,
 }
 
@@ -313,6 +345,8 @@ impl Supervisor {
             adoptions: 0,
             newest: HandoffId::COLD,
             current: None,
+            parked: None,
+            parked_lost: false,
             dropped: 0,
         }
     }
@@ -378,6 +412,8 @@ impl Supervisor {
             Input::PageServing => self.on_page_serving(&mut out),
             Input::Decided(value) => self.on_decided(value, &mut out),
             Input::Cancel(reason) => self.on_cancel(reason, &mut out),
+            Input::EndProbation => self.end_probation(&mut out),
+            Input::Condemn(reason) => self.condemn(reason, &mut out),
             Input::Timer(timer) => self.on_timer(timer, &mut out),
         }
         out
@@ -423,6 +459,7 @@ impl Supervisor {
             Timer::AbortGrace,
             Timer::Retire,
             Timer::Adoption,
+            Timer::Probation,
         ];
         out.extend(timers.map(Action::Disarm));
         out.push(Action::Report(verdict, reason));
@@ -442,6 +479,10 @@ impl Supervisor {
             Timer::Retire if self.phase == Phase::Retiring => {
                 out.extend([Action::EvictIncumbent, Action::Arm(Timer::Retire)]);
             }
+            Timer::Retire if self.phase == Phase::Confirming => {
+                out.extend([Action::EvictParked, Action::Arm(Timer::Retire)]);
+            }
+            Timer::Probation => self.end_probation(out),
             Timer::AbortGrace | Timer::Retire => {}
         }
     }

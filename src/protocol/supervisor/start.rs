@@ -104,6 +104,7 @@ impl Supervisor {
         let expected = match peer {
             Peer::Incumbent => self.incumbent.is_none() || self.seeks(),
             Peer::Successor => self.phase == Phase::AwaitHello,
+            Peer::Parked => false,
         };
         if !expected {
             return self.on_unexpected(peer, &Message::Hello(hello.clone()), out);
@@ -114,6 +115,7 @@ impl Supervisor {
                 Peer::Incumbent if self.incumbent.is_some() => self.estrange(out),
                 Peer::Incumbent => self.incumbent_lost = true,
                 Peer::Successor => self.reject(text, out),
+                Peer::Parked => {}
             };
         }
         let room = Room { descriptors_max: hello.descriptors_max, open_descriptors: hello.open_descriptors };
@@ -178,7 +180,15 @@ impl Supervisor {
     }
 
     fn mode_with(&self, hello: &Hello) -> Result<Mode, String> {
-        common_mode(self.incumbent.map_or(0, |incumbent| incumbent.capabilities), hello.capabilities)
+        let own = self.incumbent.map_or(0, |incumbent| incumbent.capabilities);
+        match common_mode(own, hello.capabilities)? {
+            // O drains behind the commit, and can not be a reserve.
+            Mode::Overlap if self.park_ns() > 0 => {
+                Err("a probation is for exclusive mode, and these daemons have overlap mode: leave out --probation"
+                    .into())
+            }
+            mode => Ok(mode),
+        }
     }
 
     pub(super) fn on_hello_late(&mut self, out: &mut Vec<Action>) {
@@ -204,6 +214,8 @@ impl Current {
             journalled: false,
             prepared: false,
             begun: false,
+            format_changes: false,
+            condemned: false,
             rejected: false,
             sealed: None,
             incumbent_dead: false,

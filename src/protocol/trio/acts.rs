@@ -46,6 +46,7 @@ impl World {
             Timer::Incumbent(incumbent::Timer::Drain) => deadline.min(now + daemon.drain_grace_ns),
             Timer::Incumbent(incumbent::Timer::Deadline) => deadline + nanoseconds(limits::SLACK),
             Timer::Incumbent(incumbent::Timer::Lock) => now + nanoseconds(limits::LOCK_RETRY),
+            Timer::Incumbent(incumbent::Timer::Park) => u64::MAX, // nobody asks for it
             Timer::Successor(successor::Timer::Ack) => now + nanoseconds(limits::HELLO_TIMEOUT),
             Timer::Successor(successor::Timer::Deadline) => deadline,
             Timer::Incumbent(incumbent::Timer::Heartbeat) | Timer::Successor(successor::Timer::Heartbeat) => {

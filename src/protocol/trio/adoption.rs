@@ -45,7 +45,8 @@ impl World {
         let listens = self.control.filter(|_| successor.is_none()).filter(lives);
         let incumbent = journal.incumbent.filter(lives).or(listens);
         let page = journal.handoff.map(|(_, page, _)| page);
-        let handoff = journal.handoff.map(|(id, ..)| PastHandoff { id, successor_lives: successor.is_some() });
+        let handoff =
+            journal.handoff.map(|(id, ..)| PastHandoff { id, successor_lives: successor.is_some(), park_ns: 0 });
         self.service = Service {
             resuming: true,
             incumbent,

@@ -206,6 +206,9 @@ impl World {
                 }
                 self.service.incumbent = self.service.successor.take();
             }
+            Action::Park | Action::Unpark | Action::EvictParked | Action::Dismiss => {
+                self.fail("nobody asks for a probation");
+            }
             Action::Report(verdict, text) => self.on_report(verdict, text),
             Action::Release => {
                 self.service.page = None;
@@ -320,6 +323,7 @@ impl World {
             Timer::AbortGrace => nanoseconds(limits::ABORT_GRACE),
             Timer::Retire => nanoseconds(limits::RETIRE_GRACE),
             Timer::Adoption => nanoseconds(limits::ADOPTION_TIMEOUT),
+            Timer::Probation => u64::MAX, // nobody asks for it
         }
     }
 

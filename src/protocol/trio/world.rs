@@ -399,6 +399,7 @@ impl World {
         match peer {
             Peer::Incumbent => self.service.incumbent,
             Peer::Successor => self.service.successor,
+            Peer::Parked => None,
         }
     }
 

@@ -55,10 +55,10 @@ impl World {
         }
     }
 
-    fn daemon(&mut self, peer: Peer) -> &mut Daemon {
-        match peer {
-            Peer::Incumbent => &mut self.o,
-            Peer::Successor => &mut self.n,
+    fn daemon(&mut self, side: Side) -> &mut Daemon {
+        match side {
+            Side::Incumbent => &mut self.o,
+            Side::Successor => &mut self.n,
         }
     }
 
@@ -71,7 +71,7 @@ impl World {
     }
 
     fn plan(&mut self, actions: Vec<Action>) {
-        self.n.failed |= self.o.alive && actions.contains(&Action::Stop(Peer::Successor));
+        self.n.failed |= self.o.alive && actions.contains(&Action::Stop(Side::Successor));
         self.todo.extend(actions);
     }
 
@@ -83,11 +83,11 @@ impl World {
                 assert!(self.n.alive || self.n.ready, "who never was ready is promoted dead: {self:?}");
                 self.books = Books::Successor;
             }
-            Some(Action::Stop(peer)) => {
+            Some(Action::Stop(side)) => {
                 // A restarted S can not know whether the one before has told an N that it gives up.
-                let again = self.daemon(peer).told && !(self.restarted && peer == Peer::Successor);
-                assert!(!again, "{peer:?} is told twice");
-                self.daemon(peer).told = true;
+                let again = self.daemon(side).told && !(self.restarted && side == Side::Successor);
+                assert!(!again, "{side:?} is told twice");
+                self.daemon(side).told = true;
             }
             Some(Action::Report(verdict, _)) => {
                 self.told.push(verdict);
@@ -105,7 +105,7 @@ impl World {
             self.plan(Unlinked::resume(self.o.alive, self.n.alive));
         } else if self.books == Books::Successor && self.o.alive && !self.o.told {
             // It is in the journal as one that leaves: the driver gives it the grace, and tells it then.
-            self.plan(vec![Action::Stop(Peer::Incumbent)]);
+            self.plan(vec![Action::Stop(Side::Incumbent)]);
         }
         self
     }
@@ -116,16 +116,16 @@ impl World {
         let mut add = |world: Self| next.push(world);
         if self.crashes > 0 {
             let fewer = Self { crashes: self.crashes - 1, ..self.clone() };
-            for peer in [Peer::Incumbent, Peer::Successor] {
+            for side in [Side::Incumbent, Side::Successor] {
                 let mut world = fewer.clone();
-                if !world.daemon(peer).alive {
+                if !world.daemon(side).alive {
                     continue;
                 }
-                let told = world.daemon(peer).told;
-                *world.daemon(peer) = Daemon { alive: false, failed: true, told, ready: false };
+                let told = world.daemon(side).told;
+                *world.daemon(side) = Daemon { alive: false, failed: true, told, ready: false };
                 // S hears of it between two lists of actions.
                 if world.todo.is_empty() {
-                    add(world.clone().feed(Input::Died(peer, "killed".into())));
+                    add(world.clone().feed(Input::Died(side, "killed".into())));
                 }
             }
             if self.supervised {
@@ -140,12 +140,12 @@ impl World {
             add(self.clone().act());
             return next;
         }
-        for peer in [Peer::Incumbent, Peer::Successor] {
+        for side in [Side::Incumbent, Side::Successor] {
             let mut world = self.clone();
-            let daemon = world.daemon(peer);
+            let daemon = world.daemon(side);
             if daemon.alive && daemon.told {
                 daemon.alive = false;
-                add(world.feed(Input::Died(peer, "exit status 0".into())));
+                add(world.feed(Input::Died(side, "exit status 0".into())));
             }
         }
         if self.machine.is_some() {
@@ -159,9 +159,9 @@ impl World {
             }
             add(self.clone().feed(Input::Cancel("cancelled".into())));
             add(Self { ending: true, ..self.clone() }.feed(Input::End("the service ends".into())));
-            for peer in [Peer::Incumbent, Peer::Successor] {
-                if self.clone().daemon(peer).alive {
-                    add(self.clone().feed(Input::Linked(peer)));
+            for side in [Side::Incumbent, Side::Successor] {
+                if self.clone().daemon(side).alive {
+                    add(self.clone().feed(Input::Linked(side)));
                 }
             }
         }
@@ -227,7 +227,7 @@ fn an_incumbent_is_told_after_its_successor_is_in_the_books() {
     let expected = [
         Action::Disarm,
         Action::Promote,
-        Action::Stop(Peer::Incumbent),
+        Action::Stop(Side::Incumbent),
         Action::Report(Verdict::Committed, String::new()),
     ];
     assert_eq!(machine.step(Input::Ready), expected);
@@ -237,9 +237,9 @@ fn an_incumbent_is_told_after_its_successor_is_in_the_books() {
 #[test]
 fn who_is_alone_is_not_given_up_for_a_cancel() {
     let mut machine = Unlinked::new();
-    assert_eq!(machine.step(Input::Died(Peer::Incumbent, "killed".into())), []);
+    assert_eq!(machine.step(Input::Died(Side::Incumbent, "killed".into())), []);
     assert_eq!(machine.step(Input::Cancel("no".into())), []);
     let ready = machine.step(Input::Ready);
-    assert!(!ready.contains(&Action::Stop(Peer::Incumbent)), "{ready:?}");
+    assert!(!ready.contains(&Action::Stop(Side::Incumbent)), "{ready:?}");
     assert!(matches!(ready.last(), Some(Action::Report(Verdict::Committed, why)) if why.contains("killed")));
 }

@@ -24,6 +24,7 @@ pub const VERSION: u32 = 1;
 pub enum Request {
     Status(ServiceParam),
     Upgrade(UpgradeParams),
+    Rollback(ServiceParam),
 }
 
 /// Which service; none: all, or the only one.
@@ -40,26 +41,30 @@ pub struct UpgradeParams {
     /// Absolute.
     pub binary: Option<PathBuf>,
     pub promote: bool,
+    pub force: bool,
     pub deadline_ms: Option<u64>,
     pub drain_grace_ms: Option<u64>,
     pub ready_timeout_ms: Option<u64>,
     pub hello_timeout_ms: Option<u64>,
+    pub probation_ms: Option<u64>,
     pub when_draining: WhenDraining,
 }
 
 impl UpgradeParams {
     pub fn new(service: Option<String>, upgrade: &Upgrade) -> Self {
         let ms = |time: Option<Duration>| time.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
-        let Upgrade { binary, promote, times, when_draining } = upgrade.clone();
+        let Upgrade { binary, promote, force, times, when_draining } = upgrade.clone();
         Self {
             service,
             binary,
             promote,
+            force,
             when_draining,
             deadline_ms: ms(times.deadline),
             drain_grace_ms: ms(times.drain_grace),
             ready_timeout_ms: ms(times.ready),
             hello_timeout_ms: ms(times.hello),
+            probation_ms: ms(times.probation),
         }
     }
 
@@ -70,9 +75,10 @@ impl UpgradeParams {
             drain_grace: time(self.drain_grace_ms),
             ready: time(self.ready_timeout_ms),
             hello: time(self.hello_timeout_ms),
+            probation: time(self.probation_ms),
         };
         let (binary, promote, when_draining) = (self.binary.clone(), self.promote, self.when_draining);
-        Upgrade { binary, promote, times, when_draining }
+        Upgrade { binary, promote, force: self.force, times, when_draining }
     }
 }
 
@@ -132,8 +138,8 @@ fn understand(value: &mut Value) -> Result<Request, RpcError> {
     let Some(method) = method else {
         return Err(RpcError::new(ErrorCode::InvalidRequest, "there is no \"method\""));
     };
-    if !["status", "upgrade"].contains(&method.as_str()) {
-        let message = format!("there is no method '{method}'; there are status and upgrade");
+    if !["status", "upgrade", "rollback"].contains(&method.as_str()) {
+        let message = format!("there is no method '{method}'; there are status, upgrade and rollback");
         return Err(RpcError::new(ErrorCode::NoSuchMethod, message));
     }
     let params = value.get_mut("params").map(Value::take).filter(|params| !params.is_null());
