@@ -215,5 +215,11 @@ fn a_request_that_is_under_way_is_answered_at_an_upgrade_and_at_sigterm() {
             assert_eq!(service.upgrade(&a, &[]).result, "committed");
         }
         connection.skip_to(&format!("slow {pid}"));
+        if !stop {
+            connection.skip_to("0"); // the end of a chunked body
+            assert_eq!(connection.input.read_line(&mut String::new()).unwrap(), 2);
+            let next = format!("slow {}", service.daemon_pid());
+            assert_eq!(connection.get("/", true).unwrap(), (next, true), "on the same connection");
+        }
     }
 }

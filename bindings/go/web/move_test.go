@@ -244,8 +244,44 @@ func TestAMoveThatIsGivenUp(t *testing.T) {
 		t.Errorf("%d connections have moved instead of 2", len(s.kept))
 	}
 	serve(t, s, kept(t, l))
+	over, cancel := context.WithCancel(context.Background())
+	cancel()
+	for i := 0; i < 100; i++ { // given up while they leave
+		_ = s.Move(over)
+		serve(t, s, kept(t, l))
+		s.until(context.Background(), 0, func() bool { return s.session != nil })
+		slow.ask(t, "/again")
+	}
 	slow.ask(t, "/after")
 	idle.ask(t, "/after")
+}
+
+// A client that can not be moved, and could not be told either, since its answer had begun, is closed after it.
+func TestAnAnswerThatBeganBefore(t *testing.T) {
+	l := listen(t)
+	begun, finish := make(chan struct{}), make(chan struct{})
+	s := start(t, kept(t, l), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).Flush()
+		close(begun)
+		<-finish
+	}))
+	client := dial(t, l)
+	fmt.Fprint(client, "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
+	<-begun
+	moved := make(chan struct{})
+	go func() {
+		defer close(moved)
+		move(t, s)
+	}()
+	for !s.moving.Load() {
+		time.Sleep(time.Millisecond)
+	}
+	time.Sleep(firstRequest + goodbye) // so that Move waits for nothing but this answer
+	close(finish)
+	<-moved
+	if reply, err := io.ReadAll(client); err != nil || !strings.HasSuffix(string(reply), "\r\n0\r\n\r\n") {
+		t.Errorf("%q %v", reply, err)
+	}
 }
 
 type dialled struct {
