@@ -109,24 +109,16 @@ pub const WHOLE: &[Config] = &[
     },
     Config { name: "G2 overlap, two crashes, restarts", crashes: 2, restarts: 2, ..OVERLAP },
     Config { name: "G2n overlap, two crashes", crashes: 2, ..OVERLAP },
-    Config { name: "G3 overlap, two handoffs, two crashes, restarts", handoffs: 2, crashes: 2, restarts: 2, ..OVERLAP },
+    Config { name: "G3 overlap, two handoffs, one crash, a restart", handoffs: 2, crashes: 1, restarts: 1, ..OVERLAP },
     Config {
-        name: "G4 overlap, two handoffs, two crashes, S stops, restarts",
+        name: "G4 overlap, two handoffs, one crash, S stops",
         handoffs: 2,
-        crashes: 2,
-        restarts: 2,
+        crashes: 1,
         freezes: 1,
         freeze_service_only: true,
         ..OVERLAP
     },
-    Config {
-        name: "G5 overlap, two handoffs, one crash, one cut",
-        handoffs: 2,
-        crashes: 1,
-        cuts: 1,
-        restarts: 1,
-        ..OVERLAP
-    },
+    Config { name: "G5 overlap, two handoffs, one cut", handoffs: 2, cuts: 1, ..OVERLAP },
     Config { name: "G6 overlap, one crash, two cuts", crashes: 1, cuts: 2, restarts: 1, ..OVERLAP },
     Config { name: "G7 overlap, one stops for ever, one crash", freezes: 1, crashes: 1, restarts: 1, ..OVERLAP },
     Config {
