@@ -98,7 +98,8 @@ impl Scene {
         let id = self.new_id();
         let (fds, mut successor) = self.attachments(id);
         self.prepare(id, &fds);
-        assert!(matches!(self.incumbent.next(), Some(Message::Drained(_))));
+        let next = self.incumbent.next();
+        assert!(matches!(next, Some(Message::Drained(_))), "{next:?}");
         let _ = successor.kill();
         let _ = successor.wait();
         self.incumbent.send(Message::ResumeAfterAbort(ResumeAfterAbort { id }));
