@@ -122,7 +122,8 @@ typedef enum handoff_phases {
 
 // handoff_event.kind
 typedef enum handoff_events {
-    // Stop accepting, finish, make acknowledged writes durable. Answer: done or failed.
+    // Stop accepting, finish, make acknowledged writes durable. Answer: done or failed. Take a listener out of your epoll before you
+    // close it: an epoll watches what the successor has, too, and would go on to wake you.
     HANDOFF_EVENT_DRAIN = 1,
     // Flush and close the writers. Answer: sealed or failed; the lock is released after it.
     HANDOFF_EVENT_SEAL = 2,
@@ -475,8 +476,8 @@ int handoff_write_end(struct handoff *h);
 // finds with handoff_get_state. key has 1 to 255 bytes; data may be NULL if size is 0. Waits while the successor has not
 // taken what was given before, at most until the event's deadline. Is undone with the handoff: in the next one everything
 // is given anew.
-// HANDOFF_ESTALE: the event was cancelled or is late. HANDOFF_ESTATE: no drain or seal is open. HANDOFF_EREFUSED: the
-// successor takes nothing (see HANDOFF_OPT_TRANSFER) or is gone. HANDOFF_EDUPLICATE: the key was used in this handoff.
+// HANDOFF_ESTALE: the event was cancelled or is late, or the successor is gone. HANDOFF_ESTATE: no drain or seal is open.
+// HANDOFF_EREFUSED: the successor takes nothing, see HANDOFF_OPT_TRANSFER. HANDOFF_EDUPLICATE: the key was used in this handoff.
 // HANDOFF_EINVAL, HANDOFF_ETOOBIG: the key is NULL or empty, or longer. HANDOFF_ESYSTEM: no memory.
 int handoff_put_state(struct handoff *h, const char *key, const void *data, size_t size);
 
@@ -561,7 +562,8 @@ int handoff_supervisor_set_journal(struct handoff_supervisor *s, const char *pat
 //
 // It waits first for what the call before has left: until a process that was replaced has let go of the data, which for a
 // cold start is its exit (it is asked to after 10 s, and killed after 20 s), and, up to the deadline of spawn, for the end of
-// what was HANDOFF_OUTCOME_UNDECIDED. Log lines come while it waits.
+// what was HANDOFF_OUTCOME_UNDECIDED. One that was replaced in overlap mode and serves its last clients is not waited for: it has
+// its drain grace, then it is asked to exit, and killed 10 s later. Log lines come while it waits.
 //
 // HANDOFF_EINVAL: o is NULL or size too small; spawn is NULL, has no HANDOFF_OPT_ARG, or an option or a log that does not
 // belong to it. HANDOFF_EBUSY: the last one is still undecided; nothing was disturbed. HANDOFF_EABORTED: cancelled before it

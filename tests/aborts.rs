@@ -125,6 +125,20 @@ fn successor_is_frozen_after_begin() {
 }
 
 #[test]
+fn successor_is_frozen_while_the_incumbent_drains() {
+    // It gives the successor its state, and would wait for it.
+    let before = Before::of(Service::start_faulty("slow-drain=1000"));
+    let service = &before.service;
+    let upgrading = service.begin_upgrade(&programs().kv_b, &[]);
+    let successor = service.successor_of(before.pid);
+    service.wait_for_phase("draining");
+    freeze(successor);
+    let upgrade = upgrading.wait();
+    wait_for_death(successor);
+    before.check(&upgrade, 10, "rolled_back", "the successor gave no sign of life");
+}
+
+#[test]
 fn application_of_the_successor_hangs_after_begin() {
     Before::after_fault("hang-open", &["--ready-timeout", "1s"], "rolled_back", "ready in time");
 }

@@ -107,7 +107,8 @@ fn supervisor_dies_when_the_incumbent_has_drained() {
 
 #[test]
 fn supervisor_dies_when_the_incumbent_has_sealed() {
-    let mut scene = Scene::new(None, Some("slow-warm=1000"));
+    // A seal waits for a successor that is given something.
+    let mut scene = Scene::new(Some("gives-nothing"), Some("slow-warm=1000"));
     let successor = scene.hold_successor("warming", "warmed", "opening"); // Begin stays unread
     scene.kill_supervisor();
     wait_until("killed", || (!lives(successor)).then_some(()));

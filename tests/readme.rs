@@ -44,6 +44,27 @@ fn the_daemon_in_c_can_be_replaced_and_stopped() {
 }
 
 #[test]
+fn the_connection_of_the_shell_lives_on() {
+    let cache = compile("cache", "examples-c/cache.c", &[]);
+    let service = Service::start_with(&cache, &["--listen", "cache=127.0.0.1:0"]);
+    let before = service.daemon_pid();
+    let status = service.status().unwrap();
+    let listeners = status["listeners"].as_array().unwrap();
+    let address = listeners.iter().find(|listener| listener["name"] == "cache").unwrap()["address"].as_str().unwrap();
+    let program =
+        format!("{} upgrade --name kv --runtime-dir {}", service.handoff.display(), service.path("run").display());
+    let script = block("bash").replace("127.0.0.1/7070", &address.replace(':', "/"));
+    let script = script.replace("target/release/handoff upgrade", &format!("{program} >/dev/null"));
+    let output = service.other_command("bash").args(["-e", "-c", &script]).output().unwrap();
+    let (said, complained) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8_lossy(&output.stderr));
+    let after = service.daemon_pid();
+    assert_ne!(before, after, "{said}{complained}");
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines[..2], ["STORED", "VALUE hello"], "{said}{complained}");
+    assert!(lines[2].starts_with(&format!("STAT pid {after} ")), "{said}");
+}
+
+#[test]
 fn the_daemon_in_rust_can_be_replaced_and_stopped() {
     let dir = tempfile::tempdir().unwrap();
     let (source, program) = (dir.path().join("daemon.rs"), dir.path().join("daemon"));

@@ -22,10 +22,15 @@
 // The C library has no signal handler. The context of [os/signal.NotifyContext], given to all calls, does what is right for SIGTERM: a
 // start is given up, and Serve lets a handoff come to its end, or undoes it, before it returns [Stopped].
 //
+// # Connections and state
+//
+// The drain or the seal may give the successor what it would lose: connections, each with the bytes that were read of it and not
+// executed ([PutConnection]), and state ([PutState], [PutStateFile]). The successor has the state from WaitForBegin on, and the
+// connections from Ready on. The incumbent keeps all of it, untouched, until it is known who serves; so an undo loses nothing.
+//
 // # HTTP
 //
-// [net/http.Server.Shutdown] closes connections without an answer; package handoff/web drains a server without that.
-// A server that was shut down is dead: OnResume makes a new one.
+// [net/http.Server.Shutdown] closes connections without an answer; package handoff/web moves them to the successor.
 //
 // # Errors
 //

@@ -90,6 +90,44 @@ func ExampleHandoff_WriteBegin() {
 	_ = write
 }
 
+// The drain gives the clients to the successor, each with what was read of it and not executed.
+func ExamplePutConnection() {
+	var h *handoff.Handoff
+	var idle map[*net.TCPConn][]byte // nobody reads from these any more
+	h.OnDrain(func(ctx context.Context) error {
+		for client, unread := range idle {
+			if err := handoff.PutConnection(ctx, "client", client, unread); err != nil {
+				return err // undone: the resume goes on with all of them
+			}
+		}
+		return nil
+	})
+}
+
+// The successor has the clients behind the commit, and the state before it.
+func ExampleHandoff_Connections() {
+	var h *handoff.Handoff
+	var ctx context.Context
+	serve := func(client net.Conn, unread []byte) {}
+	if err := h.WaitForBegin(ctx); err != nil {
+		log.Fatal(err)
+	}
+	sessions, err := h.State("sessions")
+	if err != nil && !errors.Is(err, handoff.ErrNoName) { // a cold start has none
+		log.Fatal(err)
+	}
+	if err := h.Ready(ctx, handoff.Readiness{Detail: string(sessions)}); err != nil {
+		log.Fatal(err)
+	}
+	clients, err := h.Connections()
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, c := range clients {
+		go serve(c.Conn, c.State)
+	}
+}
+
 type store struct{ revision uint64 }
 
 func openStore() *store                               { return &store{} }

@@ -5,7 +5,6 @@ import "C"
 
 import (
 	"context"
-	"fmt"
 	"net"
 	"os"
 	"syscall"
@@ -30,23 +29,21 @@ type Connection struct {
 // Serve returns [Replaced]. So before this call no goroutine may read from it or write to it any more; SetReadDeadline wakes one
 // that waits, and no byte is lost by that. What was read already belongs into the state.
 //
-// It sends the descriptor of conn, which must be a [syscall.Conn], as those of package net are, and leaves its flags alone. A
-// *[crypto/tls.Conn] has keys that can not be moved.
+// The connections of package net are a [syscall.Conn], and so is an *[os.File], as for a pipe; a *[crypto/tls.Conn] is none, since it
+// has keys that can not be moved. The flags of the descriptor are left alone.
 //
-// Errors: [ErrStale] once the event is cancelled or late. [ErrInvalid]: ctx is not of a hook, or conn has no descriptor.
-// [ErrTooBig], [ErrDuplicate]. [ErrRefused]: the successor takes no connections; the handoff goes on without.
-func PutConnection(ctx context.Context, name string, conn net.Conn, state []byte) error {
-	const function = "handoff_put_connection"
-	described, ok := conn.(syscall.Conn)
-	if !ok {
-		return &Error{ErrInvalid, function, fmt.Sprintf("a %T has no descriptor", conn)}
-	}
-	return put(ctx, function, name, described, func(event openEvent, name *C.char, fd C.int) C.int {
+// It waits while the successor has not taken what was given before. After an undo everything is given anew.
+//
+// Errors: [ErrStale] once the event is cancelled or late. [ErrInvalid]: ctx is not of a hook, or the descriptor can not be
+// given. [ErrTooBig]; [ErrDuplicate]: this connection was given already. [ErrRefused]: the successor takes nothing, and the
+// handoff goes on without. [ErrLimit]: no descriptor is left.
+func PutConnection(ctx context.Context, name string, conn syscall.Conn, state []byte) error {
+	return put(ctx, "handoff_put_connection", name, conn, func(event openEvent, name *C.char, fd C.int) C.int {
 		return C.handoff_go_put_connection(event.h.c, fd, name, octets(state), C.size_t(len(state)))
 	})
 }
 
-// PutState gives the successor a copy of data, under a key; otherwise it is as PutConnection.
+// PutState gives the successor a copy of data, under a key of 1 to 255 bytes; otherwise it is as PutConnection.
 func PutState(ctx context.Context, key string, data []byte) error {
 	return put(ctx, "handoff_put_state", key, nil, func(event openEvent, key *C.char, _ C.int) C.int {
 		return C.handoff_go_put_state(event.h.c, key, octets(data), C.size_t(len(data)))
@@ -93,8 +90,8 @@ func put(ctx context.Context, function, name string, conn syscall.Conn, f func(o
 
 func octets(data []byte) *C.uint8_t { return (*C.uint8_t)(unsafe.SliceData(data)) }
 
-// Connections gives what the incumbent moved, once Ready has returned nil: each connection once, and none in a cold start. Those
-// that are not taken before Serve is called are closed. With an error come those that were taken before it.
+// Connections gives what the incumbent moved, in its order, once Ready has returned nil, and before Serve: each connection once, and
+// none in a cold start. What a client has sent meanwhile is still to be read. With an error come those that were taken before it.
 func (h *Handoff) Connections() ([]*Connection, error) {
 	const function = "handoff_next_connection"
 	if err := h.own(function); err != nil {
@@ -135,7 +132,7 @@ func openConnection(fd int, name string) (net.Conn, *os.File) {
 // State gives a copy of what the incumbent put under this key, once WaitForBegin has returned nil. What is too big for a copy
 // comes without one from TakeStateFile.
 //
-// Errors: [ErrNoName]: there is none.
+// Errors: [ErrNoName]: there is none, as in a cold start. [ErrInvalid]: it is a file, take that. [ErrState]: too early.
 func (h *Handoff) State(key string) ([]byte, error) {
 	var state []byte
 	_, err := h.get("handoff_get_state", key, func(key *C.char) C.int {
@@ -150,10 +147,11 @@ func (h *Handoff) State(key string) ([]byte, error) {
 	return state, err
 }
 
-// TakeStateFile gives the file that the incumbent put under this key, once WaitForBegin has returned nil. Until Ready has
-// returned nil only read it, and with ReadAt: the incumbent may yet go on with it, and shares its offset. Close it.
+// TakeStateFile gives the file that the incumbent put under this key, or the sealed memory of what it put with PutState, once, and
+// once WaitForBegin has returned nil. Close it. Until Ready has returned nil only read it, and with ReadAt: the incumbent
+// may yet go on with it, and shares its offset.
 //
-// Errors: [ErrNoName]: there is none.
+// Errors: [ErrNoName]: there is none, or it was taken. [ErrState]: too early.
 func (h *Handoff) TakeStateFile(key string) (*os.File, error) {
 	fd, err := h.get("handoff_take_state_fd", key, func(key *C.char) C.int {
 		return C.handoff_take_state_fd(h.c, key)

@@ -108,10 +108,14 @@ func (h *Handoff) Serve(ctx context.Context) (End, error) {
 			return Replaced, nil
 		case event.kind == C.HANDOFF_EVENT_STOPPED:
 			return Stopped, nil
-		default:
+		case wantsAnswer(event):
 			h.answer(ctx, event)
 		}
 	}
+}
+
+func wantsAnswer(event C.handoff_event) bool {
+	return event.kind == C.HANDOFF_EVENT_DRAIN || event.kind == C.HANDOFF_EVENT_SEAL || event.kind == C.HANDOFF_EVENT_RESUME
 }
 
 // An event, as the context of its hook knows it.

@@ -74,8 +74,9 @@ static void configs(void) {
         IS(handoff_config_set_int(c, option, 2), HANDOFF_EINVAL);
         IS(handoff_config_set_int(c, option, 0), HANDOFF_OK);
     }
-    IS(handoff_config_set_int(c, HANDOFF_OPT_MODES, HANDOFF_MODE_EXCLUSIVE), HANDOFF_OK);
     IS(handoff_config_set_int(c, HANDOFF_OPT_MODES, HANDOFF_MODE_OVERLAP), HANDOFF_OK);
+    IS(handoff_config_set_int(c, HANDOFF_OPT_MODES, HANDOFF_MODE_EXCLUSIVE | HANDOFF_MODE_OVERLAP), HANDOFF_EINVAL);
+    IS(handoff_config_set_int(c, HANDOFF_OPT_MODES, HANDOFF_MODE_EXCLUSIVE), HANDOFF_OK);
     IS(handoff_config_set_int(c, HANDOFF_OPT_MODES, 0), HANDOFF_EINVAL);
     for (int32_t option = HANDOFF_OPT_DEADLINE_MS; option <= HANDOFF_OPT_READY_MS; option++) {
         IS(handoff_config_set_str(c, option, "1"), HANDOFF_EINVAL);

@@ -26,6 +26,7 @@
  *   seal-writes=KIB     writes a file of this size at the seal, and fails if it can not
  *   open-writes=KIB     the same after begin, and exits if it can not
  *   open-waits          makes a file "opening" in the data directory after begin, and waits until somebody removes it
+ *   gives-nothing       neither connections nor state: the clients are left to see the end of the process
  *   no-threads          no thread can be made while there is a file "no-threads" in the data directory
  *
  * Also behind another one, as in slow-drain=2000,logs:
@@ -234,6 +235,14 @@ static void faulty_drain(handoff *h, const handoff_event *e, void *user) {
     else poll(&(struct pollfd){.fd = e->cancel_fd, .events = POLLIN}, 1, -1);
 }
 
+static int faulty_put_connection(handoff *h, int fd, const char *name, const void *state, size_t size) {
+    return is_fault("gives-nothing") ? HANDOFF_OK : handoff_put_connection(h, fd, name, state, size);
+}
+
+static int faulty_put_state(handoff *h, const char *key, const void *data, size_t size) {
+    return is_fault("gives-nothing") ? HANDOFF_OK : handoff_put_state(h, key, data, size);
+}
+
 static int faulty_on_drain(handoff *h, handoff_hook_fn fn, void *user, handoff_destroy_fn destroy) {
     store_drain = fn;
     return handoff_on_drain(h, faulty_drain, user, destroy);
@@ -246,4 +255,6 @@ static int faulty_on_drain(handoff *h, handoff_hook_fn fn, void *user, handoff_d
 #define handoff_serve faulty_serve
 #define handoff_done faulty_done
 #define handoff_on_drain faulty_on_drain
+#define handoff_put_connection faulty_put_connection
+#define handoff_put_state faulty_put_state
 #include "../../examples-c/kv.c"

@@ -85,7 +85,8 @@ pub enum handoff_phases {
 /// handoff_event.kind
 #[repr(C)]
 pub enum handoff_events {
-    /// Stop accepting, finish, make acknowledged writes durable. Answer: done or failed.
+    /// Stop accepting, finish, make acknowledged writes durable. Answer: done or failed. Take a listener out of your epoll before you
+    /// close it: an epoll watches what the successor has, too, and would go on to wake you.
     HANDOFF_EVENT_DRAIN = 1,
     /// Flush and close the writers. Answer: sealed or failed; the lock is released after it.
     HANDOFF_EVENT_SEAL = 2,

@@ -126,7 +126,8 @@ pub unsafe extern "C" fn handoff_supervisor_set_journal(s: *mut HandoffSuperviso
 ///
 /// It waits first for what the call before has left: until a process that was replaced has let go of the data, which for a
 /// cold start is its exit (it is asked to after 10 s, and killed after 20 s), and, up to the deadline of spawn, for the end of
-/// what was HANDOFF_OUTCOME_UNDECIDED. Log lines come while it waits.
+/// what was HANDOFF_OUTCOME_UNDECIDED. One that was replaced in overlap mode and serves its last clients is not waited for: it has
+/// its drain grace, then it is asked to exit, and killed 10 s later. Log lines come while it waits.
 ///
 /// HANDOFF_EINVAL: o is NULL or size too small; spawn is NULL, has no HANDOFF_OPT_ARG, or an option or a log that does not
 /// belong to it. HANDOFF_EBUSY: the last one is still undecided; nothing was disturbed. HANDOFF_EABORTED: cancelled before it

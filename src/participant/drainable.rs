@@ -74,7 +74,8 @@ impl Deadline<'_> {
 ///
 /// An error of `drain` or `seal` is no disaster: the handoff is rolled back, and `resume_after_abort` follows.
 pub trait Drainable {
-    /// Stop accepting, finish what is under way, make what was acknowledged durable.
+    /// Stop accepting, finish what is under way, make what was acknowledged durable. In overlap mode it comes once, after the
+    /// commit ([`Deadline::is_after_commit`]), and nothing else does.
     ///
     /// # Errors
     /// The handoff is rolled back.

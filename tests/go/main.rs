@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod moves;
 mod web;
 
 use std::path::{Path, PathBuf};
@@ -67,7 +68,7 @@ fn the_binding_passes_its_own_tests_vet_and_gofmt() {
     if !have_go() {
         return;
     }
-    for module in [BINDING, KV] {
+    for module in [BINDING, KV, "ffi-tests/go/moves"] {
         let module = root().join(module);
         let mut format = Command::new("gofmt");
         format.args(["-l", "."]).current_dir(&module);

@@ -64,13 +64,10 @@ func (c *conn) Read(p []byte) (int, error) {
 
 // leave takes the connection away from its http.Server, if it is to be moved, and can be now. read is what has just come.
 func (c *conn) leave(read []byte) bool {
-	if !c.server.moving.Load() {
-		return false
-	}
 	c.mu.Lock()
-	if c.moved || !c.movable(read) {
+	if c.moved || !c.server.moving.Load() || !c.movable(read) {
 		defer c.mu.Unlock()
-		return c.moved
+		return c.moved // net/http reads once more after an error
 	}
 	c.moved = true
 	c.ahead = append(append(c.pending, read...), c.ahead...)

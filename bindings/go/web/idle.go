@@ -54,7 +54,7 @@ func (w *woken) Close() error {
 
 func (w *woken) Addr() net.Addr { return w.addr }
 
-// keep takes a connection that has left its http.Server.
+// keep takes a connection that no http.Server has, or not any more.
 func (s *Server) keep(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -92,9 +92,7 @@ func (s *Server) wake(session *session, c *conn) {
 	select {
 	case session.woken.conns <- c:
 	case <-session.woken.closed:
-		if !c.leave(nil) {
-			s.drop(c)
-		}
+		s.keep(c)
 	}
 }
 

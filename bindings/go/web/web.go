@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"handoff"
@@ -34,7 +35,7 @@ type Server struct {
 	drained atomic.Bool
 
 	mu      sync.Mutex
-	session *session // nil: nobody has called Serve
+	session *session // nil: nobody accepts
 	conns   map[net.Conn]http.ConnState
 	kept    []*conn       // those that were taken away from the http.Server
 	changed chan struct{} // closed at each change of the above, and made anew
@@ -96,6 +97,9 @@ func (s *Server) Serve(listener net.Listener, moved ...*handoff.Connection) erro
 		_ = s.server.Serve(session.woken) // it ends with the other one
 	}()
 	err := s.server.Serve(&accepting{listener, s})
+	s.mu.Lock()
+	s.session = nil
+	s.mu.Unlock()
 	session.woken.Close()
 	<-idle
 	if (s.drained.Load() || s.moving.Load()) && (errors.Is(err, net.ErrClosed) || errors.Is(err, http.ErrServerClosed)) {
@@ -170,7 +174,7 @@ func (s *Server) put(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, c := range s.kept {
-		err := handoff.PutConnection(ctx, connectionName, c.Conn, c.ahead)
+		err := handoff.PutConnection(ctx, connectionName, c.Conn.(syscall.Conn), c.ahead)
 		if errors.Is(err, handoff.ErrRefused) {
 			break
 		}
@@ -206,9 +210,6 @@ func (s *Server) Drain(ctx context.Context) error {
 func (s *Server) stopAccepting(session *session) {
 	session.listener.Close()
 	<-session.ended
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.session = nil
 }
 
 // settle waits for the answers to those that which chooses, and closes those that ask nothing. Shutdown would give

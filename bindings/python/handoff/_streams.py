@@ -169,16 +169,16 @@ class StreamServer:
         """For the drain: stops accepting, and gives all connections to the successor, under this name.
 
         Waits before until each handler has come to its ``idle()``, where it stays, or has ended. What it raises fails the
-        drain. TimeoutError: some have not, just before the event's deadline. TooBig: a client has sent more than 60 KiB of a
-        request.
+        drain. TimeoutError: some have not, or a client has not read its reply, just before the event's deadline. TooBig: a
+        client has sent more than 60 KiB of a request.
         """
         self.close()
         self._resumed.clear()
         try:
             await asyncio.wait_for(self._settle(), None if event.remaining == math.inf else event.remaining - _MARGIN_S)
         except asyncio.TimeoutError:
-            busy = len(self._busy) or "no"
-            raise TimeoutError(f"{busy} connections are in a request, others perhaps do not read their reply") from None
+            busy = f"{len(self._busy)} connections are in a request" if self._busy else "a client does not read its reply"
+            raise TimeoutError(busy) from None
         for client in self._clients:
             assert client.writer is not None
             if not client.writer.transport.is_closing():
@@ -257,6 +257,8 @@ class StreamServer:
             await self._serve(client.reader, writer)
         finally:
             writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()  # the last of its reply may still be here
 
     def _ended(self, client: _Client, task: asyncio.Task[None]) -> None:
         self.tasks.discard(task)

@@ -77,12 +77,12 @@ class Upper:
 
 
 class Long:
-    """Says more than fits into the socket, and does not wait until it is out."""
+    """Says more than fits into the socket, and does not wait until it is out; once, or as often as it is asked."""
 
     BYTES = 8 * 2**20
 
-    def __init__(self):
-        self.written = False
+    def __init__(self, once=False):
+        self.once, self.written = once, False
 
     async def __call__(self, reader, writer):
         while True:
@@ -91,6 +91,8 @@ class Long:
                     return
             writer.write(b"x" * self.BYTES)
             self.written = True
+            if self.once:
+                return
 
 
 class Moves(WithSupervisor):
@@ -254,7 +256,7 @@ class Moves(WithSupervisor):
             await self.say(client, b"x\n")
             await until(lambda: server._serve.written)
             drain = Drain(remaining=0.1)
-            with self.assertRaisesRegex(TimeoutError, "no connections are in a request, .*do not read their reply"):
+            with self.assertRaisesRegex(TimeoutError, "a client does not read its reply"):
                 await server.move(drain, "client")
             server.resume(self.given())
             drain = Drain()
@@ -267,6 +269,24 @@ class Moves(WithSupervisor):
             await moving
             self.assertEqual(len(drain.given), 1)
             drain.forget()
+
+        asyncio.run(main())
+
+    def test_the_last_reply_is_waited_for(self):
+        async def main():
+            server = self.serve(Long(once=True))
+            (client,) = await self.connected(server)
+            await self.say(client, b"x\n")
+            await until(lambda: server._serve.written)
+            server.close()
+            await server.wait_closed(0.05)
+            self.assertEqual(len(server.tasks), 1)
+            closing = asyncio.ensure_future(server.wait_closed())
+            got = 0
+            while part := await self.heard(client):
+                got += len(part)
+            await closing
+            self.assertEqual(got, Long.BYTES)
 
         asyncio.run(main())
 

@@ -385,7 +385,9 @@ impl Supervisor {
         let disturbed = self.current.as_ref().is_some_and(|current| current.prepared && !current.resumed);
         match self.phase {
             Phase::Warming | Phase::AwaitReady | Phase::AwaitServing => peer == Peer::Successor,
-            Phase::Announcing | Phase::Draining | Phase::Sealing => peer == Peer::Incumbent,
+            Phase::Announcing => peer == Peer::Incumbent,
+            // O's drain and seal wait for an N that takes what it is given.
+            Phase::Draining | Phase::Sealing => true,
             Phase::RollingBack | Phase::Reverting => peer == Peer::Incumbent && disturbed && !self.incumbent_lost,
             _ => false,
         }

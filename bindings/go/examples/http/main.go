@@ -1,4 +1,4 @@
-// Command http is a web server that is replaced without a failed request:
+// Command http is a web server that is replaced without a failed request, and without an end of the connections that clients keep:
 //
 //	go build -o http ./examples/http
 //	handoff run --name http --listen http=127.0.0.1:8080 -- ./http
@@ -40,8 +40,8 @@ func main() {
 	check(err)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
-	d := &daemon{h: h}
-	check(h.OnDrain(func(ctx context.Context) error { return d.server.Drain(ctx) }))
+	d := &daemon{h, web.New(&http.Server{Handler: http.HandlerFunc(answer), ReadHeaderTimeout: patience})}
+	check(h.OnDrain(d.server.Move))
 	check(h.OnSeal(func(context.Context) ([]uint64, error) { return nil, nil })) // there is no data to close
 	check(h.OnResume(d.resume))
 	listener, err := d.listen()
@@ -50,7 +50,9 @@ func main() {
 	// With WEB_FAULT it is a bad new version, to see it undone.
 	why := os.Getenv("WEB_FAULT")
 	check(h.Ready(ctx, handoff.Readiness{Unhealthy: why != "", Detail: why}))
-	d.serve(listener)
+	moved, err := h.Connections()
+	check(err)
+	d.serve(listener, moved...)
 	end, err := h.Serve(ctx)
 	check(err)
 	if end == handoff.Replaced {
@@ -71,13 +73,11 @@ func (d *daemon) listen() (net.Listener, error) {
 	return listener, err
 }
 
-// serve makes a new server: one that was drained is dead.
-func (d *daemon) serve(listener net.Listener) {
-	server := web.New(&http.Server{Handler: http.HandlerFunc(answer), ReadHeaderTimeout: patience})
-	d.server = server
-	go func() { check(server.Serve(listener)) }()
+func (d *daemon) serve(listener net.Listener, moved ...*handoff.Connection) {
+	go func() { check(d.server.Serve(listener, moved...)) }()
 }
 
+// resume goes on with the connections that the drain has put aside.
 func (d *daemon) resume(context.Context) error {
 	listener, err := d.listen()
 	if err == nil {
