@@ -20,6 +20,7 @@ pub mod go;
 pub mod load;
 pub mod processes;
 pub mod python;
+pub mod reverted;
 pub mod streams;
 pub mod watch;
 
