@@ -6,9 +6,9 @@
 A client keeps its connection through a handoff: it moves to the successor, with what was read of it and not executed.
 
 KV_BUILD     what PING says after the pid; default "dev".
-KV_FAULT     unhealthy: is ready, and says that it is not well; crash: exits with 9 between begin and ready; fleeting: commits,
-             serves the clients that moved until one of them has a reply, and dies of SIGKILL, before it has said that it
-             serves.
+KV_FAULT     unhealthy: is ready, and says that it is not well; crash: exits with 9 between begin and ready; fleeting:
+             commits, serves the clients that moved until one of them has a reply, and dies of SIGKILL, before it has said
+             that it serves.
 """
 
 import contextlib

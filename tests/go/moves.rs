@@ -1,7 +1,7 @@
 //! State and connections of every kind, from one process in Go to the next.
 
-use super::support::go::{build_go, have_go};
 use super::stores;
+use super::support::go::{build_go, have_go};
 use super::support::reverted::what_was_given_is_not_used_again;
 use super::support::{KeptAlive, Service, faulty_script, wait_for_death};
 use std::path::Path;

@@ -49,9 +49,9 @@ class Event:
         self.handoff_id: int = raw.handoff_id
         #: As of time.monotonic(), in seconds; math.inf: none.
         self.deadline: float = math.inf if raw.deadline_ns == _NO_DEADLINE else raw.deadline_ns / 1e9
-        #: The successor has committed. In a RESUME: it has died since, and the connections that were given to it must be closed,
-        #: and not used again, since it may have read and written them. In a DRAIN: this is overlap mode, the successor
-        #: serves, and the end of the drain is the end of this process.
+        #: The successor has committed. In a RESUME: it has died since, and the connections that were given to it must be
+        #: closed, and not used again, since it may have read and written them. In a DRAIN: this is overlap mode, the
+        #: successor serves, and the end of the drain is the end of this process.
         self.after_commit: bool = bool(raw.flags & EventFlag.AFTER_COMMIT)
         #: An answer was given, or none is due.
         self.answered = self.kind not in (EventKind.DRAIN, EventKind.SEAL, EventKind.RESUME)
@@ -82,7 +82,8 @@ class Event:
         """Gives the successor a duplicate of a connection, in a DRAIN or SEAL.
 
         Neither read, write, close nor shut down yours until RESUME, after which everything is as it was, but if it is
-        ``after_commit``: close yours then. A process that is replaced ends with it open. Waits while the successor has not taken what was given before.
+        ``after_commit``: close yours then. A process that is replaced ends with it open. Waits while the successor has not
+        taken what was given before.
 
         connection   a socket, or whatever has a descriptor, or its number; no directory.
         name         for the successor, 1 to 255 bytes, as "client"; many may have the same.

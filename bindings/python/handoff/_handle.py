@@ -83,11 +83,11 @@ class Handoff(Hooks):
     helper_thread      False: no thread that hears of an abort while a hook runs.
     network_data_dir   accept a data directory on NFS and the like, whose locks may not keep other hosts out.
     require_transfer   refuse a successor that takes neither connections nor state, before the drain.
-    mode               Mode.OVERLAP, or "overlap": the successor serves before this process stops, so that somebody accepts at every
-                       instant. Both hold the data then: there is no lock, ``writing`` lets everybody in, and two that write
-                       the same data must agree on that among themselves. The incumbent hears of it when the successor
-                       serves, by a drain whose ``event.after_commit`` is true, and whose end is the end of this process.
-                       There is no seal and no resume. Both processes must say so.
+    mode               Mode.OVERLAP, or "overlap": the successor serves before this process stops, so that somebody accepts
+                       at every instant. Both hold the data then: there is no lock, ``writing`` lets everybody in, and two
+                       that write the same data must agree on that among themselves. The incumbent hears of it when the
+                       successor serves, by a drain whose ``event.after_commit`` is true, and whose end is the end of this
+                       process. There is no seal and no resume. Both processes must say so.
 
     All calls that are said to belong to one thread at a time raise Busy when they overlap.
     """

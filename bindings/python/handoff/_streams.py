@@ -180,8 +180,8 @@ class StreamServer:
         drain. TimeoutError: some have not, or a client has not read its reply, just before the event's deadline. TooBig: a
         client has sent more than 60 KiB of a request.
 
-        If a successor that has committed dies, the connections that it has had are closed, and their handlers find the end of what they
-        read.
+        If a successor dies that has committed, the connections that it has had are closed, and their handlers find the end
+        of them.
         """
         self.close()
         self._resumed.clear()
