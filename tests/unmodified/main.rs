@@ -11,6 +11,7 @@ mod failures;
 mod golang;
 mod gunicorn;
 mod lighttpd;
+mod main_pid;
 mod notify;
 mod restart;
 mod signs;

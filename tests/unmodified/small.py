@@ -31,7 +31,32 @@ def answer(connection):
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
             connection.recv(1)  # the client closes first
 
+def barrier():
+    """Returns when all that was sent before is read."""
+    ours, theirs = os.pipe()
+    notify("BARRIER=1", theirs)
+    os.close(theirs)
+    os.read(ours, 1)
+
+def hand_on(how):
+    """This process becomes a child of itself; the parent waits until that is known, and then exits, or stays for ever."""
+    ours, theirs = os.pipe()
+    if os.fork():
+        os.close(theirs)
+        os.read(ours, 1)
+        if how == "stay":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            signal.pause()
+        os._exit(3)
+    if how == "away":
+        os.setsid()
+    notify("MAINPID=%d" % os.getpid())
+    barrier()
+    os.close(theirs)
+
 def ready():
+    for pid in options["lies"].split(",") if "lies" in options else []:
+        notify("MAINPID=" + pid)
     if "more" in options:
         notify("EXTEND_TIMEOUT_USEC=%d" % (float(options["more"]) * 1e6))
     if "store" in options:  # what the one before has left, or something new
@@ -54,6 +79,8 @@ if "fail" in options:
 if "hang" in options:
     signal.pause()
     sys.exit(0)
+if "main" in options:
+    hand_on(options["main"])
 threading.Thread(target=ready, daemon=True).start()
 while True:
     readable, _, _ = select.select([listener, end_read], [], [])
