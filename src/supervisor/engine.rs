@@ -374,6 +374,7 @@ impl Engine {
         process.clean_up(is_zombie);
         let (status, text) = crash::around('S', format_args!("reap {}", was.name()), || process.reap());
         self.remove_output(&mut process);
+        self.listeners.repair(); // as it stopped, it may have shut them down
         let Was::Peer(peer) = was else { return };
         let beside = self.waits_for_readiness();
         if peer == Peer::Incumbent && self.machine.is_on_trial() {
