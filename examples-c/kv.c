@@ -364,7 +364,9 @@ static bool take_clients(void) {
 
 /* Ours stay open, and untouched, until we know who serves. */
 static bool move_clients(void) {
-    bool ok = handoff_put_state(h, "lineage", lineage, strlen(lineage)) == HANDOFF_OK;
+    int code = handoff_put_state(h, "lineage", lineage, strlen(lineage));
+    if (code == HANDOFF_EREFUSED) return true; /* its library is too old: what is parked is closed at the end */
+    bool ok = code == HANDOFF_OK;
     for (struct client *c = server.parked; c && ok; c = c->next)
         ok = handoff_put_connection(h, c->fd, "client", c->in, c->size) == HANDOFF_OK;
     return ok;
@@ -441,9 +443,8 @@ static void resume_clients(void) {
 
 static void on_resume(handoff *handle, const handoff_event *e, void *user) {
     if (e->flags & HANDOFF_EVENT_AFTER_COMMIT) on_parked(handle, e, user);
-    bool opened = open_log();
-    if (opened) resume_clients();
-    if (!opened)
+    if (open_log()) resume_clients();
+    if (store.log < 0)
         handoff_failed(handle, e->id, "cannot open the log");
     else if (server.listener < 0 && ((server.listener = take_listener(0)) < 0 || !start_accepting()))
         handoff_failed(handle, e->id, "cannot accept");
