@@ -13,7 +13,7 @@ import (
 	"time"
 	"unsafe"
 
-	"handoff/internal/given"
+	"handoff/internal/lost"
 )
 
 // An End is how Serve ended.
@@ -117,6 +117,7 @@ func (h *Handoff) Serve(ctx context.Context) (End, error) {
 			h.lose(event)
 			h.answer(ctx, event)
 		default:
+			h.lose(event)
 			h.news(event)
 		}
 	}
@@ -197,7 +198,7 @@ func (h *Handoff) eventContext(ctx context.Context, event C.handoff_event) (cont
 	}
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	ctx = context.WithValue(ctx, eventKey{}, openEvent{h, event.id, committed(event)})
-	ctx = given.Context(ctx, &h.losses)
+	ctx = lost.Context(ctx, &h.lost)
 	stopTimer := func() {}
 	if leftMs != math.MaxInt32 {
 		ctx, stopTimer = context.WithTimeout(ctx, time.Duration(leftMs)*time.Millisecond)

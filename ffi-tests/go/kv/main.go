@@ -95,6 +95,8 @@ func run() (handoff.End, error) {
 		}
 		return s.start()
 	})
+
+	h.OnConfirmed(func() { fmt.Fprintln(os.Stderr, "kv: confirmed") })
 	if err := begin(ctx, h, store); err != nil {
 		return 0, err
 	}
