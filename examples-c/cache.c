@@ -263,6 +263,11 @@ static int take_clients(void) {
     return got;
 }
 
+static void lose_all(void) {
+    for (int i = FIRST; i < END; i++)
+        if (clients[i]) lose(i);
+}
+
 static void on_event(const handoff_event *e, int memfd) {
     if (e->kind == HANDOFF_EVENT_DRAIN) { /* clients are served until the seal */
         draining = true;
@@ -271,10 +276,11 @@ static void on_event(const handoff_event *e, int memfd) {
         sealed = true; /* from here on only the library is heard */
         if (handoff_put_state_fd(h, "table", memfd) == HANDOFF_OK && give_clients()) handoff_sealed(h, e->id, NULL, 0);
         else handoff_failed(h, e->id, "the table or a connection can not be given");
+    } else if (e->kind == HANDOFF_EVENT_PARKED) {
+        lose_all(); /* they are the successor's */
     } else if (e->kind == HANDOFF_EVENT_RESUME) {
         /* A successor that had committed has died: what it said to its clients, nobody knows. */
-        for (int i = FIRST; i < END && e->flags & HANDOFF_EVENT_AFTER_COMMIT; i++)
-            if (clients[i]) lose(i);
+        if (e->flags & HANDOFF_EVENT_AFTER_COMMIT) lose_all();
         draining = sealed = false;
         handoff_done(h, e->id);
     } else if (e->kind == HANDOFF_EVENT_REPLACED) {

@@ -377,6 +377,11 @@ static int take_clients(void) {
     return got;
 }
 
+static void lose_all(void) {
+    for (struct client *c = clients; c; c = c->next) lose(c);
+    remove_gone();
+}
+
 static void on_event(const handoff_event *e) {
     if (e->kind == HANDOFF_EVENT_DRAIN) { /* clients are served until the seal: only who knocks now has to wait */
         set_accepting(false);
@@ -385,9 +390,11 @@ static void on_event(const handoff_event *e) {
         sealed = true;
         if (give_clients()) handoff_sealed(h, e->id, NULL, 0);
         else handoff_failed(h, e->id, "a connection can not be given");
+    } else if (e->kind == HANDOFF_EVENT_PARKED) {
+        lose_all(); /* they are the successor's */
     } else if (e->kind == HANDOFF_EVENT_RESUME) {
         /* A successor that had committed has died: what it said to its clients, nobody knows. */
-        for (struct client *c = clients; c && e->flags & HANDOFF_EVENT_AFTER_COMMIT; c = c->next) lose(c);
+        if (e->flags & HANDOFF_EVENT_AFTER_COMMIT) lose_all();
         sealed = false;
         set_accepting(true);
         handoff_done(h, e->id);

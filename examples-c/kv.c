@@ -10,7 +10,7 @@
  *   anything else  ->  ERR <why>
  *
  * A successor gets the connections, each with what was read of it and not executed: a client that keeps its connection
- * does not notice.  After a rollback the store goes on with them itself.
+ * does not notice.  After a rollback the store goes on with them itself, unless the successor may have talked to them.
  *
  * How a connection ends when the store is stopped, so that no request is lost and none is executed twice: a reply that
  * ends in " CLOSE" is the last one; a line that is only "CLOSE" comes instead of a reply.  What has no reply then
@@ -190,7 +190,6 @@ static uint64_t append(const char *key, const char *value) {
 
 /* ---- requests ---- */
 static handoff *h;
-
 static char lineage[1024] = BUILD; /* state that is in no file: each successor gets it, and adds itself */
 
 /* The last of it, if it becomes too long. */
@@ -389,9 +388,7 @@ static int take_listener(uint16_t port) {
     return fd;
 }
 
-static bool start_accepting(void) {
-    return pthread_create(&server.acceptor, NULL, accept_clients, NULL) == 0;
-}
+static bool start_accepting(void) { return pthread_create(&server.acceptor, NULL, accept_clients, NULL) == 0; }
 
 /* Nobody accepts, and no client has a thread.  False: not in time. */
 static bool stop_clients(handoff *handle, const handoff_event *e) {
@@ -424,6 +421,15 @@ static void on_seal(handoff *handle, const handoff_event *e, void *user) {
     else handoff_failed(handle, e->id, "the log is broken");
 }
 
+/* Those that were given are the successor's.  Without a shutdown, which it would feel, too. */
+static void on_parked(handoff *handle, const handoff_event *e, void *user) {
+    (void)handle, (void)e, (void)user;
+    for (struct client *c; (c = server.parked); free(c)) {
+        server.parked = c->next;
+        close(c->fd);
+    }
+}
+
 /* As if nothing had been: the parked clients get threads again. */
 static void resume_clients(void) {
     pthread_mutex_lock(&server.lock);
@@ -432,20 +438,16 @@ static void resume_clients(void) {
     struct client *parked = server.parked;
     server.parked = NULL;
     pthread_mutex_unlock(&server.lock);
-    for (struct client *c = parked, *next; c; c = next) {
-        next = c->next; /* c may be gone once it has a thread */
-        start_client(c);
-    }
+    for (struct client *c; (c = parked); start_client(c)) parked = c->next; /* c may be gone once it has a thread */
 }
 
 static void on_resume(handoff *handle, const handoff_event *e, void *user) {
-    (void)user;
-    if (!open_log()) {
+    if (e->flags & HANDOFF_EVENT_AFTER_COMMIT) on_parked(handle, e, user);
+    bool opened = open_log();
+    if (opened) resume_clients();
+    if (!opened)
         handoff_failed(handle, e->id, "cannot open the log");
-        return;
-    }
-    resume_clients();
-    if (server.listener < 0 && ((server.listener = take_listener(0)) < 0 || !start_accepting()))
+    else if (server.listener < 0 && ((server.listener = take_listener(0)) < 0 || !start_accepting()))
         handoff_failed(handle, e->id, "cannot accept");
     else
         handoff_done(handle, e->id);
@@ -478,6 +480,7 @@ int main(int argc, char **argv) {
     handoff_on_drain(h, on_drain, NULL, NULL);
     handoff_on_seal(h, on_seal, NULL, NULL);
     handoff_on_resume(h, on_resume, NULL, NULL);
+    handoff_on_parked(h, on_parked, NULL, NULL);
 
     if ((server.listener = take_listener(argc > 2 ? (uint16_t)atoi(argv[2]) : 0)) < 0) return fail("no listener");
     if (handoff_wait_for_begin(h, -1) != HANDOFF_OK) return fail("cannot begin");

@@ -139,6 +139,10 @@ typedef enum handoff_events {
     // The probation of the handoff that this process came by is over: nobody will take over from it, and the format on disk may
     // be changed. Only after a handoff with HANDOFF_OPT_PROBATION_MS. No answer.
     HANDOFF_EVENT_CONFIRMED = 7,
+    // The successor serves on probation, and this process is its reserve: close the connections that you gave, without shutdown(2),
+    // or their clients see no end of them when the successor hangs up. Stay sealed: REPLACED follows, or, if the successor dies,
+    // RESUME. Only in a handoff with HANDOFF_OPT_PROBATION_MS. No answer.
+    HANDOFF_EVENT_PARKED = 8,
 } handoff_events;
 
 // handoff_event.flags
@@ -431,9 +435,14 @@ int handoff_on_seal(struct handoff *h, handoff_hook_fn fn, void *user, handoff_d
 // [owner] What resumes; as handoff_on_drain.
 int handoff_on_resume(struct handoff *h, handoff_hook_fn fn, void *user, handoff_destroy_fn destroy);
 
-// [owner] Blocks, and runs hooks on this thread; an event without a hook fails. HANDOFF_REPLACED: _exit, write nothing;
-// HANDOFF_STOPPED: shut down as you always did; HANDOFF_ERESUME: exit, the data is not yours. HANDOFF_EVENT_CONFIRMED is not told:
-// who waits for it calls handoff_dispatch.
+// [owner] What hears HANDOFF_EVENT_PARKED, which has no answer; as handoff_on_drain.
+int handoff_on_parked(struct handoff *h, handoff_hook_fn fn, void *user, handoff_destroy_fn destroy);
+
+// [owner] What hears HANDOFF_EVENT_CONFIRMED, which has no answer; as handoff_on_drain.
+int handoff_on_confirmed(struct handoff *h, handoff_hook_fn fn, void *user, handoff_destroy_fn destroy);
+
+// [owner] Blocks, and runs hooks on this thread; an event without a hook fails, if it wants an answer. HANDOFF_REPLACED: _exit,
+// write nothing; HANDOFF_STOPPED: shut down as you always did; HANDOFF_ERESUME: exit, the data is not yours.
 int handoff_serve(struct handoff *h);
 
 // [any] One descriptor, readable (level) when handoff_dispatch has work, in every phase; poll it, do not read it. Borrowed
@@ -441,8 +450,8 @@ int handoff_serve(struct handoff *h);
 int handoff_pollfd(const struct handoff *h);
 
 // [owner] 1 = *event is filled, as much of it as size has room for, at least the 40 bytes of the first version; 0 =
-// nothing now. Runs the hook instead, if one is set for the event, and returns 0. HANDOFF_EVENT_REPLACED,
-// HANDOFF_EVENT_STOPPED and HANDOFF_EVENT_CONFIRMED come as events, with or without hooks. Errors as handoff_serve.
+// nothing now. Runs the hook instead, if one is set for the event, and returns 0. HANDOFF_EVENT_REPLACED and
+// HANDOFF_EVENT_STOPPED come as events, with or without hooks. Errors as handoff_serve.
 int handoff_dispatch(struct handoff *h, struct handoff_event *event, size_t size);
 
 // [signal] Asks to stop: wakes serve, wait_for_begin and announce_ready. Before the seal a handoff is aborted; sealed, it
@@ -508,8 +517,9 @@ int handoff_take_state_fd(struct handoff *h, const char *key);
 // were read and not yet understood, or not yet written (state may be NULL if size is 0). Any descriptor may be given but a
 // directory: TCP, Unix, UDP, pipe, pty, file, eventfd. Modes of the description, as O_NONBLOCK, move with it; a registration
 // in epoll does not.
-// fd stays yours. Do not read, write, close or shut it down until RESUME, after which everything is as it was (but for HANDOFF_EVENT_AFTER_COMMIT: close it then), or
-// REPLACED: then it is the successor's, and a shutdown(2) would be felt by both. Waits, and is undone, as handoff_put_state.
+// fd stays yours. Do not read, write, close or shut it down until RESUME, after which everything is as it was. It is the
+// successor's after REPLACED, and after PARKED and a RESUME with HANDOFF_EVENT_AFTER_COMMIT: close it then, but a shutdown(2)
+// would be felt by both. Waits, and is undone, as handoff_put_state.
 // HANDOFF_EDUPLICATE: this number, or another one of the same socket, was given in this handoff. HANDOFF_ETOOBIG: name or
 // state is longer. HANDOFF_EINVAL: fd is closed, a directory, or the library's own. HANDOFF_ELIMIT: no descriptor is left.
 // Others as handoff_put_state.

@@ -165,3 +165,11 @@ pub const STATUS_CHARS_MAX: usize = 256;
 pub const FDSTORE_MAX: usize = 128;
 /// Between two looks whether a daemon answers its health probe: the end of its start is seen at once, and it costs it nothing.
 pub const PROBE_INTERVAL: Duration = Duration::from_millis(10);
+/// How long one attempt of a health probe may take: a daemon that answers later is asked anew.
+pub const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Between two health probes of a process on probation: people do not wait for longer than some seconds.
+pub const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
+/// Between two looks whether such a probe has been answered. Each look reads the table of all connections, and nobody waits for it.
+pub const HEALTH_LOOK: Duration = Duration::from_millis(50);
+/// Probes in a row that such a process may fail, until it is no good: one alone may be a pause for its own cleaning up.
+pub const HEALTH_FAILURES_MAX: u32 = 3;

@@ -6,6 +6,7 @@ use compiled::hosted::Hosted;
 use handoff::Verdict;
 use std::path::PathBuf;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 fn program() -> &'static PathBuf {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
@@ -31,6 +32,31 @@ fn a_loop_of_its_own_answers_without_hooks() {
     service.expect_end("poll");
     service.stop();
     service.expect_end("successor");
+}
+
+/// The incumbent hears that it is parked, and the successor that the probation is over.
+fn a_probation_is_told(incumbent: &str, variable: &str, parked: &str, confirmed: &str) {
+    let mut service = Hosted::start(program(), incumbent);
+    let spec = service.spec("successor").env(variable, "1").probation(Duration::from_secs(600));
+    let outcome = service.supervisor.perform_handoff(&spec).unwrap();
+    assert_eq!(outcome.verdict, Verdict::Committed, "{}\n{}", outcome.reason, service.report());
+    service.wait_for(&format!("{incumbent} is {parked}\n"));
+    assert!(!service.report().contains("confirmed"), "{}", service.report());
+    service.supervisor.end_probation();
+    service.expect_end(incumbent);
+    service.wait_for(&format!("successor is {confirmed}\n"));
+    service.stop();
+    service.expect_end("successor");
+}
+
+#[test]
+fn a_probation_is_told_to_hooks() {
+    a_probation_is_told("answers", "HOOKED", "parked, as its hook says", "confirmed, as its hook says");
+}
+
+#[test]
+fn a_probation_is_told_to_a_loop() {
+    a_probation_is_told("poll", "NO_REVISIONS", "parked", "confirmed");
 }
 
 #[test]

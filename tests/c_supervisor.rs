@@ -194,6 +194,25 @@ fn a_successor_that_is_not_well_is_undone() {
 }
 
 #[test]
+fn an_incumbent_takes_over_from_a_successor_on_probation_while_nobody_calls() {
+    let (place, mut host, first) = serving("");
+    let on_probation = format!("{} probation=600000", name(&programs().kv_b));
+    let said = host.perform(&on_probation);
+    assert_eq!((said.code, said.result), (OK, COMMITTED), "{said:?}");
+    signal(said.pid, SIGKILL);
+    assert_eq!(place.wait_until_served(), first);
+    assert_eq!(place.daemons(), [first]);
+    // A probation that is under way is ended by the next call.
+    let second = host.perform(&on_probation);
+    assert_eq!((second.code, second.result), (OK, COMMITTED), "{second:?}");
+    wait_until("its incumbent is parked", || (place.ping() == Some((second.pid, "b".to_owned()))).then_some(()));
+    assert!(lives(first));
+    commits(&place, &mut host);
+    wait_for_death(first);
+    host.end();
+}
+
+#[test]
 fn a_program_that_can_not_be_executed_disturbs_nobody() {
     let (place, mut host) = place("");
     let said = host.perform("/nowhere/at/all");

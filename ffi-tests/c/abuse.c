@@ -44,7 +44,9 @@ static void refused_everywhere(handoff *h, int code) {
     IS(handoff_on_drain(h, silent, &count, destroy), code);
     IS(handoff_on_seal(h, silent, &count, destroy), code);
     IS(handoff_on_resume(h, silent, &count, destroy), code);
-    IS(count, 3);
+    IS(handoff_on_parked(h, silent, &count, destroy), code);
+    IS(handoff_on_confirmed(h, silent, &count, destroy), code);
+    IS(count, 5);
 }
 
 static void log_nothing(void *user, int32_t level, const char *target, const char *line) {

@@ -26,6 +26,8 @@ static int announce_ready(handoff *h, uint64_t id) { return (void)id, handoff_an
 static int on_drain_null(handoff *h, uint64_t id) { return (void)id, handoff_on_drain(h, NULL, NULL, NULL); }
 static int on_seal_null(handoff *h, uint64_t id) { return (void)id, handoff_on_seal(h, NULL, NULL, NULL); }
 static int on_resume_null(handoff *h, uint64_t id) { return (void)id, handoff_on_resume(h, NULL, NULL, NULL); }
+static int on_parked_null(handoff *h, uint64_t id) { return (void)id, handoff_on_parked(h, NULL, NULL, NULL); }
+static int on_confirmed_null(handoff *h, uint64_t id) { return (void)id, handoff_on_confirmed(h, NULL, NULL, NULL); }
 static int serve(handoff *h, uint64_t id) { return (void)id, handoff_serve(h); }
 static int pollfd_of(handoff *h, uint64_t id) {
     int fd = handoff_pollfd(h);
@@ -75,7 +77,8 @@ static const every_call every[] = {
     {"handoff_write_end", QUIET, write_end},         {"handoff_put_state", EVENT, put_state},
     {"handoff_put_state_fd", EVENT, put_state_fd},   {"handoff_get_state", OWNER, get_state},
     {"handoff_take_state_fd", OWNER, take_state_fd}, {"handoff_put_connection", EVENT, put_connection},
-    {"handoff_next_connection", OWNER, next_connection},
+    {"handoff_next_connection", OWNER, next_connection}, {"handoff_on_parked", OWNER, on_parked_null},
+    {"handoff_on_confirmed", OWNER, on_confirmed_null},
 };
 enum { EVERY = sizeof every / sizeof *every };
 

@@ -21,7 +21,10 @@
  *   seal-fails          answers the seal with a failure; the next seal is a good one
  *   seal-progress=N     reports its progress N times before it answers the seal
  *   fork-open           leaves a child that never ends, with the lock held, and never comes back from begin
+ *   changes-format      says that it will change the format on disk
  *   dies-serving=MS     dies of SIGSEGV this long after it began to serve
+ *   dies-unseen         serves clients, of which the library knows nothing yet, makes a file "unseen" in the data directory, and
+ *                       dies of SIGSEGV when somebody has removed it
  *   fork-serving        leaves a child that never ends once it serves
  *   lingers             does not exit when it is replaced, nor for a SIGTERM
  *   seal-writes=KIB     writes a file of this size at the seal, and fails if it can not
@@ -154,18 +157,21 @@ static int faulty_detect_role(const handoff_config *c, handoff **h, char *err, s
     return handoff_detect_role(c, h, err, size);
 }
 
+/* Makes this file in the data directory, and waits until somebody removes it. */
+static void wait_for_removal(const char *name) {
+    char path[sizeof data_dir + 16];
+    snprintf(path, sizeof path, "%s/%s", data_dir, name);
+    close(open(path, O_CREAT | O_WRONLY, 0600));
+    while (access(path, F_OK) == 0) nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
+}
+
 static int faulty_wait_for_begin(handoff *h, int timeout_ms) {
     sleep_if("slow-warm=");
     if (is_fault("crash-warm")) crash();
     int result = handoff_wait_for_begin(h, timeout_ms);
     if (is_fault("crash")) _exit(7);
     sleep_if("slow-open=");
-    if (is_fault("open-waits")) {
-        char path[sizeof data_dir + 16];
-        snprintf(path, sizeof path, "%s/opening", data_dir);
-        close(open(path, O_CREAT | O_WRONLY, 0600));
-        while (access(path, F_OK) == 0) nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
-    }
+    if (is_fault("open-waits")) wait_for_removal("opening");
     char why[sizeof data_dir + 64];
     if (!write_if("open-writes=", why, sizeof why)) {
         fprintf(stderr, "kv: %s\n", why);
@@ -184,6 +190,7 @@ static int faulty_announce_ready(handoff *h, const handoff_readiness *r, int tim
         changed.flags |= HANDOFF_READY_UNHEALTHY;
         changed.detail = "told to be unhealthy";
     }
+    if (is_fault("changes-format")) changed.flags |= HANDOFF_READY_FORMAT_CHANGES;
     int result = handoff_announce_ready(h, &changed, timeout_ms);
     if (is_fault("cut-committed") && shutdown(session, SHUT_RDWR) == 0) sleep(2);
     if (is_fault("crash-committed") || is_fault("cut-committed")) crash();
@@ -210,6 +217,10 @@ static void *die_later(void *unused) {
 static int faulty_serve(handoff *h) {
     pthread_t thread;
     if (strncmp(fault(), "dies-serving=", 13) == 0) pthread_create(&thread, NULL, die_later, NULL);
+    if (is_fault("dies-unseen")) {
+        wait_for_removal("unseen");
+        crash();
+    }
     int end = handoff_serve(h);
     if (end == HANDOFF_REPLACED && is_fault("lingers")) hang();
     return end;

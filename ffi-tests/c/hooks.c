@@ -120,6 +120,28 @@ static void on_resume(handoff *handle, const handoff_event *e, void *user) {
     IS(handoff_done(h, e->id), HANDOFF_OK);
 }
 
+/* ---- what has no answer ---- */
+static void told(const handoff_event *e, const char *what) {
+    CHECK(e->id == 0 && e->flags == 0 && e->cancel_fd == -1 && e->handoff_id != 0);
+    IS(handoff_done(h, e->id), HANDOFF_ESTALE);
+    fprintf(stderr, "%s is %s\n", scenario, what);
+}
+
+static void on_parked(handoff *handle, const handoff_event *e, void *user) {
+    CHECK(handle == h && user == &destroyed);
+    IS(e->kind, HANDOFF_EVENT_PARKED);
+    IS(handoff_phase(h), HANDOFF_PHASE_SEALED);
+    IS(handoff_write_begin(h), HANDOFF_ESEALED);
+    told(e, "parked, as its hook says");
+}
+
+static void on_confirmed(handoff *handle, const handoff_event *e, void *user) {
+    CHECK(handle == h && user == &destroyed);
+    IS(e->kind, HANDOFF_EVENT_CONFIRMED);
+    IS(handoff_phase(h), HANDOFF_PHASE_SERVING);
+    told(e, "confirmed, as its hook says");
+}
+
 /* ---- the log ---- */
 static int lines, inside, logged_prepare, freed_log;
 
@@ -152,6 +174,8 @@ static int by_poll(void) {
         case HANDOFF_EVENT_DRAIN: IS(handoff_done(h, e.id), HANDOFF_OK); break;
         case HANDOFF_EVENT_SEAL: IS(handoff_sealed(h, e.id, NULL, 0), HANDOFF_OK); break;
         case HANDOFF_EVENT_RESUME: IS(handoff_done(h, e.id), HANDOFF_OK); break;
+        case HANDOFF_EVENT_PARKED: told(&e, "parked"); break;
+        case HANDOFF_EVENT_CONFIRMED: told(&e, "confirmed"); break;
         case HANDOFF_EVENT_REPLACED: return HANDOFF_REPLACED;
         case HANDOFF_EVENT_STOPPED: return HANDOFF_STOPPED;
         }
@@ -185,7 +209,12 @@ int main(int argc, char **argv) {
         if (begun != HANDOFF_OK) return finish(begun == HANDOFF_EABORTED ? 0 : 4);
         if (argv[2][0] && getenv("NO_REVISIONS")) r.revision_count = 0;
         IS(handoff_announce_ready(h, &r, -1), HANDOFF_OK);
-        IS(by_poll(), HANDOFF_STOPPED);
+        if (getenv("HOOKED")) {
+            IS(handoff_on_confirmed(h, on_confirmed, &destroyed, destroy), HANDOFF_OK);
+            IS(handoff_serve(h), HANDOFF_STOPPED);
+        } else {
+            IS(by_poll(), HANDOFF_STOPPED);
+        }
         handoff_free(h);
         return finish(0);
     }
@@ -194,6 +223,7 @@ int main(int argc, char **argv) {
         IS(handoff_on_drain(h, on_drain, &destroyed, destroy), HANDOFF_OK);
         IS(handoff_on_seal(h, on_seal, &destroyed, destroy), HANDOFF_OK);
         IS(handoff_on_resume(h, on_resume, &destroyed, destroy), HANDOFF_OK);
+        IS(handoff_on_parked(h, on_parked, &destroyed, destroy), HANDOFF_OK);
     }
     IS(handoff_wait_for_begin(h, -1), HANDOFF_OK);
     IS(handoff_announce_ready(h, NULL, -1), HANDOFF_OK);
@@ -209,7 +239,7 @@ int main(int argc, char **argv) {
     }
     if (is("free")) {
         IS(end, HANDOFF_ESTATE);
-        IS(destroyed, 4); /* three hooks, and the one that was refused */
+        IS(destroyed, 5); /* four hooks, and the one that was refused */
         IS(freed_log, 1);
         return finish(0);
     }

@@ -180,6 +180,12 @@ static void go_on_draining(void) {
     drain = 0;
 }
 
+/* Those that were given are the successor's.  Without a shutdown, which it would feel, too. */
+static void drop_peers(void) {
+    for (int i = FIRST; i < END; i++)
+        if (p[i].fd >= 0) hang_up(i);
+}
+
 static void resume(uint64_t id) {
     drain = 0;
     server.draining = false;
@@ -204,7 +210,11 @@ static bool dispatch(void) {
             if (close_log()) handoff_sealed(h, e.id, &store.revision, 1);
             else handoff_failed(h, e.id, "the log is broken");
             break;
-        case HANDOFF_EVENT_RESUME: resume(e.id); break;
+        case HANDOFF_EVENT_PARKED: drop_peers(); break;
+        case HANDOFF_EVENT_RESUME:
+            if (e.flags & HANDOFF_EVENT_AFTER_COMMIT) drop_peers();
+            resume(e.id);
+            break;
         case HANDOFF_EVENT_REPLACED: _exit(0); /* the data is not ours, nothing may be flushed into it */
         case HANDOFF_EVENT_STOPPED: return true;
     }

@@ -114,6 +114,7 @@ CHECK(handoff_event_connections, HANDOFF_EVENT_CONNECTIONS == 4);
 CHECK(handoff_event_replaced, HANDOFF_EVENT_REPLACED == 5);
 CHECK(handoff_event_stopped, HANDOFF_EVENT_STOPPED == 6);
 CHECK(handoff_event_confirmed, HANDOFF_EVENT_CONFIRMED == 7);
+CHECK(handoff_event_parked, HANDOFF_EVENT_PARKED == 8);
 CHECK(handoff_event_flags, sizeof(handoff_event_flags) == 4);
 CHECK(handoff_event_after_commit, HANDOFF_EVENT_AFTER_COMMIT == 1);
 CHECK(handoff_options, sizeof(handoff_options) == 4);

@@ -52,6 +52,8 @@ static const struct {
     {"handoff_take_state_fd", {ESTATE, NONAME, NONAME, NONAME, NONAME, NONAME, NONAME, NONAME}},
     {"handoff_put_connection", {EINVAL, EINVAL, EINVAL, EINVAL, EINVAL, EINVAL, EINVAL, EINVAL}},
     {"handoff_next_connection", {ESTATE, ESTATE, 0, 0, 0, 0, 0, 0}},
+    {"handoff_on_parked", {EINVAL, EINVAL, EINVAL, EINVAL, EINVAL, EINVAL, EINVAL, EINVAL}},
+    {"handoff_on_confirmed", {EINVAL, EINVAL, EINVAL, EINVAL, EINVAL, EINVAL, EINVAL, EINVAL}},
 };
 
 static handoff *h;

@@ -86,7 +86,7 @@ static void bind_one(const char *name, int port) {
 static handoff_config *spawn_of(char *words) {
     static const struct { const char *name; int32_t option; } times[] = {
         {"deadline=", HANDOFF_OPT_DEADLINE_MS}, {"grace=", HANDOFF_OPT_DRAIN_GRACE_MS}, {"hello=", HANDOFF_OPT_HELLO_MS},
-        {"ready=", HANDOFF_OPT_READY_MS}, {"death=", HANDOFF_OPT_INCUMBENT_DEATH}};
+        {"ready=", HANDOFF_OPT_READY_MS}, {"death=", HANDOFF_OPT_INCUMBENT_DEATH}, {"probation=", HANDOFF_OPT_PROBATION_MS}};
     char path[512], *rest;
     handoff_config *spawn = handoff_config_new();
     int wrong = 0;

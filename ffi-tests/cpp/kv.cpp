@@ -105,6 +105,9 @@ public:
             checked(h_, handoff_put_connection(h_, c.socket.get(), "client", c.in.data(), c.in.size()));
     }
 
+    // Those that were given are the successor's. Without a shutdown, which it would feel, too.
+    void drop_clients() { parked_.clear(); }
+
     // As if nothing had been.
     void resume_clients() {
         std::vector<Client> parked;
@@ -269,11 +272,16 @@ struct Daemon {
     static void resume(handoff *h, const handoff_event *e, void *self) {
         answer(h, e, [&] {
             auto *daemon = static_cast<Daemon *>(self);
+            if (e->flags & HANDOFF_EVENT_AFTER_COMMIT) daemon->server.drop_clients();
             daemon->store.open();
             daemon->server.resume_clients();
             if (!daemon->server.accepting()) daemon->server.start_accepting();
             handoff_done(h, e->id);
         });
+    }
+
+    static void parked(handoff *, const handoff_event *, void *self) {
+        static_cast<Daemon *>(self)->server.drop_clients();
     }
 };
 
@@ -288,6 +296,7 @@ int run(const char *dir, const std::string &fault) {
     checked(h.get(), handoff_on_drain(h.get(), Daemon::drain, &daemon, nullptr));
     checked(h.get(), handoff_on_seal(h.get(), Daemon::seal, &daemon, nullptr));
     checked(h.get(), handoff_on_resume(h.get(), Daemon::resume, &daemon, nullptr));
+    checked(h.get(), handoff_on_parked(h.get(), Daemon::parked, &daemon, nullptr));
     checked(h.get(), handoff_wait_for_begin(h.get(), -1));
     daemon.store.open();
     const void *before = nullptr;

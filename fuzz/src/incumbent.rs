@@ -70,6 +70,9 @@ impl World<'_> {
                 self.hook = Some(hook);
             }
             Action::Cancel => self.hook = None,
+            Action::Park => {
+                assert!(self.told.is_some_and(Decision::is_committed), "a reserve of nobody");
+            }
             Action::SendGate if self.bytes.byte() % 8 == 7 => return Some(Input::GateFailed("it is gone".into())),
             Action::SendGate => return Some(Input::GateSent),
             Action::ReleaseLock => {

@@ -102,6 +102,10 @@ pub enum handoff_events {
     /// The probation of the handoff that this process came by is over: nobody will take over from it, and the format on disk may
     /// be changed. Only after a handoff with HANDOFF_OPT_PROBATION_MS. No answer.
     HANDOFF_EVENT_CONFIRMED = 7,
+    /// The successor serves on probation, and this process is its reserve: close the connections that you gave, without shutdown(2),
+    /// or their clients see no end of them when the successor hangs up. Stay sealed: REPLACED follows, or, if the successor dies,
+    /// RESUME. Only in a handoff with HANDOFF_OPT_PROBATION_MS. No answer.
+    HANDOFF_EVENT_PARKED = 8,
 }
 
 /// handoff_event.flags
@@ -265,6 +269,7 @@ const _: () = {
     assert!(handoff_events::HANDOFF_EVENT_REPLACED as i32 == 5);
     assert!(handoff_events::HANDOFF_EVENT_STOPPED as i32 == 6);
     assert!(handoff_events::HANDOFF_EVENT_CONFIRMED as i32 == 7);
+    assert!(handoff_events::HANDOFF_EVENT_PARKED as i32 == 8);
     assert!(handoff_event_flags::HANDOFF_EVENT_AFTER_COMMIT as i32 == 1);
     assert!(handoff_options::HANDOFF_OPT_CONTROL_PATH as i32 == 1);
     assert!(handoff_options::HANDOFF_OPT_DATA_DIR as i32 == 2);

@@ -15,9 +15,9 @@ pub(super) struct Hook {
     data: UserData,
 }
 
-/// The hooks of a handle: drain, seal, resume.
+/// The hooks of a handle: drain, seal, resume, parked, confirmed.
 #[derive(Default)]
-pub(super) struct Hooks([Mutex<Option<Arc<Hook>>>; 3]);
+pub(super) struct Hooks([Mutex<Option<Arc<Hook>>>; 5]);
 
 impl Hook {
     pub(super) fn new(function: handoff_hook_fn, data: UserData) -> Self {
@@ -47,13 +47,16 @@ impl Hooks {
             EventKind::Drain => Some(&self.0[0]),
             EventKind::Seal => Some(&self.0[1]),
             EventKind::Resume => Some(&self.0[2]),
-            EventKind::Replaced | EventKind::Stopped | EventKind::Confirmed => None,
+            EventKind::Parked => Some(&self.0[3]),
+            EventKind::Confirmed => Some(&self.0[4]),
+            EventKind::Replaced | EventKind::Stopped => None,
         }
     }
 }
 
 impl Handoff {
-    /// Runs the hook on this thread. Silence is failure; an answer from inside, or a cancelled event, is not silence.
+    /// Runs the hook on this thread. Silence is failure; an answer from inside, or a cancelled event, is not silence, and what has
+    /// no id has no answer.
     pub(super) fn run_hook(&self, hook: &Hook, event: Event) {
         let Some(function) = hook.function else { return };
         let for_c = handoff_event::from(event);
@@ -81,6 +84,7 @@ pub(super) fn name(kind: EventKind) -> &'static str {
         EventKind::Replaced => "replaced",
         EventKind::Stopped => "stopped",
         EventKind::Confirmed => "confirmed",
+        EventKind::Parked => "parked",
     }
 }
 
@@ -93,6 +97,7 @@ impl From<Event> for handoff_event {
             EventKind::Replaced => handoff_events::HANDOFF_EVENT_REPLACED,
             EventKind::Stopped => handoff_events::HANDOFF_EVENT_STOPPED,
             EventKind::Confirmed => handoff_events::HANDOFF_EVENT_CONFIRMED,
+            EventKind::Parked => handoff_events::HANDOFF_EVENT_PARKED,
         };
         Self {
             size: size_of::<Self>() as u32,

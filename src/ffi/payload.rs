@@ -101,8 +101,9 @@ pub unsafe extern "C" fn handoff_take_state_fd(h: *mut Handoff, key: *const c_ch
 /// were read and not yet understood, or not yet written (state may be NULL if size is 0). Any descriptor may be given but a
 /// directory: TCP, Unix, UDP, pipe, pty, file, eventfd. Modes of the description, as O_NONBLOCK, move with it; a registration
 /// in epoll does not.
-/// fd stays yours. Do not read, write, close or shut it down until RESUME, after which everything is as it was (but for HANDOFF_EVENT_AFTER_COMMIT: close it then), or
-/// REPLACED: then it is the successor's, and a shutdown(2) would be felt by both. Waits, and is undone, as handoff_put_state.
+/// fd stays yours. Do not read, write, close or shut it down until RESUME, after which everything is as it was. It is the
+/// successor's after REPLACED, and after PARKED and a RESUME with HANDOFF_EVENT_AFTER_COMMIT: close it then, but a shutdown(2)
+/// would be felt by both. Waits, and is undone, as handoff_put_state.
 /// HANDOFF_EDUPLICATE: this number, or another one of the same socket, was given in this handoff. HANDOFF_ETOOBIG: name or
 /// state is longer. HANDOFF_EINVAL: fd is closed, a directory, or the library's own. HANDOFF_ELIMIT: no descriptor is left.
 /// Others as handoff_put_state.

@@ -50,9 +50,34 @@ pub unsafe extern "C" fn handoff_on_resume(
     unsafe { call(h, Class::Owner, "handoff_on_resume", |h| h.hooks.set(EventKind::Resume, hook)) }
 }
 
-/// [owner] Blocks, and runs hooks on this thread; an event without a hook fails. HANDOFF_REPLACED: _exit, write nothing;
-/// HANDOFF_STOPPED: shut down as you always did; HANDOFF_ERESUME: exit, the data is not yours. HANDOFF_EVENT_CONFIRMED is not told:
-/// who waits for it calls handoff_dispatch.
+/// [owner] What hears HANDOFF_EVENT_PARKED, which has no answer; as handoff_on_drain.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn handoff_on_parked(
+    h: *mut Handoff,
+    r#fn: handoff_hook_fn,
+    user: *mut c_void,
+    destroy: handoff_destroy_fn,
+) -> c_int {
+    let hook = Hook::new(r#fn, UserData::new(user, destroy));
+    // SAFETY: by contract.
+    unsafe { call(h, Class::Owner, "handoff_on_parked", |h| h.hooks.set(EventKind::Parked, hook)) }
+}
+
+/// [owner] What hears HANDOFF_EVENT_CONFIRMED, which has no answer; as handoff_on_drain.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn handoff_on_confirmed(
+    h: *mut Handoff,
+    r#fn: handoff_hook_fn,
+    user: *mut c_void,
+    destroy: handoff_destroy_fn,
+) -> c_int {
+    let hook = Hook::new(r#fn, UserData::new(user, destroy));
+    // SAFETY: by contract.
+    unsafe { call(h, Class::Owner, "handoff_on_confirmed", |h| h.hooks.set(EventKind::Confirmed, hook)) }
+}
+
+/// [owner] Blocks, and runs hooks on this thread; an event without a hook fails, if it wants an answer. HANDOFF_REPLACED: _exit,
+/// write nothing; HANDOFF_STOPPED: shut down as you always did; HANDOFF_ERESUME: exit, the data is not yours.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn handoff_serve(h: *mut Handoff) -> c_int {
     // SAFETY: by contract.
@@ -65,8 +90,8 @@ fn serve(h: &Handoff) -> Result<c_int> {
         match (event.kind, h.hooks.get(event.kind)) {
             (EventKind::Replaced, _) => return Ok(handoff_results::HANDOFF_REPLACED as c_int),
             (EventKind::Stopped, _) => return Ok(handoff_results::HANDOFF_STOPPED as c_int),
-            (EventKind::Confirmed, _) => {}
             (_, Some(hook)) => h.run_hook(&hook, event),
+            (EventKind::Parked | EventKind::Confirmed, None) => {}
             (kind, None) => h.fail_event(event, &format!("no {} hook is registered", name(kind))),
         }
         if h.guard().is_freed() {
@@ -84,8 +109,8 @@ pub unsafe extern "C" fn handoff_pollfd(h: *const Handoff) -> c_int {
 }
 
 /// [owner] 1 = *event is filled, as much of it as size has room for, at least the 40 bytes of the first version; 0 =
-/// nothing now. Runs the hook instead, if one is set for the event, and returns 0. HANDOFF_EVENT_REPLACED,
-/// HANDOFF_EVENT_STOPPED and HANDOFF_EVENT_CONFIRMED come as events, with or without hooks. Errors as handoff_serve.
+/// nothing now. Runs the hook instead, if one is set for the event, and returns 0. HANDOFF_EVENT_REPLACED and
+/// HANDOFF_EVENT_STOPPED come as events, with or without hooks. Errors as handoff_serve.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn handoff_dispatch(h: *mut Handoff, event: *mut handoff_event, size: usize) -> c_int {
     let dispatch = |h: &Handoff| {

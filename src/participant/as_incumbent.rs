@@ -1,7 +1,7 @@
 //! What the driver does for O's machine.
 
 use super::core::{Core, End, Link, Machine, Task, Timer};
-use super::event::EventKind;
+use super::event::{Event, EventKind};
 use super::transfer::Giving;
 use crate::channel::decide;
 use crate::error::{Error, Result};
@@ -33,6 +33,11 @@ impl Core {
             Action::Disarm(timer) => self.timers.disarm(Timer::Incumbent(timer)),
             Action::Run(hook) => return self.run(hook),
             Action::Cancel => self.events.cancel(),
+            Action::Park => {
+                let id = self.handoff_id();
+                tracing::info!(target: "handoff", handoff_id = id.0, "parked");
+                self.notices.push_back(Event::notice(EventKind::Parked, id));
+            }
             Action::SendGate => {
                 return Some(match self.send_gate() {
                     Ok(()) => Input::GateSent,

@@ -2,7 +2,7 @@
 
 use super::control::Control;
 use super::data_lock::DataDirLock;
-use super::event::EventSlot;
+use super::event::{Event, EventSlot};
 use super::fence::WriteFence;
 use super::listeners::InheritedListeners;
 use super::predecessor::Predecessor;
@@ -113,8 +113,8 @@ pub(super) struct Core {
     pub(super) link: Option<Link>,
     /// While the O of this process's own handoff may take over from it.
     pub(super) predecessor: Option<Predecessor>,
-    /// It can not any more: a handoff that the application has not heard of.
-    pub(super) confirmed: Option<HandoffId>,
+    /// What the application must hear, and does not answer.
+    pub(super) notices: VecDeque<Event>,
     pub(super) lock: Option<DataDirLock>,
     pub(super) mode: Mode,
     pub(super) listeners: Arc<InheritedListeners>,
@@ -172,7 +172,7 @@ impl Core {
             session: None,
             link: None,
             predecessor: None,
-            confirmed: None,
+            notices: VecDeque::new(),
             lock,
             mode,
             listeners,

@@ -94,6 +94,21 @@ pub trait Drainable {
     /// The process can not go on; it should exit, and its supervisor starts another one.
     fn resume_after_abort(&mut self) -> Result<(), HookError>;
 
+    /// The successor had committed, and has died; the lock is held again: reopen the data and accept again. What was given to the
+    /// successor may be half used: close these connections, and do not go on with them. Without this method, as
+    /// [`Self::resume_after_abort`], which is enough if no connections were given.
+    ///
+    /// # Errors
+    /// As [`Self::resume_after_abort`].
+    fn resume_after_commit(&mut self) -> Result<(), HookError> {
+        self.resume_after_abort()
+    }
+
+    /// The successor serves on probation, and this process is its reserve: close the connections that were given to it, or their
+    /// clients see no end of them if the successor hangs up; without a shutdown(2), which both would feel. The data stays sealed. What
+    /// follows is [`Self::resume_after_commit`], if the successor dies, or the end of [`super::Incumbent::serve`].
+    fn parked(&mut self) {}
+
     /// The probation of the handoff that this process came by is over: nobody will take over from it, and the format on disk may be
     /// changed. It comes only if that handoff had a probation.
     fn confirmed(&mut self) {}

@@ -22,6 +22,9 @@ pub enum EventKind {
     /// The probation of the handoff that this process came by is over: the process before it is dead, or never serves again, and the
     /// format on disk may be changed. It comes only if that handoff had a probation. No answer.
     Confirmed,
+    /// The successor serves on probation, and this process is its reserve: close the connections that were given to it, without a
+    /// shutdown(2), which both would feel, and stay sealed. [`Self::Replaced`] or [`Self::Resume`] follows. No answer.
+    Parked,
     /// [`super::Participant::stop`] was called: shut down. No answer.
     Stopped,
 }

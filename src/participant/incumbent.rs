@@ -88,6 +88,7 @@ impl Incumbent {
                 EventKind::Replaced => return Ok(Served::Replaced),
                 EventKind::Stopped => return Ok(Served::Stopped),
                 EventKind::Confirmed => application.confirmed(),
+                EventKind::Parked => application.parked(),
                 _ => self.run(event, application),
             }
         }
@@ -99,6 +100,7 @@ impl Incumbent {
         let answered = match event.kind {
             EventKind::Drain => application.drain(&deadline).map(|report| self.0.drained(event.id, &report)),
             EventKind::Seal => application.seal(&deadline).map(|report| self.0.sealed(event.id, &report.revisions)),
+            _ if event.after_commit => application.resume_after_commit().map(|()| self.0.done(event.id, 0)),
             _ => application.resume_after_abort().map(|()| self.0.done(event.id, 0)),
         };
         self.settle(event, answered);

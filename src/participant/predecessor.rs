@@ -3,6 +3,7 @@
 //! N sees that by itself, by O's pidfd, so it needs no supervisor to be confirmed.
 
 use super::core::{Core, Source, add, remove};
+use super::event::{Event, EventKind};
 use crate::error::{Error, Result};
 use crate::protocol::HandoffId;
 use crate::sys::page::DecisionPage;
@@ -41,7 +42,7 @@ impl Core {
         let Some(predecessor) = self.predecessor.take() else { return };
         remove(&self.sources, predecessor.pidfd.as_fd());
         tracing::info!(target: "handoff", handoff_id = predecessor.id.0, "confirmed");
-        self.confirmed = Some(predecessor.id);
+        self.notices.push_back(Event::notice(EventKind::Confirmed, predecessor.id));
     }
 
     /// Whoever serves after this process must not find its parked O beside it.

@@ -283,7 +283,7 @@ impl Core {
         self.tasks.iter().any(|task| !matches!(task, Task::TakeLock { tried: true, .. }))
             || self.events.is_pending()
             || self.end.is_some()
-            || self.confirmed.is_some()
+            || !self.notices.is_empty()
             || must_tell
             || (stopping && (serving || self.successor().is_some()))
     }
@@ -306,10 +306,7 @@ impl Core {
             Some(End::Aborted(reason)) => return Err(Error::Aborted(reason.clone())),
             None => {}
         }
-        if let Some(id) = self.confirmed.take() {
-            return Ok(Some(Event::notice(EventKind::Confirmed, id)));
-        }
-        if let Some(event) = self.events.deliver() {
+        if let Some(event) = self.notices.pop_front().or_else(|| self.events.deliver()) {
             return Ok(Some(event));
         }
         let idle = self.incumbent_phase() == Some(incumbent::Phase::Serving);

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::restart::Policy;
 use crate::error::Result;
-use crate::supervisor::{Mode, ReadySign, SpawnSpec};
+use crate::supervisor::{Health, Mode, ReadySign, SpawnSpec};
 use nix::sys::signal::Signal;
 
 /// How a service is run.
@@ -28,6 +28,8 @@ pub struct Settings {
     pub mode: Mode,
     /// How it tells that it is ready, if it does not link the library.
     pub readiness: Option<ReadySign>,
+    /// What a process must answer during its probation.
+    pub health: Option<Health>,
     /// What makes it stop.
     pub stop_signal: Signal,
     /// In overlap mode: how many processes that were replaced may serve their last clients at the same time.

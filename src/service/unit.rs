@@ -418,6 +418,9 @@ fn spawn_spec(settings: &Settings, runtime: &RuntimeDir, binary: Option<&PathBuf
     if let Some(readiness) = &settings.readiness {
         spec = spec.readiness(readiness.clone());
     }
+    if let Some(health) = &settings.health {
+        spec = spec.health(health.clone());
+    }
     if let Some(binary) = binary {
         spec = spec.binary(binary);
     }

@@ -10,6 +10,7 @@ use super::journal::Journal;
 use super::leaving::Leaving;
 use super::listeners::Listeners;
 use super::outcome::HandoffOutcome;
+use super::probation::Probation;
 use super::process::{Process, Token};
 use super::rendezvous::Rendezvous;
 use super::resume::{Adoption, clean_up_after};
@@ -69,8 +70,7 @@ pub(super) struct Engine {
     pub(super) unlinked: Unlinked,
     /// The retired incumbent got its SIGTERM.
     pub(super) evicted: bool,
-    /// When the probation ends that is under way.
-    pub(super) probation_end_ns: u64,
+    pub(super) probation: Probation,
     /// What the process that serves, or served last, was started from.
     pub(super) serving_spec: Option<Arc<SpawnSpec>>,
     /// What the incumbent of the newest handoff was started from.
@@ -106,6 +106,8 @@ pub(super) enum Due {
     Late,
     /// Another look whether it is.
     Probe,
+    /// Another look whether the process on probation is well.
+    Health,
     /// Events that nobody has fetched, or more output than one turn reads.
     More,
 }
@@ -197,7 +199,7 @@ impl Engine {
             closing: false,
             unlinked: Unlinked::default(),
             evicted: false,
-            probation_end_ns: 0,
+            probation: Probation::default(),
             serving_spec: None,
             replaced: None,
             previous: None,
@@ -387,7 +389,8 @@ impl Engine {
         let beside = self.waits_for_readiness();
         if peer == Peer::Incumbent && self.machine.is_on_trial() {
             let program = process.executable.take();
-            self.push(Event::ProbationFailed { program, text: text.clone() });
+            let text = self.machine.condemnation().unwrap_or(&text).to_owned();
+            self.push(Event::ProbationFailed { program, text });
         }
         self.feed(Input::Died(peer, text.clone()));
         if peer == Peer::Incumbent && self.machine.phase() == Phase::Idle && self.processes.incumbent.is_none() {
@@ -428,6 +431,7 @@ impl Engine {
                 Some(Due::Adopt) => self.adopt(),
                 Some(Due::Late) => self.on_late(),
                 Some(Due::Probe) => self.probe(),
+                Some(Due::Health) => self.check_health(),
                 Some(Due::Page | Due::More) => {} // the turn looks in any case
                 None => return,
             }

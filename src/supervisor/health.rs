@@ -1,8 +1,9 @@
-//! Asking a daemon over the network whether it is ready.
+//! Asking a daemon over the network whether it is ready, or well.
 //!
 //! N shares its listeners with O, which would answer, too. So an answer counts only if the connection was accepted by N or a process of
 //! its: the kernel tells which socket is at the other end (`/proc/net/tcp`), and `/proc/PID/fd` who has it.
 
+use crate::limits::PROBE_TIMEOUT;
 use crate::sys::fd::poll_now;
 use crate::sys::listener::{connect_now, socket_at};
 use crate::sys::proc::descriptors;
@@ -13,10 +14,8 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-/// How long one attempt may take: a daemon that answers later is asked anew.
-const ATTEMPT: Duration = Duration::from_secs(1);
 /// Bytes of an answer that are looked at: its first line.
 const ANSWER_BYTES: usize = 64;
 
@@ -58,7 +57,8 @@ struct Attempt {
 }
 
 /// What has become of an attempt.
-enum Step {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
     Ready,
     Pending,
     Failed,
@@ -69,17 +69,22 @@ impl Probe {
         Self { health, leader, attempt: None }
     }
 
-    /// Goes on as far as is possible without waiting; whether the process is ready.
-    pub(super) fn advance(&mut self) -> bool {
+    /// What is asked.
+    pub(super) fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// Goes on as far as is possible without waiting; after [`Step::Ready`] and [`Step::Failed`] from the beginning.
+    pub(super) fn advance(&mut self) -> Step {
         if self.attempt.is_none() {
             self.attempt = connect_now(self.health.address).ok().map(Attempt::new);
         }
-        let Some(attempt) = &mut self.attempt else { return false };
+        let Some(attempt) = &mut self.attempt else { return Step::Failed };
         let step = attempt.advance(&self.health, self.leader);
-        if !matches!(step, Step::Pending) {
+        if step != Step::Pending {
             self.attempt = None;
         }
-        matches!(step, Step::Ready)
+        step
     }
 }
 
@@ -89,7 +94,7 @@ impl Attempt {
     }
 
     fn advance(&mut self, health: &Health, leader: i32) -> Step {
-        let late = if self.since.elapsed() >= ATTEMPT { Step::Failed } else { Step::Pending };
+        let late = if self.since.elapsed() >= PROBE_TIMEOUT { Step::Failed } else { Step::Pending };
         let flags = PollFlags::POLLERR | PollFlags::POLLHUP;
         match poll_now(self.stream.as_fd(), PollFlags::POLLOUT) {
             Ok(found) if found.intersects(flags) && !self.asked => return Step::Failed,
@@ -174,12 +179,12 @@ mod tests {
 
     /// Until it says yes, or has had an attempt's time.
     fn advance(probe: &mut Probe) -> bool {
-        let until = Instant::now() + 2 * ATTEMPT;
+        let until = Instant::now() + 2 * PROBE_TIMEOUT;
         while Instant::now() < until {
-            if probe.advance() {
+            if probe.advance() == Step::Ready {
                 return true;
             }
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(std::time::Duration::from_millis(5));
         }
         false
     }
@@ -200,10 +205,10 @@ mod tests {
         let own = nix::unistd::getpid().as_raw();
         let health = Health { address, path: Some("/ready".into()) };
         let mut stranger = Probe::new(health.clone(), i32::MAX);
-        assert!(!stranger.advance());
+        assert_ne!(stranger.advance(), Step::Ready);
         // Nobody else may have it: this connection is closed, and the next one taken by us.
         while stranger.attempt.is_some() {
-            assert!(!stranger.advance());
+            assert_ne!(stranger.advance(), Step::Ready);
         }
         assert!(advance(&mut Probe::new(health, own)));
         assert!(advance(&mut Probe::new(Health { address, path: None }, own)));

@@ -324,7 +324,7 @@ impl Supervisor {
             said: self.server().as_ref().map(|process| process.said.clone()).unwrap_or_default(),
             successor_pid: pid(&engine.processes.successor),
             parked_pid: pid(&engine.processes.parked),
-            probation_end_ns: self.in_probation().then_some(engine.probation_end_ns),
+            probation_end_ns: self.in_probation().then_some(engine.probation.end_ns),
             draining: engine.draining(),
         }
     }

@@ -1,6 +1,7 @@
 //! What to start, and how long each step of it may take.
 
 use super::executable::Executable;
+use super::health::Health;
 use super::readiness::ReadySign;
 use crate::error::{Error, Result};
 use crate::limits::{DRAIN_GRACE, HANDOFF_DEADLINE, HELLO_TIMEOUT, READY_TIMEOUT};
@@ -32,6 +33,7 @@ pub struct SpawnSpec {
     pub(super) hello_timeout: Duration,
     pub(super) ready_timeout: Duration,
     pub(super) probation: Duration,
+    pub(super) health: Option<Health>,
     pub(super) on_incumbent_death: OnIncumbentDeath,
     pub(super) mode: Mode,
     pub(super) readiness: Option<ReadySign>,
@@ -62,6 +64,7 @@ impl SpawnSpec {
             hello_timeout: HELLO_TIMEOUT,
             ready_timeout: READY_TIMEOUT,
             probation: Duration::ZERO,
+            health: None,
             on_incumbent_death: OnIncumbentDeath::default(),
             mode: Mode::Exclusive,
             readiness: None,
@@ -144,6 +147,15 @@ impl SpawnSpec {
     #[must_use]
     pub fn probation(mut self, time: Duration) -> Self {
         self.probation = time;
+        self
+    }
+
+    /// What the successor must answer during its [`Self::probation`]: it is asked every second, and if it fails three times in a row,
+    /// it is ended as by [`super::Supervisor::condemn`]. An answer counts only if it comes from the process itself, or from one of its
+    /// session. Default: nothing is asked.
+    #[must_use]
+    pub fn health(mut self, health: Health) -> Self {
+        self.health = Some(health);
         self
     }
 

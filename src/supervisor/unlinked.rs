@@ -3,7 +3,7 @@
 use super::Event;
 use super::attempt::Attempt;
 use super::engine::{Due, Engine};
-use super::health::Probe;
+use super::health::{Probe, Step};
 use super::leaving::Term;
 use super::notify::Notify;
 use super::outcome::verdict_name;
@@ -63,6 +63,9 @@ impl Engine {
         self.service = self.name_for(&spec);
         let started = match self.machine.incumbent_said_hello() {
             true => Err(Error::State("the daemon has said Hello: it is not replaced in this way".into())),
+            false if !spec.probation.is_zero() => Err(Error::State(
+                "a daemon that does not link the library has no probation: leave out --probation".into(),
+            )),
             false => self.spawn_beside(&spec, id),
         };
         match started {
@@ -132,7 +135,7 @@ impl Engine {
     pub(super) fn probe(&mut self) {
         let ready = match self.unlinked.watch.as_mut().map(|watch| &mut watch.sign) {
             Some(Sign::Delay) => true,
-            Some(Sign::Probe(probe)) => probe.advance(),
+            Some(Sign::Probe(probe)) => probe.advance() == Step::Ready,
             _ => return,
         };
         if ready {

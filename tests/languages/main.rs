@@ -8,6 +8,7 @@
 #[path = "../compiled/mod.rs"]
 mod compiled;
 mod daemons;
+mod given;
 mod pair;
 #[path = "../support/mod.rs"]
 mod support;

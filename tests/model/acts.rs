@@ -77,6 +77,7 @@ impl World {
                     *work = Work::Cancelled(None);
                 }
             }
+            Action::Park => self.check_parking(i),
             Action::SendGate => self.send_gate(i),
             Action::ReleaseLock => self.release_lock(i),
             Action::TakeLock => self.daemon(i).task = Some(Task::TakeLock),

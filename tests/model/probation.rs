@@ -3,7 +3,8 @@
 use crate::config::{BASE, Config, Mutant};
 use crate::daemon::Machine;
 use crate::service::Step;
-use crate::world::{Pid, World};
+use crate::world::{Holder, Pid, World};
+use handoff::protocol::Decision;
 use handoff::protocol::incumbent;
 use handoff::protocol::message::Message;
 use handoff::protocol::supervisor::{Action, Input, Peer, Phase};
@@ -95,6 +96,14 @@ impl World {
     fn parks(&self, i: Pid) -> bool {
         let Machine::Incumbent(machine) = &self.see(i).machine else { return false };
         machine.phase() == incumbent::Phase::Parked
+    }
+
+    /// Its application gives up what it gave.
+    pub fn check_parking(&mut self, i: Pid) {
+        let page = self.see(i).page.expect("a page");
+        let word = self.pages[usize::from(page)].word;
+        self.require(word == Decision::Committed, "O parks, but N has not committed");
+        self.require(self.lock != Some(Holder::Daemon(i)), "O parks with the lock");
     }
 
     fn forgets_parked(&self) -> bool {

@@ -396,11 +396,20 @@ impl KeptAlive {
 
     /// The reply as it came, without its end of line.
     pub fn ask(&mut self, request: &str) -> String {
-        use std::io::{BufRead, Write};
-        let mut reply = String::new();
-        self.stream.write_all(format!("{request}\n").as_bytes()).unwrap();
-        self.replies.read_line(&mut reply).unwrap();
-        reply.trim_end().to_owned()
+        self.say(&format!("{request}\n"));
+        self.hear().trim_end().to_owned()
+    }
+
+    /// Sends these bytes, which need not be a line.
+    pub fn say(&mut self, bytes: &str) {
+        std::io::Write::write_all(&mut self.stream, bytes.as_bytes()).unwrap();
+    }
+
+    /// A line; empty at the end of the connection.
+    pub fn hear(&mut self) -> String {
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut self.replies, &mut line).unwrap();
+        line
     }
 }
 

@@ -46,6 +46,19 @@ fn a_successor_that_is_never_ready_is_told_to_stop_before_it_is_killed() {
 }
 
 #[test]
+fn a_probation_is_refused() {
+    let place = Place::new();
+    let good = small(&place, "good", "notify");
+    let run = run(&place, OVERLAP, &[text(&good)]);
+    let (incumbent, address) = serving(&run);
+    let load = Load::start(address);
+    let (code, outcome) = upgrade(&place, Some(&good), "--probation 10m");
+    let reason = outcome["reason"].as_str().unwrap();
+    assert!(code == 13 && reason.contains("has no probation"), "{outcome}");
+    load.expect_good(&[incumbent]);
+}
+
+#[test]
 fn a_successor_that_ignores_its_stop_signal_is_killed_after_the_grace() {
     let place = Place::new();
     let good = small(&place, "good", "notify");

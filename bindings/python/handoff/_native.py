@@ -72,6 +72,7 @@ class EventKind(IntEnum):
     REPLACED = 5
     STOPPED = 6
     CONFIRMED = 7
+    PARKED = 8
 
 
 class Option(IntEnum):

@@ -68,6 +68,10 @@ pub struct RunArgs {
     /// With --mode overlap, it can be upgraded
     #[arg(long, value_name = "SIGN", value_parser = readiness)]
     pub ready: Option<ReadySign>,
+    /// During a probation, ask the process that serves every second whether it is well: tcp://IP:PORT, http://IP:PORT/PATH (status 200 to
+    /// 399). If it fails three times in a row, it is killed, and the one before it takes over
+    #[arg(long, value_name = "URL", value_parser = health)]
+    pub health: Option<Health>,
     /// What makes a daemon stop: when it is replaced in mode overlap, or the service ends
     #[arg(long, value_name = "SIGNAL", default_value = "TERM", value_parser = signal)]
     pub stop_signal: Signal,
@@ -313,7 +317,7 @@ fn health(url: &str) -> Result<Health, String> {
             let path = if rest[at..].is_empty() { "/" } else { &rest[at..] };
             (&rest[..at], Some(path.to_owned()))
         }
-        _ => return Err("write health=tcp://127.0.0.1:80 or health=http://127.0.0.1:80/path".to_owned()),
+        _ => return Err("write tcp://127.0.0.1:80 or http://127.0.0.1:80/path".to_owned()),
     };
     if path.as_ref().is_some_and(|path| path.bytes().any(|byte| !byte.is_ascii_graphic())) {
         return Err("a path has no spaces, and nothing but ASCII: escape it".to_owned());

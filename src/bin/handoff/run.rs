@@ -122,6 +122,7 @@ fn settings(args: &RunArgs) -> Result<Settings, Failure> {
         times: args.times.into(),
         mode: args.mode.into(),
         readiness: args.ready.clone(),
+        health: args.health.clone(),
         stop_signal: args.stop_signal,
         max_draining: args.max_draining,
     };

@@ -209,6 +209,8 @@ pub enum Action {
     Run(Hook),
     /// Tell the hook that runs that its answer is not wanted any more; then do not give that answer to the machine.
     Cancel,
+    /// Tell the application that it is a reserve: what was given to N is N's to use. No answer.
+    Park,
     /// Give the gate to N on the transfer socket. Answer: `GateSent` or `GateFailed`.
     SendGate,
     /// Give the gate to N on the transfer socket, then release the lock. Answer: `Unlocked` or `UnlockFailed`.

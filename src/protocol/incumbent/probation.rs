@@ -9,7 +9,7 @@ impl Incumbent {
     /// N serves and lives.
     pub(super) fn park(&mut self, out: &mut Vec<Action>) {
         self.phase = Phase::Parked;
-        out.extend([Action::Disarm(Timer::Deadline), Action::Arm(Timer::Park)]);
+        out.extend([Action::Disarm(Timer::Deadline), Action::Arm(Timer::Park), Action::Park]);
     }
 
     /// O is not needed any more, unless N has died since.

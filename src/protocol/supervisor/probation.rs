@@ -12,6 +12,11 @@ impl Supervisor {
         self.current.as_ref().map_or(0, |current| current.plan.terms.park_ns)
     }
 
+    /// Why N was condemned, if it was.
+    pub fn condemnation(&self) -> Option<&str> {
+        self.current.as_ref().filter(|current| current.condemned).map(|current| current.reason.as_str())
+    }
+
     /// Whether an O is parked behind the incumbent.
     pub fn is_on_trial(&self) -> bool {
         matches!(self.phase, Phase::Probation | Phase::Confirming)

@@ -79,6 +79,7 @@ impl World {
             Action::Disarm(timer) => self.disarm(i, Timer::Incumbent(timer)),
             Action::Run(hook) => self.daemons[i].run_hook(hook, now),
             Action::Cancel => self.daemons[i].cancel(now),
+            Action::Park => self.fail("no probation is asked for"),
             Action::SendGate => self.fail("overlap mode is not asked for"),
             Action::ReleaseLock => self.release_lock(i),
             Action::TakeLock => {

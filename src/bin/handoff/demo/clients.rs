@@ -119,6 +119,11 @@ impl Server {
         self.clients().parked.iter().try_for_each(each)
     }
 
+    /// Those that were given are the successor's: they are closed, without a shutdown, which it would feel, too.
+    pub fn drop_parked(&self) {
+        self.clients().parked.clear();
+    }
+
     /// As if nothing had been: parked clients get threads again.
     pub fn resume(self: &Arc<Self>) {
         let parked = {

@@ -161,6 +161,15 @@ impl Drainable for Daemon {
         Ok(())
     }
 
+    fn resume_after_commit(&mut self) -> Result<(), HookError> {
+        self.server.drop_parked();
+        self.resume_after_abort()
+    }
+
+    fn parked(&mut self) {
+        self.server.drop_parked();
+    }
+
     fn snapshot_state(&self) -> StateSnapshot {
         let store = &self.server.store;
         StateSnapshot { revisions: vec![store.revision()], detail: format!("{} keys", store.count().0) }

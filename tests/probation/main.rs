@@ -1,6 +1,9 @@
 //! A successor serves on probation: the process before it is its reserve, and takes over if it dies.
 
+mod health;
+#[path = "../support/mod.rs"]
 mod support;
+mod without;
 
 use std::path::Path;
 use support::load::{Load, LoadOptions, verify};
@@ -18,7 +21,10 @@ struct Trial {
 
 impl Trial {
     fn begin(arguments: &[&str]) -> Self {
-        let service = Service::start(&programs().kv_a);
+        Self::of(Service::start(&programs().kv_a), arguments)
+    }
+
+    fn of(service: Service, arguments: &[&str]) -> Self {
         let incumbent = service.daemon_pid();
         let upgrade = service.upgrade(&programs().kv_b, arguments);
         assert_eq!((upgrade.code, upgrade.result.as_str()), (0, "committed"), "{upgrade:?}");
