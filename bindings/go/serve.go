@@ -42,7 +42,7 @@ type hooks struct {
 	seal   func(context.Context) ([]uint64, error)
 	resume func(context.Context) error
 
-	confirmed func()
+	confirmed, parked func()
 }
 
 // OnDrain registers what drains: stop accepting, finish what is under way, make acknowledged writes durable. An error undoes
