@@ -9,7 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"handoff/internal/given"
+	"handoff/internal/lost"
 )
 
 // A Handoff is this process's part in its own replacement: its role, its listeners, its control socket and its lock. There is
@@ -29,10 +29,10 @@ type Handoff struct {
 	free  sync.Once
 
 	// One of the calls that are for one at a time is under way.
-	owned  atomic.Bool
-	ready  atomic.Bool
-	hooks  hooks
-	losses given.Losses
+	owned atomic.Bool
+	ready atomic.Bool
+	hooks hooks
+	lost  lost.Hooks
 
 	done    chan struct{}
 	endOnce sync.Once

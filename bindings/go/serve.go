@@ -13,7 +13,7 @@ import (
 	"time"
 	"unsafe"
 
-	"handoff/internal/given"
+	"handoff/internal/lost"
 )
 
 // An End is how Serve ended.
@@ -42,7 +42,7 @@ type hooks struct {
 	seal   func(context.Context) ([]uint64, error)
 	resume func(context.Context) error
 
-	confirmed func()
+	confirmed, parked func()
 }
 
 // OnDrain registers what drains: stop accepting, finish what is under way, make acknowledged writes durable. An error undoes
@@ -117,6 +117,7 @@ func (h *Handoff) Serve(ctx context.Context) (End, error) {
 			h.lose(event)
 			h.answer(ctx, event)
 		default:
+			h.lose(event)
 			h.news(event)
 		}
 	}
@@ -197,7 +198,7 @@ func (h *Handoff) eventContext(ctx context.Context, event C.handoff_event) (cont
 	}
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	ctx = context.WithValue(ctx, eventKey{}, openEvent{h, event.id, committed(event)})
-	ctx = given.Context(ctx, &h.losses)
+	ctx = lost.Context(ctx, &h.lost)
 	stopTimer := func() {}
 	if leftMs != math.MaxInt32 {
 		ctx, stopTimer = context.WithTimeout(ctx, time.Duration(leftMs)*time.Millisecond)

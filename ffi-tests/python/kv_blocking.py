@@ -30,7 +30,6 @@ class Client:
 
     def say(self, line):
         self.connection.sendall(line + b"\n")
-        kv_store.replied()
 
     def hang_up(self):
         """Waits for it to do so, because a close with a request on the wire would be a reset."""
@@ -200,14 +199,17 @@ def main():
         store.open()
         server.resume()
 
+    @h.on_parked
+    def parked(event):
+        server.lose()
+
+    h.on_confirmed(kv_store.confirmed)
     listener = kv_store.listener(h, port)
     store.warm()
     h.wait_for_begin()
     h.announce_ready(**kv_store.open_data(h, store))
     for connection in h.connections():
         server.start(Client(connection.socket(), connection.state))
-    while kv_store.committed():
-        signal.pause()
     server.accept(listener)
     h.serve()
     server.stopping = True

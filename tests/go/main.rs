@@ -180,6 +180,17 @@ fn a_drain_that_fails_is_undone_and_the_log_says_why() {
 }
 
 #[test]
+fn a_store_hears_that_its_probation_is_over() {
+    if !have_go() {
+        return;
+    }
+    let service = Service::start(&stores().a);
+    assert_eq!(service.upgrade(&stores().race, &["--probation", "100ms"]).result, "committed");
+    wait_until("it is told", || service.stderr().contains("kv: go-race is confirmed\n").then_some(()));
+    assert!(!service.stderr().contains("kv: go-a is confirmed"), "{}", service.stderr());
+}
+
+#[test]
 fn the_library_logs_to_the_logger() {
     if !have_go() {
         return;

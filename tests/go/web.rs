@@ -3,7 +3,7 @@
 use super::BINDING;
 use super::overlap::server as server_of_the_tests;
 use super::support::go::{build_go, have_go};
-use super::support::{PATIENCE, Service, wait_for_death, wait_until};
+use super::support::{PATIENCE, Service, lives, wait_for_death, wait_until};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -248,5 +248,25 @@ fn connections_that_a_dead_successor_has_had_are_closed() {
         assert_eq!(connection.input.read_line(&mut String::new()).unwrap(), 0);
     }
     assert_eq!(get(address, "/").unwrap(), format!("dev {before}"));
+    assert!(!service.stderr().contains("DATA RACE"), "{}", service.stderr());
+}
+
+/// On probation a successor has the connections alone: its close is one, though the incumbent lives.
+#[test]
+fn a_parked_web_server_lets_go_of_what_it_gave() {
+    if !have_go() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let program = server_of_the_tests(dir.path(), "good", "");
+    let service = Service::start(&program);
+    let incumbent = service.daemon_pid();
+    let mut moved = Connection::open(service.address).unwrap();
+    assert!(moved.get("/", true).unwrap().1);
+    assert_eq!(service.upgrade(&program, &["--probation", "10m"]).result, "committed");
+    let answer = (format!("dev {}", service.daemon_pid()), false);
+    assert_eq!(moved.get("/", false).unwrap(), answer);
+    assert_eq!(moved.input.read_line(&mut String::new()).unwrap(), 0);
+    assert!(lives(incumbent) && service.status().unwrap()["phase"] == "probation");
     assert!(!service.stderr().contains("DATA RACE"), "{}", service.stderr());
 }

@@ -3,7 +3,6 @@
 use crate::heard;
 use crate::support::load::{Load, LoadOptions, verify};
 use crate::support::python::Python;
-use crate::support::reverted::what_was_given_is_not_used_again;
 use crate::support::{PATIENCE, Service, wait_for_death, wait_until};
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -102,12 +101,16 @@ fn requests_that_are_cut_in_two_are_answered_once() {
     }
 }
 
-/// Both hand over to a successor that serves them before it dies.
+/// Nobody takes over from it any more.
 #[test]
-fn what_a_successor_has_read_before_it_died_is_not_served_again() {
+fn a_store_hears_that_its_probation_is_over() {
     let Some(python) = Python::find() else { return };
     for script in [THREADS, ASYNCIO] {
-        what_was_given_is_not_used_again(&python.daemon("good", script, ""), &bad(&python, script, "fleeting"));
+        let [a, b] = ["a", "b"].map(|build| python.daemon(build, script, &format!("KV_BUILD={build}")));
+        let service = Service::start(&a);
+        assert_eq!(service.upgrade(&b, &["--probation", "100ms"]).result, "committed");
+        heard(&service, "kv: b is confirmed\n");
+        assert!(!service.stderr().contains("kv: a is confirmed"), "{}", service.stderr());
     }
 }
 

@@ -21,7 +21,6 @@ pub mod load;
 pub mod overlapping;
 pub mod processes;
 pub mod python;
-pub mod reverted;
 pub mod streams;
 pub mod watch;
 

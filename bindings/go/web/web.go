@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"handoff"
-	"handoff/internal/given"
+	"handoff/internal/lost"
 )
 
 const (
@@ -173,7 +173,7 @@ func (s *Server) Move(ctx context.Context) error {
 
 // put leaves the connections as they are, for Serve, unless the successor is one that takes none.
 func (s *Server) put(ctx context.Context) error {
-	given.WhenLost(ctx, s.lose)
+	lost.When(ctx, s.lose)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, c := range s.kept {

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from contextlib import suppress
 from ctypes import Array, c_uint64, sizeof
-from typing import TYPE_CHECKING, Any, Optional, Union
+from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 
 from ._errors import Stale
 from ._native import EventFlag, EventKind, RawEvent, Readiness, ReadyFlag, c_string
@@ -89,8 +89,8 @@ class Event:
         name         for the successor, 1 to 255 bytes, as "client"; many may have the same.
         state        up to 60 KiB of bytes, or a buffer of them: what was read of it and not executed.
 
-        Stale: the event was cancelled, or is late. WrongState: it was answered. Refused: the successor takes nothing, or is
-        gone. Duplicate: this connection was given already. TooBig. LimitReached: no descriptor is left.
+        Stale: the event was cancelled, or is late. WrongState: it was answered. Refused: the successor takes nothing.
+        Duplicate: this connection was given already. TooBig. LimitReached: no descriptor is left.
         """
         with memory(state) as (address, size):
             number = descriptor_of(connection)
@@ -112,6 +112,10 @@ class Event:
         Errors as ``put_state``; InvalidArgument: it is neither a file nor a memfd.
         """
         self._handoff._call("handoff_put_state_fd", c_string(key), descriptor_of(file))
+
+    def _when_lost(self, close: Callable[[], None]) -> None:
+        """Registers what closes the connections that are given, when they are the successor's for good."""
+        self._handoff._losses.append(close)
 
     def done(self) -> None:
         """DRAIN or RESUME succeeded."""

@@ -41,6 +41,14 @@ class Hooks:
         """
         return self._set(EventKind.RESUME, hook)
 
+    def on_parked(self, hook: Hook) -> Hook:
+        """Decorates what closes the connections that were given, without a shutdown: the successor serves on probation.
+
+        This process is its reserve, and stays sealed. If the successor dies, ``on_resume`` follows; else the process ends
+        inside ``serve``. No answer is due.
+        """
+        return self._set(EventKind.PARKED, hook)
+
     def on_confirmed(self, hook: Hook) -> Hook:
         """Decorates what is for the end of the probation that this process was started in.
 
@@ -85,8 +93,9 @@ class Hooks:
 
     def _lose(self, event: Event) -> None:
         """Comes before the hook, which could go on with the connections that were given."""
-        if event.kind != EventKind.RESUME:
+        if event.kind not in (EventKind.PARKED, EventKind.RESUME):
             return
         losses, self._losses = self._losses, []
-        for close in losses if event.after_commit else ():
-            close()
+        if event.kind == EventKind.PARKED or event.after_commit:
+            for close in losses:
+                close()

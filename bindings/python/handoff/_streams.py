@@ -185,7 +185,7 @@ class StreamServer:
         """
         self.close()
         self._resumed.clear()
-        event._handoff._losses.append(self._lose)
+        event._when_lost(self._lose)
         try:
             await asyncio.wait_for(self._settle(), None if event.remaining == math.inf else event.remaining - _MARGIN_S)
         except asyncio.TimeoutError:

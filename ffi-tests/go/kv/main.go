@@ -10,8 +10,6 @@
 //	lost-write    says that it opened one revision less than there is
 //	drain-fails   answers the first drain with a failure
 //	drain-waits   answers the first drain when its context ends, and says why that ended
-//	fleeting      commits, serves the clients that moved until one of them has a reply, and dies of SIGKILL, before it has
-//	              said that it serves
 //	logs          writes the whole log of the library to standard error
 package main
 
@@ -95,15 +93,14 @@ func run() (handoff.End, error) {
 		}
 		return s.start()
 	})
+
+	h.OnParked(s.lose)
+	h.OnConfirmed(func() { fmt.Fprintf(os.Stderr, "kv: %s is confirmed\n", build) })
 	if err := begin(ctx, h, store); err != nil {
 		return 0, err
 	}
 	if err := s.take(); err != nil {
 		return 0, err
-	}
-	if fault() == "fleeting" {
-		fmt.Fprintln(os.Stderr, "kv: committed")
-		select {}
 	}
 	if err := s.start(); err != nil {
 		return 0, err
