@@ -21,6 +21,7 @@ int (*announce_ready_as_accepted)(handoff *h, const handoff_readiness *r, int ti
 int (*on_drain_as_accepted)(handoff *h, handoff_hook_fn fn, void *user, handoff_destroy_fn destroy) = handoff_on_drain;
 int (*on_seal_as_accepted)(handoff *h, handoff_hook_fn fn, void *user, handoff_destroy_fn destroy) = handoff_on_seal;
 int (*on_resume_as_accepted)(handoff *h, handoff_hook_fn fn, void *user, handoff_destroy_fn destroy) = handoff_on_resume;
+int (*on_connections_as_accepted)(handoff *h, handoff_hook_fn fn, void *user, handoff_destroy_fn destroy) = handoff_on_connections;
 int (*serve_as_accepted)(handoff *h) = handoff_serve;
 int (*pollfd_as_accepted)(const handoff *h) = handoff_pollfd;
 int (*dispatch_as_accepted)(handoff *h, handoff_event *event, size_t size) = handoff_dispatch;

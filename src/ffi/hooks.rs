@@ -15,9 +15,9 @@ pub(super) struct Hook {
     data: UserData,
 }
 
-/// The hooks of a handle: drain, seal, resume.
+/// The hooks of a handle: drain, seal, resume, connections.
 #[derive(Default)]
-pub(super) struct Hooks([Mutex<Option<Arc<Hook>>>; 3]);
+pub(super) struct Hooks([Mutex<Option<Arc<Hook>>>; 4]);
 
 impl Hook {
     pub(super) fn new(function: handoff_hook_fn, data: UserData) -> Self {
@@ -47,6 +47,7 @@ impl Hooks {
             EventKind::Drain => Some(&self.0[0]),
             EventKind::Seal => Some(&self.0[1]),
             EventKind::Resume => Some(&self.0[2]),
+            EventKind::Connections => Some(&self.0[3]),
             EventKind::Replaced | EventKind::Stopped | EventKind::Confirmed => None,
         }
     }
@@ -81,6 +82,7 @@ pub(super) fn name(kind: EventKind) -> &'static str {
         EventKind::Replaced => "replaced",
         EventKind::Stopped => "stopped",
         EventKind::Confirmed => "confirmed",
+        EventKind::Connections => "connections",
     }
 }
 
@@ -93,6 +95,7 @@ impl From<Event> for handoff_event {
             EventKind::Replaced => handoff_events::HANDOFF_EVENT_REPLACED,
             EventKind::Stopped => handoff_events::HANDOFF_EVENT_STOPPED,
             EventKind::Confirmed => handoff_events::HANDOFF_EVENT_CONFIRMED,
+            EventKind::Connections => handoff_events::HANDOFF_EVENT_CONNECTIONS,
         };
         Self {
             size: size_of::<Self>() as u32,

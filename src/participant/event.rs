@@ -22,6 +22,9 @@ pub enum EventKind {
     /// The probation of the handoff that this process came by is over: the process before it is dead, or never serves again, and the
     /// format on disk may be changed. It comes only if that handoff had a probation. No answer.
     Confirmed,
+    /// Overlap mode: connections that the process before this one gave wait for [`super::Participant::next_connection`]. It comes once
+    /// for what has come, and again if the application takes only some. No answer.
+    Connections,
     /// [`super::Participant::stop`] was called: shut down. No answer.
     Stopped,
 }
