@@ -2,7 +2,7 @@
  * numbers its own: "n echo" for each line, and "n 0" without being asked. So a byte that is lost or seen twice shows, in both
  * directions. What is read and is no whole line yet, and what is not written yet, is the state of a connection.
  * SESSIONS_FAULT: unhealthy, dies (with everything received), takes-none; dies-giving, dies-taking: in the middle.
- * SESSIONS_HELPER=0: without the helper thread. SESSIONS_MODE=overlap; there SESSIONS_GIVE names a file: until it exists the
+ * SESSIONS_HELPER=0: without the helper thread. SESSIONS_HOOK: connections by a hook. SESSIONS_MODE=overlap; there SESSIONS_GIVE names a file: until it exists the
  * last drain serves on, and gives nothing. */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -140,6 +140,11 @@ static void take(void) {
         fprintf(stderr, "LOST: %d of %s connections came\n", count, (const char *)total);
 }
 
+static void on_connections(handoff *handle, const handoff_event *e, void *user) {
+    (void)handle, (void)user;
+    if (e->kind == HANDOFF_EVENT_CONNECTIONS) take();
+}
+
 static void accept_on(int on) {
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = &listener};
     epoll_ctl(epoll_fd, on ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, listener, &event);
@@ -232,6 +237,7 @@ int main(void) {
     handoff_config_free(config);
     signal(SIGTERM, on_term);
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    if (getenv("SESSIONS_HOOK")) handoff_on_connections(h, on_connections, NULL, NULL);
     listener = handoff_take_listener(h, "kv", 0);
     if (listener < 0 || handoff_wait_for_begin(h, -1) < 0) die("begin");
     if (fault("dies")) raise(SIGKILL);

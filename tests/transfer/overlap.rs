@@ -52,7 +52,8 @@ fn connections_live_through_ten_upgrades() {
     let load = Load::start(service.address, 2, 20);
     load.wait_for(500);
     for round in 0..10 {
-        expect_end(upgrade(&service, &format!("SESSIONS_HELPER={}", round / 2 % 2)));
+        let hook = ["", " SESSIONS_HOOK=1"][round % 2];
+        expect_end(upgrade(&service, &format!("SESSIONS_HELPER={}{hook}", round / 2 % 2)));
         load.wait_for(500);
     }
     load.finish();
