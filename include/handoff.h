@@ -130,7 +130,9 @@ typedef enum handoff_events {
     // The lock is yours again, or still: reopen, take listeners again, accept. What the drain or the seal would have closed
     // may be open, since either may have been given up. Answer: done or failed.
     HANDOFF_EVENT_RESUME = 3,
-    // Overlap mode: the incumbent moved connections; call next_connection. No answer.
+    // Overlap mode: the incumbent, which drains, has given connections: call handoff_next_connection until it returns 0. It comes
+    // once for those that have come, and again if only some are taken; also in a drain of this process's own, which can give
+    // them on. No answer.
     HANDOFF_EVENT_CONNECTIONS = 4,
     // As the result of serve. No answer.
     HANDOFF_EVENT_REPLACED = 5,
@@ -435,6 +437,10 @@ int handoff_on_seal(struct handoff *h, handoff_hook_fn fn, void *user, handoff_d
 // [owner] What resumes; as handoff_on_drain.
 int handoff_on_resume(struct handoff *h, handoff_hook_fn fn, void *user, handoff_destroy_fn destroy);
 
+// [owner] Overlap mode: what takes the connections that the incumbent gives while it drains, with handoff_next_connection;
+// without an answer. Otherwise as handoff_on_drain.
+int handoff_on_connections(struct handoff *h, handoff_hook_fn fn, void *user, handoff_destroy_fn destroy);
+
 // [owner] What hears HANDOFF_EVENT_PARKED, which has no answer; as handoff_on_drain.
 int handoff_on_parked(struct handoff *h, handoff_hook_fn fn, void *user, handoff_destroy_fn destroy);
 
@@ -458,7 +464,10 @@ int handoff_dispatch(struct handoff *h, struct handoff_event *event, size_t size
 // goes on, and then serve returns REPLACED, or STOPPED after a resume. Leaves errno as it is.
 int handoff_stop(struct handoff *h);
 
-// [event] DRAIN or RESUME succeeded.
+// [event] DRAIN or RESUME succeeded. With HANDOFF_EVENT_AFTER_COMMIT it waits until the successor has all connections that
+// were given to it, at most until the event's deadline. HANDOFF_EREFUSED: the drain is done, but the successor is gone, with as many
+// of them as handoff_errmsg says. HANDOFF_ESTATE: the event is still open, since connections that came to this process are not
+// taken: handoff_next_connection, and give them on; none will follow.
 int handoff_done(struct handoff *h, uint64_t event_id);
 
 // [event] SEAL succeeded: all writers are closed, at these revisions, one per shard. Waits for writers that are still
@@ -492,7 +501,7 @@ int handoff_write_end(struct handoff *h);
 // taken what was given before, at most until the event's deadline. Is undone with the handoff: in the next one everything
 // is given anew.
 // HANDOFF_ESTALE: the event was cancelled or is late, or the successor is gone. HANDOFF_ESTATE: no drain or seal is open.
-// HANDOFF_EREFUSED: the successor takes nothing, see HANDOFF_OPT_TRANSFER. HANDOFF_EDUPLICATE: the key was used in this handoff.
+// HANDOFF_EREFUSED: the successor takes nothing, see HANDOFF_OPT_TRANSFER; in overlap mode always, since it has begun long ago. HANDOFF_EDUPLICATE: the key was used in this handoff.
 // HANDOFF_EINVAL, HANDOFF_ETOOBIG: the key is NULL or empty, or longer. HANDOFF_ESYSTEM: no memory.
 int handoff_put_state(struct handoff *h, const char *key, const void *data, size_t size);
 
@@ -520,15 +529,18 @@ int handoff_take_state_fd(struct handoff *h, const char *key);
 // fd stays yours. Do not read, write, close or shut it down until RESUME, after which everything is as it was. It is the
 // successor's after REPLACED, and after PARKED and a RESUME with HANDOFF_EVENT_AFTER_COMMIT: close it then, but a shutdown(2)
 // would be felt by both. Waits, and is undone, as handoff_put_state.
+// In a drain with HANDOFF_EVENT_AFTER_COMMIT the successor serves, and has the connection from this call on, for good: take fd out
+// of your epoll and close it, without a shutdown, and do nothing else with it. If the successor dies, what it was given is
+// closed; HANDOFF_EREFUSED then, too: this one was not given, and you may serve it to its end.
 // HANDOFF_EDUPLICATE: this number, or another one of the same socket, was given in this handoff. HANDOFF_ETOOBIG: name or
 // state is longer. HANDOFF_EINVAL: fd is closed, a directory, or the library's own. HANDOFF_ELIMIT: no descriptor is left.
 // Others as handoff_put_state.
 int handoff_put_connection(struct handoff *h, int fd, const char *name, const void *state, size_t size);
 
-// [owner] After announce_ready returned 0: 1 = *c is filled with the next connection that the incumbent gave, in its order, as much of it as
+// [any], but one thread at a time. After announce_ready returned 0: 1 = *c is filled with the next connection that the incumbent gave, in its order, as much of it as
 // size has room for, at least the 32 bytes of the first version; 0 = no more, as always in a cold start. What is in its queue
 // is still to be read: with edge-triggered epoll try at once. A connection that is not taken within ten seconds after the
-// first serve or dispatch, or after the one before was taken, is closed, with a warning in the log. HANDOFF_ESTATE: too early:
+// first serve or dispatch, after it came (in overlap mode, see HANDOFF_EVENT_CONNECTIONS), or after the one before was taken, is closed, with a warning in the log. HANDOFF_ESTATE: too early:
 // until the commit the connections are the incumbent's.
 int handoff_next_connection(struct handoff *h, struct handoff_connection *c, size_t size);
 

@@ -93,6 +93,11 @@ impl Channel {
         }
     }
 
+    /// What was sent can still be received; whoever sends after this hears that nobody does.
+    pub fn stop_receiving(&self) {
+        self.socket.stop_receiving();
+    }
+
     /// Receives the next message, without waiting.
     ///
     /// # Errors

@@ -28,6 +28,7 @@ static int on_seal_null(handoff *h, uint64_t id) { return (void)id, handoff_on_s
 static int on_resume_null(handoff *h, uint64_t id) { return (void)id, handoff_on_resume(h, NULL, NULL, NULL); }
 static int on_parked_null(handoff *h, uint64_t id) { return (void)id, handoff_on_parked(h, NULL, NULL, NULL); }
 static int on_confirmed_null(handoff *h, uint64_t id) { return (void)id, handoff_on_confirmed(h, NULL, NULL, NULL); }
+static int on_connections_null(handoff *h, uint64_t id) { return (void)id, handoff_on_connections(h, NULL, NULL, NULL); }
 static int serve(handoff *h, uint64_t id) { return (void)id, handoff_serve(h); }
 static int pollfd_of(handoff *h, uint64_t id) {
     int fd = handoff_pollfd(h);
@@ -68,7 +69,8 @@ static const every_call every[] = {
     {"handoff_take_listener", ANY, take_listener},   {"handoff_warmed", OWNER, warmed},
     {"handoff_wait_for_begin", OWNER, wait_for_begin}, {"handoff_announce_ready", OWNER, announce_ready},
     {"handoff_on_drain", OWNER, on_drain_null},      {"handoff_on_seal", OWNER, on_seal_null},
-    {"handoff_on_resume", OWNER, on_resume_null},    {"handoff_serve", OWNER, serve},
+    {"handoff_on_resume", OWNER, on_resume_null},    {"handoff_on_connections", OWNER, on_connections_null},
+    {"handoff_serve", OWNER, serve},
     {"handoff_pollfd", QUIET, pollfd_of},            {"handoff_dispatch", OWNER, dispatch},
     {"handoff_stop", QUIET, stop},                   {"handoff_done", EVENT, done},
     {"handoff_sealed", EVENT, sealed},               {"handoff_failed", EVENT, failed},
@@ -77,7 +79,7 @@ static const every_call every[] = {
     {"handoff_write_end", QUIET, write_end},         {"handoff_put_state", EVENT, put_state},
     {"handoff_put_state_fd", EVENT, put_state_fd},   {"handoff_get_state", OWNER, get_state},
     {"handoff_take_state_fd", OWNER, take_state_fd}, {"handoff_put_connection", EVENT, put_connection},
-    {"handoff_next_connection", OWNER, next_connection}, {"handoff_on_parked", OWNER, on_parked_null},
+    {"handoff_next_connection", ANY, next_connection}, {"handoff_on_parked", OWNER, on_parked_null},
     {"handoff_on_confirmed", OWNER, on_confirmed_null},
 };
 enum { EVERY = sizeof every / sizeof *every };

@@ -23,6 +23,7 @@ int (*on_seal_as_accepted)(handoff *h, handoff_hook_fn fn, void *user, handoff_d
 int (*on_resume_as_accepted)(handoff *h, handoff_hook_fn fn, void *user, handoff_destroy_fn destroy) = handoff_on_resume;
 int (*on_parked_as_accepted)(handoff *h, handoff_hook_fn fn, void *user, handoff_destroy_fn destroy) = handoff_on_parked;
 int (*on_confirmed_as_accepted)(handoff *h, handoff_hook_fn fn, void *user, handoff_destroy_fn destroy) = handoff_on_confirmed;
+int (*on_connections_as_accepted)(handoff *h, handoff_hook_fn fn, void *user, handoff_destroy_fn destroy) = handoff_on_connections;
 int (*serve_as_accepted)(handoff *h) = handoff_serve;
 int (*pollfd_as_accepted)(const handoff *h) = handoff_pollfd;
 int (*dispatch_as_accepted)(handoff *h, handoff_event *event, size_t size) = handoff_dispatch;

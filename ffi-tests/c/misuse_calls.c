@@ -178,9 +178,10 @@ static void strings_of_a_handle(handoff *h) {
         IS(handoff_next_connection(h, NULL, SIZE_MAX), HANDOFF_EINVAL);
     }
     CHECK(says(h, "handoff_next_connection: there is no room for a connection", ", in phase STARTING"));
-    for (int i = 0; i < 5; i++) {
+    for (int i = 0; i < 6; i++) {
         int (*on[])(handoff *, handoff_hook_fn, void *, handoff_destroy_fn) = {
-            handoff_on_drain, handoff_on_seal, handoff_on_resume, handoff_on_parked, handoff_on_confirmed};
+            handoff_on_drain,  handoff_on_seal,      handoff_on_resume,
+            handoff_on_parked, handoff_on_confirmed, handoff_on_connections};
         destroyed = 0;
         IS(on[i](h, NULL, NULL, NULL), HANDOFF_EINVAL);
         IS(on[i](h, NULL, &destroyed, destroy), HANDOFF_EINVAL);

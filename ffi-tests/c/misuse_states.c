@@ -34,6 +34,7 @@ static const struct {
     {"handoff_on_drain", {EINVAL, EINVAL, EINVAL, EINVAL, EINVAL, EINVAL, EINVAL, EINVAL}},
     {"handoff_on_seal", {EINVAL, EINVAL, EINVAL, EINVAL, EINVAL, EINVAL, EINVAL, EINVAL}},
     {"handoff_on_resume", {EINVAL, EINVAL, EINVAL, EINVAL, EINVAL, EINVAL, EINVAL, EINVAL}},
+    {"handoff_on_connections", {EINVAL, EINVAL, EINVAL, EINVAL, EINVAL, EINVAL, EINVAL, EINVAL}},
     {"handoff_serve", {ESTATE, ESTATE, NEVER, NEVER, NEVER, NEVER, NEVER, HANDOFF_REPLACED}},
     {"handoff_pollfd", {0, 0, 0, 0, 0, 0, 0, 0}},
     {"handoff_dispatch", {0, 0, 0, 0, 0, 0, 0, 1}},

@@ -1,7 +1,9 @@
 /* sessions.c - a server of lines whose sessions outlive its process. Each client numbers its lines from 1, and the server
  * numbers its own: "n echo" for each line, and "n 0" without being asked. So a byte that is lost or seen twice shows, in both
  * directions. What is read and is no whole line yet, and what is not written yet, is the state of a connection.
- * SESSIONS_FAULT: unhealthy, dies (with everything received), takes-none. SESSIONS_HELPER=0: without the helper thread. */
+ * SESSIONS_FAULT: unhealthy, dies (with everything received), takes-none; dies-giving, dies-taking: in the middle.
+ * SESSIONS_HELPER=0: without the helper thread. SESSIONS_HOOK: connections by a hook. SESSIONS_MODE=overlap; there SESSIONS_GIVE names a file: until it exists the
+ * last drain serves on, and gives nothing. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <handoff.h>
@@ -25,7 +27,13 @@ typedef struct session {
 
 static handoff *h;
 static session *sessions;
-static int epoll_fd, listener = -1;
+static int epoll_fd, listener = -1, overlap;
+static uint64_t leaving; /* the event, while the last drain of overlap mode is open */
+
+static int fault(const char *name) {
+    const char *wanted = getenv("SESSIONS_FAULT");
+    return wanted && strcmp(wanted, name) == 0;
+}
 
 static void die(const char *what) {
     char why[512];
@@ -103,6 +111,19 @@ static void give(void) {
     if (handoff_put_state(h, "total", total, (size_t)size) < 0) fprintf(stderr, "no total\n");
 }
 
+/* Overlap mode: what is given is not touched again; what can not be given is served on. */
+static void give_on(void) {
+    int given = 0;
+    if (handoff_put_state(h, "total", "", 0) != HANDOFF_EREFUSED) fprintf(stderr, "LOST: state that nobody will read\n");
+    for (session *next, *s = sessions; s; s = next) {
+        next = s->next;
+        if (handoff_put_connection(h, s->fd, "session", s, offsetof(session, fd)) < 0) return;
+        epoll_ctl(epoll_fd, EPOLL_CTL_DEL, s->fd, NULL);
+        drop(s);
+        if (++given == 5 && fault("dies-giving")) raise(SIGKILL);
+    }
+}
+
 static void take(void) {
     handoff_connection c;
     const void *total;
@@ -111,11 +132,17 @@ static void take(void) {
     while ((got = handoff_next_connection(h, &c, sizeof c)) == 1) {
         session *s = add(c.fd);
         memcpy(s, c.state, c.state_size);
-        count++;
+        if (++count == 5 && fault("dies-taking")) raise(SIGKILL);
     }
     if (got < 0) die("next_connection");
+    if (overlap) return;
     if (handoff_get_state(h, "total", &total, &size) == HANDOFF_OK && atoi(total) != count)
         fprintf(stderr, "LOST: %d of %s connections came\n", count, (const char *)total);
+}
+
+static void on_connections(handoff *handle, const handoff_event *e, void *user) {
+    (void)handle, (void)user;
+    if (e->kind == HANDOFF_EVENT_CONNECTIONS) take();
 }
 
 static void accept_on(int on) {
@@ -127,9 +154,16 @@ static int on_event(const handoff_event *e) {
     switch (e->kind) {
     case HANDOFF_EVENT_DRAIN:
         accept_on(0);
+        if (e->flags & HANDOFF_EVENT_AFTER_COMMIT) {
+            leaving = e->id;
+            return 1;
+        }
         give();
         handoff_done(h, e->id);
         return 0;
+    case HANDOFF_EVENT_CONNECTIONS:
+        if (!fault("takes-none")) take();
+        return 1;
     case HANDOFF_EVENT_SEAL: handoff_sealed(h, e->id, NULL, 0); return 0;
     case HANDOFF_EVENT_RESUME:
         accept_on(0);
@@ -139,6 +173,18 @@ static int on_event(const handoff_event *e) {
     case HANDOFF_EVENT_REPLACED: _exit(0);
     default: exit(0);
     }
+}
+
+/* Until it is done: what came in between is taken, and given on with the next turn. */
+static void leave(void) {
+    const char *start = getenv("SESSIONS_GIVE");
+    if (!leaving || (start && access(start, F_OK) != 0)) return;
+    give_on();
+    if (sessions) return;
+    int code = handoff_done(h, leaving);
+    if (code == HANDOFF_ESTATE) take();
+    else leaving = 0;
+    if (code == HANDOFF_EREFUSED) fprintf(stderr, "done was refused\n");
 }
 
 static void loop(void) {
@@ -152,6 +198,7 @@ static void loop(void) {
         if (got < 0) die("dispatch");
         if (got == 1) given = !on_event(&e);
         if (given) continue;
+        leave();
         for (int i = 0; i < count; i++) {
             if (ready[i].data.ptr == &listener) {
                 int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
@@ -176,24 +223,27 @@ static void on_term(int signal) { (void)signal, handoff_stop(h); }
 
 int main(void) {
     char why[512];
-    const char *fault = getenv("SESSIONS_FAULT"), *helper = getenv("SESSIONS_HELPER");
+    const char *helper = getenv("SESSIONS_HELPER"), *mode = getenv("SESSIONS_MODE");
     handoff_config *config = handoff_config_new();
     handoff_readiness r = {.size = sizeof r};
 #ifdef REQUIRE_TRANSFER
     handoff_config_set_int(config, HANDOFF_OPT_TRANSFER, 1);
 #endif
     handoff_set_log(config, log_line, NULL, NULL);
+    overlap = mode && strcmp(mode, "overlap") == 0;
+    if (overlap) handoff_config_set_int(config, HANDOFF_OPT_MODES, HANDOFF_MODE_OVERLAP);
     if (helper) handoff_config_set_int(config, HANDOFF_OPT_HELPER_THREAD, atoi(helper));
     if (handoff_detect_role(config, &h, why, sizeof why) < 0) return fprintf(stderr, "%s\n", why), 1;
     handoff_config_free(config);
     signal(SIGTERM, on_term);
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    if (getenv("SESSIONS_HOOK")) handoff_on_connections(h, on_connections, NULL, NULL);
     listener = handoff_take_listener(h, "kv", 0);
     if (listener < 0 || handoff_wait_for_begin(h, -1) < 0) die("begin");
-    if (fault && strcmp(fault, "dies") == 0) raise(SIGKILL);
-    if (fault && strcmp(fault, "unhealthy") == 0) r.flags = HANDOFF_READY_UNHEALTHY;
+    if (fault("dies")) raise(SIGKILL);
+    if (fault("unhealthy")) r.flags = HANDOFF_READY_UNHEALTHY;
     if (handoff_announce_ready(h, &r, -1) < 0) die("ready");
-    if (!fault || strcmp(fault, "takes-none") != 0) take();
+    if (!fault("takes-none")) take();
     accept_on(1);
     loop();
 }

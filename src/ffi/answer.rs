@@ -5,7 +5,10 @@ use super::text::{numbers, required};
 use crate::limits::REVISIONS_MAX;
 use std::ffi::{c_char, c_int};
 
-/// [event] DRAIN or RESUME succeeded.
+/// [event] DRAIN or RESUME succeeded. With HANDOFF_EVENT_AFTER_COMMIT it waits until the successor has all connections that
+/// were given to it, at most until the event's deadline. HANDOFF_EREFUSED: the drain is done, but the successor is gone, with as many
+/// of them as handoff_errmsg says. HANDOFF_ESTATE: the event is still open, since connections that came to this process are not
+/// taken: handoff_next_connection, and give them on; none will follow.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn handoff_done(h: *mut Handoff, event_id: u64) -> c_int {
     // SAFETY: by contract.

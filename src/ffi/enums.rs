@@ -93,7 +93,9 @@ pub enum handoff_events {
     /// The lock is yours again, or still: reopen, take listeners again, accept. What the drain or the seal would have closed
     /// may be open, since either may have been given up. Answer: done or failed.
     HANDOFF_EVENT_RESUME = 3,
-    /// Overlap mode: the incumbent moved connections; call next_connection. No answer.
+    /// Overlap mode: the incumbent, which drains, has given connections: call handoff_next_connection until it returns 0. It comes
+    /// once for those that have come, and again if only some are taken; also in a drain of this process's own, which can give
+    /// them on. No answer.
     HANDOFF_EVENT_CONNECTIONS = 4,
     /// As the result of serve. No answer.
     HANDOFF_EVENT_REPLACED = 5,

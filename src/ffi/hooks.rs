@@ -15,9 +15,9 @@ pub(super) struct Hook {
     data: UserData,
 }
 
-/// The hooks of a handle: drain, seal, resume, parked, confirmed.
+/// The hooks of a handle: drain, seal, resume, parked, confirmed, connections.
 #[derive(Default)]
-pub(super) struct Hooks([Mutex<Option<Arc<Hook>>>; 5]);
+pub(super) struct Hooks([Mutex<Option<Arc<Hook>>>; 6]);
 
 impl Hook {
     pub(super) fn new(function: handoff_hook_fn, data: UserData) -> Self {
@@ -49,6 +49,7 @@ impl Hooks {
             EventKind::Resume => Some(&self.0[2]),
             EventKind::Parked => Some(&self.0[3]),
             EventKind::Confirmed => Some(&self.0[4]),
+            EventKind::Connections => Some(&self.0[5]),
             EventKind::Replaced | EventKind::Stopped => None,
         }
     }
@@ -85,6 +86,7 @@ pub(super) fn name(kind: EventKind) -> &'static str {
         EventKind::Stopped => "stopped",
         EventKind::Confirmed => "confirmed",
         EventKind::Parked => "parked",
+        EventKind::Connections => "connections",
     }
 }
 
@@ -98,6 +100,7 @@ impl From<Event> for handoff_event {
             EventKind::Stopped => handoff_events::HANDOFF_EVENT_STOPPED,
             EventKind::Confirmed => handoff_events::HANDOFF_EVENT_CONFIRMED,
             EventKind::Parked => handoff_events::HANDOFF_EVENT_PARKED,
+            EventKind::Connections => handoff_events::HANDOFF_EVENT_CONNECTIONS,
         };
         Self {
             size: size_of::<Self>() as u32,

@@ -24,7 +24,7 @@ pub(super) struct Lent {
 /// taken what was given before, at most until the event's deadline. Is undone with the handoff: in the next one everything
 /// is given anew.
 /// HANDOFF_ESTALE: the event was cancelled or is late, or the successor is gone. HANDOFF_ESTATE: no drain or seal is open.
-/// HANDOFF_EREFUSED: the successor takes nothing, see HANDOFF_OPT_TRANSFER. HANDOFF_EDUPLICATE: the key was used in this handoff.
+/// HANDOFF_EREFUSED: the successor takes nothing, see HANDOFF_OPT_TRANSFER; in overlap mode always, since it has begun long ago. HANDOFF_EDUPLICATE: the key was used in this handoff.
 /// HANDOFF_EINVAL, HANDOFF_ETOOBIG: the key is NULL or empty, or longer. HANDOFF_ESYSTEM: no memory.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn handoff_put_state(
@@ -104,6 +104,9 @@ pub unsafe extern "C" fn handoff_take_state_fd(h: *mut Handoff, key: *const c_ch
 /// fd stays yours. Do not read, write, close or shut it down until RESUME, after which everything is as it was. It is the
 /// successor's after REPLACED, and after PARKED and a RESUME with HANDOFF_EVENT_AFTER_COMMIT: close it then, but a shutdown(2)
 /// would be felt by both. Waits, and is undone, as handoff_put_state.
+/// In a drain with HANDOFF_EVENT_AFTER_COMMIT the successor serves, and has the connection from this call on, for good: take fd out
+/// of your epoll and close it, without a shutdown, and do nothing else with it. If the successor dies, what it was given is
+/// closed; HANDOFF_EREFUSED then, too: this one was not given, and you may serve it to its end.
 /// HANDOFF_EDUPLICATE: this number, or another one of the same socket, was given in this handoff. HANDOFF_ETOOBIG: name or
 /// state is longer. HANDOFF_EINVAL: fd is closed, a directory, or the library's own. HANDOFF_ELIMIT: no descriptor is left.
 /// Others as handoff_put_state.
@@ -124,10 +127,10 @@ pub unsafe extern "C" fn handoff_put_connection(
     }
 }
 
-/// [owner] After announce_ready returned 0: 1 = *c is filled with the next connection that the incumbent gave, in its order, as much of it as
+/// [any], but one thread at a time. After announce_ready returned 0: 1 = *c is filled with the next connection that the incumbent gave, in its order, as much of it as
 /// size has room for, at least the 32 bytes of the first version; 0 = no more, as always in a cold start. What is in its queue
 /// is still to be read: with edge-triggered epoll try at once. A connection that is not taken within ten seconds after the
-/// first serve or dispatch, or after the one before was taken, is closed, with a warning in the log. HANDOFF_ESTATE: too early:
+/// first serve or dispatch, after it came (in overlap mode, see HANDOFF_EVENT_CONNECTIONS), or after the one before was taken, is closed, with a warning in the log. HANDOFF_ESTATE: too early:
 /// until the commit the connections are the incumbent's.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn handoff_next_connection(h: *mut Handoff, c: *mut handoff_connection, size: usize) -> c_int {
@@ -142,7 +145,7 @@ pub unsafe extern "C" fn handoff_next_connection(h: *mut Handoff, c: *mut handof
         Ok(1)
     };
     // SAFETY: by contract.
-    unsafe { call(h, Class::Owner, "handoff_next_connection", next) }
+    unsafe { call(h, Class::Any, "handoff_next_connection", next) }
 }
 
 /// A descriptor that is open, and stays so during the call, by contract.

@@ -50,6 +50,20 @@ pub unsafe extern "C" fn handoff_on_resume(
     unsafe { call(h, Class::Owner, "handoff_on_resume", |h| h.hooks.set(EventKind::Resume, hook)) }
 }
 
+/// [owner] Overlap mode: what takes the connections that the incumbent gives while it drains, with handoff_next_connection;
+/// without an answer. Otherwise as handoff_on_drain.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn handoff_on_connections(
+    h: *mut Handoff,
+    r#fn: handoff_hook_fn,
+    user: *mut c_void,
+    destroy: handoff_destroy_fn,
+) -> c_int {
+    let hook = Hook::new(r#fn, UserData::new(user, destroy));
+    // SAFETY: by contract.
+    unsafe { call(h, Class::Owner, "handoff_on_connections", |h| h.hooks.set(EventKind::Connections, hook)) }
+}
+
 /// [owner] What hears HANDOFF_EVENT_PARKED, which has no answer; as handoff_on_drain.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn handoff_on_parked(
@@ -91,7 +105,7 @@ fn serve(h: &Handoff) -> Result<c_int> {
             (EventKind::Replaced, _) => return Ok(handoff_results::HANDOFF_REPLACED as c_int),
             (EventKind::Stopped, _) => return Ok(handoff_results::HANDOFF_STOPPED as c_int),
             (_, Some(hook)) => h.run_hook(&hook, event),
-            (EventKind::Parked | EventKind::Confirmed, None) => {}
+            (EventKind::Parked | EventKind::Confirmed | EventKind::Connections, None) => {}
             (kind, None) => h.fail_event(event, &format!("no {} hook is registered", name(kind))),
         }
         if h.guard().is_freed() {

@@ -20,7 +20,9 @@ impl Participant {
     /// A drain or a resume has succeeded. `connections_open` are those that a drain left open.
     ///
     /// # Errors
-    /// [`Error::Stale`]: the event is over, and nothing was done. [`Error::State`]: a seal wants [`Participant::sealed`].
+    /// [`Error::Stale`]: the event is over, and nothing was done. [`Error::State`]: a seal wants [`Participant::sealed`]; or this is
+    /// the last drain of overlap mode, and connections that the process before gave were not taken: the event is still open.
+    /// [`Error::Refused`]: the drain is done, but the successor is gone, with as many connections as the text says.
     pub fn done(&self, event: u64, connections_open: u32) -> Result<()> {
         self.drained(event, &DrainReport { connections_open, ..DrainReport::default() })
     }
@@ -30,6 +32,8 @@ impl Participant {
     /// # Errors
     /// As [`Participant::done`].
     pub fn drained(&self, event: u64, report: &DrainReport) -> Result<()> {
+        let last = self.answer(event, |_, event| Ok(event.kind == EventKind::Drain && event.after_commit))?;
+        let given = if last { self.finish_leaving(event)? } else { Ok(()) };
         let DrainReport { connections_open, accept_stopped } = *report;
         let stopped_ns = accept_stopped.map(|at| monotonic_ns().saturating_sub(nanoseconds(at.elapsed())));
         self.answer(event, |core, event| {
@@ -45,7 +49,8 @@ impl Participant {
             core.events.answer(event.id)?;
             core.feed_incumbent(input);
             Ok(())
-        })
+        })?;
+        given
     }
 
     /// All writers are closed, at these revisions, one per shard. Waits for writers that are still inside

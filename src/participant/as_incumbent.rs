@@ -76,6 +76,7 @@ impl Core {
             }
             Action::Exit(reason) => {
                 crash::point('O', format_args!("before exit"));
+                self.give_last();
                 self.fence.close();
                 self.end = Some(reason.map_or(End::Replaced, End::Lost));
             }
@@ -232,7 +233,9 @@ impl Core {
         let giving = self.prepare_giving(prepare)?;
         self.open_link(prepare.id, prepare.deadline_ns, fds)?;
         self.begin_giving(giving);
-        self.drop_received(); // of the handoff in which this process was the successor
+        if self.mode == Mode::Exclusive {
+            self.drop_received(); // of the handoff in which this process was the successor
+        }
         if let Some(link) = &mut self.link {
             (link.drain_grace_ns, link.park_ns) = (prepare.drain_grace_ns, prepare.park_ns);
         }

@@ -176,9 +176,12 @@ impl Core {
         let parks = machine.terms().is_some_and(|terms| terms.park_ns > 0);
         let (generation, id) = (machine.generation(), self.handoff_id());
         self.machine = Machine::Incumbent(Incumbent::committed(generation, id));
-        crash::around('N', format_args!("close link"), || match parks {
-            true => self.keep_predecessor(),
-            false => self.close_link(),
+        crash::around('N', format_args!("close link"), || {
+            self.keep_donor();
+            match parks {
+                true => self.keep_predecessor(),
+                false => self.close_link(),
+            }
         });
         self.watch_untaken();
         if let Some(lock) = &self.lock {

@@ -6,7 +6,7 @@ use super::event::{Event, EventSlot};
 use super::fence::WriteFence;
 use super::listeners::InheritedListeners;
 use super::predecessor::Predecessor;
-use super::transfer::{Giving, Received};
+use super::transfer::{Donor, Giving, Received};
 use crate::channel::{Channel, Incoming};
 use crate::error::{Error, Result};
 use crate::limits::{DEATH_AFTER_END, FRAMES_READ_MAX, PROGRESS_INTERVAL};
@@ -103,6 +103,7 @@ pub(super) enum Source {
     Asking,
     Stop,
     Predecessor,
+    Donor,
 }
 
 /// Everything under the mutex.
@@ -127,6 +128,8 @@ pub(super) struct Core {
     pub(super) gate: Option<Result<OwnedFd>>,
     /// What O gave, and the application has not taken.
     pub(super) received: Received,
+    /// Overlap mode: O gives on while it drains, and this process serves.
+    pub(super) donor: Option<Donor>,
     /// No handoff without a transfer.
     pub(super) transfer_required: bool,
     /// Until when a cold start insists on the lock, however often it asks.
@@ -183,6 +186,7 @@ impl Core {
             end: None,
             gate: None,
             received: Received::default(),
+            donor: None,
             transfer_required: false,
             patience: None,
             refusal: None,
@@ -278,6 +282,9 @@ impl Core {
         if is_ready(Source::Predecessor) {
             self.note_predecessor();
         }
+        if is_ready(Source::Donor) {
+            self.read_donor();
+        }
         if is_ready(Source::Control) {
             self.greet();
         }
@@ -345,66 +352,16 @@ impl Core {
         }
     }
 
-    /// Reads what O and N say to each other directly.
-    pub(super) fn read_transfer(&mut self) {
-        for _ in 0..FRAMES_READ_MAX {
-            let role = self.role();
-            let Some(transfer) = self.link.as_mut().and_then(|link| link.transfer.as_mut()) else { return };
-            let incoming = transfer.receive();
-            if let Ok(Incoming::Message(message, ..)) = &incoming {
-                crash::point(role, format_args!("receive {} from the other daemon", message.name()));
-            }
-            match (incoming, &self.machine) {
-                (Ok(Incoming::Message(Message::Gate(gate), mut fds, _)), Machine::Successor(_))
-                    if self.is_current(gate.id) =>
-                {
-                    let lost = "the incumbent's gate did not fit into this process: RLIMIT_NOFILE is reached";
-                    self.note_sent(gate.sent);
-                    self.gate = Some(fds.pop().ok_or_else(|| Error::Limit(lost.into())));
-                }
-                (Ok(Incoming::Message(Message::Serving(serving), ..)), Machine::Incumbent(_))
-                    if self.is_current(serving.id) =>
-                {
-                    self.feed_incumbent(incumbent::Input::SuccessorServing);
-                }
-                (
-                    Ok(Incoming::Message(m @ (Message::Connections(_) | Message::State(_)), fds, _)),
-                    Machine::Successor(_),
-                ) if self.is_current(m.id()) => {
-                    self.receive(m, fds);
-                }
-                (Ok(Incoming::Message(Message::Taken(taken), ..)), Machine::Incumbent(_))
-                    if self.is_current(taken.id) =>
-                {
-                    self.on_taken(taken.batch);
-                }
-                (Ok(Incoming::Message(message, ..)), _) => {
-                    tracing::warn!(target: "handoff", name = message.name(), "dropped: not for the transfer socket");
-                }
-                (Ok(Incoming::Nothing), _) => return,
-                (Ok(Incoming::End) | Err(_), _) => return self.close_transfer(), // the pidfd tells who died
-            }
-        }
-    }
-
-    fn is_current(&self, id: HandoffId) -> bool {
-        self.link.as_ref().is_some_and(|link| link.id == id)
-    }
-
-    pub(super) fn close_transfer(&mut self) {
-        if let Some(transfer) = self.link.as_mut().and_then(|link| link.transfer.take()) {
-            fork::release(transfer.as_fd());
-            remove(&self.sources, transfer.as_fd());
-        }
-    }
-
     fn note_peer(&mut self) {
         let Some(link) = self.link.as_mut().filter(|link| !link.peer_dead && link.peer.is_dead()) else { return };
         link.peer_dead = true;
         remove(&self.sources, link.peer.as_fd()); // it stays readable for ever
         match &self.machine {
             Machine::Successor(_) => self.feed_successor(successor::Input::IncumbentDied),
-            Machine::Incumbent(_) => self.feed_incumbent(incumbent::Input::SuccessorDied),
+            Machine::Incumbent(_) => {
+                self.stop_giving();
+                self.feed_incumbent(incumbent::Input::SuccessorDied);
+            }
         }
         if self.timers.is_armed(Timer::SupervisorGone) {
             self.timers.disarm(Timer::SupervisorGone);
@@ -484,6 +441,7 @@ impl Drop for Core {
     fn drop(&mut self) {
         self.close_session();
         self.close_link();
+        self.close_donor();
         if let Some(listener) = self.control.listener() {
             fork::release(listener);
         }

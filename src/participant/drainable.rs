@@ -113,6 +113,10 @@ pub trait Drainable {
     /// changed. It comes only if that handoff had a probation.
     fn confirmed(&mut self) {}
 
+    /// Overlap mode: the process before this one drains, and has given connections: take them with
+    /// [`super::Transfer::next_connection`].
+    fn connections(&mut self) {}
+
     /// What the application holds now: a successor announces it when it is ready.
     fn snapshot_state(&self) -> StateSnapshot;
 }

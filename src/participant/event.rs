@@ -25,6 +25,9 @@ pub enum EventKind {
     /// The successor serves on probation, and this process is its reserve: close the connections that were given to it, without a
     /// shutdown(2), which both would feel, and stay sealed. [`Self::Replaced`] or [`Self::Resume`] follows. No answer.
     Parked,
+    /// Overlap mode: connections that the process before this one gave wait for [`super::Participant::next_connection`]. It comes once
+    /// for what has come, and again if the application takes only some. No answer.
+    Connections,
     /// [`super::Participant::stop`] was called: shut down. No answer.
     Stopped,
 }

@@ -89,6 +89,7 @@ impl Incumbent {
                 EventKind::Stopped => return Ok(Served::Stopped),
                 EventKind::Confirmed => application.confirmed(),
                 EventKind::Parked => application.parked(),
+                EventKind::Connections => application.connections(),
                 _ => self.run(event, application),
             }
         }
@@ -113,6 +114,11 @@ impl Incumbent {
         };
         match outcome {
             Ok(()) | Err(Error::Stale) => {} // what follows is on its way
+            // Nobody is asked again: the event is over. One that was answered stays so.
+            Err(Error::State(why)) => {
+                tracing::error!(target: "handoff", why, handoff_id = event.handoff_id, "the answer was refused");
+                let _ = self.0.failed(event.id, &why);
+            }
             Err(error) => {
                 tracing::error!(target: "handoff", %error, handoff_id = event.handoff_id, "the answer was refused")
             }

@@ -284,6 +284,7 @@ impl Core {
             || self.events.is_pending()
             || self.end.is_some()
             || !self.notices.is_empty()
+            || self.has_gifts_to_tell()
             || must_tell
             || (stopping && (serving || self.successor().is_some()))
     }
@@ -292,7 +293,7 @@ impl Core {
     pub(super) fn in_handoff(&self) -> bool {
         match &self.machine {
             Machine::Successor(machine) => self.end.is_none() && *machine.phase() != successor::Phase::Serving,
-            Machine::Incumbent(_) => self.link.is_some() && self.end.is_none(),
+            Machine::Incumbent(_) => (self.link.is_some() || self.donor.is_some()) && self.end.is_none(),
         }
     }
 
@@ -306,7 +307,15 @@ impl Core {
             Some(End::Aborted(reason)) => return Err(Error::Aborted(reason.clone())),
             None => {}
         }
-        if let Some(event) = self.notices.pop_front().or_else(|| self.events.deliver()) {
+        if let Some(event) = self.notices.pop_front() {
+            return Ok(Some(event));
+        }
+        // Before a drain, which may give them on.
+        if self.has_gifts_to_tell() {
+            self.received.told();
+            return Ok(Some(Event::notice(EventKind::Connections, handoff)));
+        }
+        if let Some(event) = self.events.deliver() {
             return Ok(Some(event));
         }
         let idle = self.incumbent_phase() == Some(incumbent::Phase::Serving);

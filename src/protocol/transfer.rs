@@ -10,7 +10,7 @@ use crate::limits::{
     BATCHES_UNTAKEN_MAX, CONNECTION_STATE_BYTES_MAX, CONNECTIONS_IN_BATCH_MAX, FRAME_BYTES_MAX, NAME_BYTES_MAX,
 };
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
 /// What is said of a connection; its descriptor travels beside it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -122,6 +122,8 @@ pub struct Giver {
     /// The last batch that was sent, and the last that N has.
     sent: u32,
     taken: u32,
+    /// Connections in each batch between these two.
+    untaken: VecDeque<u64>,
     totals: Totals,
     known: BTreeSet<Identity>,
     keys: BTreeSet<Vec<u8>>,
@@ -136,6 +138,7 @@ impl Giver {
             pending_bytes: FRAME_BYTES,
             sent: 0,
             taken: 0,
+            untaken: VecDeque::new(),
             totals: Totals::default(),
             known: BTreeSet::new(),
             keys: BTreeSet::new(),
@@ -162,6 +165,14 @@ impl Giver {
         self.pending_bytes += connection.bytes();
         self.pending.push(connection);
         self.known.insert(identity);
+    }
+
+    /// Takes back the connection that was added last, if its batch was not sent.
+    pub fn withdraw(&mut self, identity: Identity) {
+        if let Some(connection) = self.pending.pop() {
+            self.pending_bytes -= connection.bytes();
+            self.known.remove(&identity);
+        }
     }
 
     /// How many connections wait for their batch to be sent.
@@ -199,14 +210,19 @@ impl Giver {
     /// The batch is on its way.
     pub fn sent(&mut self, message: Message) {
         self.sent += 1;
-        match message {
-            Message::Connections(m) => self.totals.add_connections(&m.connections),
+        let connections = match message {
+            Message::Connections(m) => {
+                self.totals.add_connections(&m.connections);
+                m.connections.len()
+            }
             Message::State(m) => {
                 self.totals.add_blob(m.size);
                 self.keys.insert(m.key);
+                0
             }
-            _ => {}
-        }
+            _ => 0,
+        };
+        self.untaken.push_back(connections as u64);
     }
 
     /// The batch could not be sent: it waits on.
@@ -227,12 +243,18 @@ impl Giver {
             return Err(format!("the successor took batch {batch} after {taken}, of {sent}"));
         }
         self.taken = batch;
+        self.untaken.pop_front();
         Ok(())
     }
 
     /// Whether N has everything.
     pub fn is_done(&self) -> bool {
         self.pending.is_empty() && self.on_the_way() == 0
+    }
+
+    /// Connections that N would not have, if it were dead and everything it has said were read.
+    pub fn untaken(&self) -> u64 {
+        self.pending.len() as u64 + self.untaken.iter().sum::<u64>()
     }
 
     /// What was sent.

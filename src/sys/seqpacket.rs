@@ -8,8 +8,8 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, UnixAddr, connect, getpeername, getsockopt, setsockopt, socket, socketpair,
-    sockopt,
+    AddressFamily, Shutdown, SockFlag, SockType, UnixAddr, connect, getpeername, getsockopt, setsockopt, shutdown,
+    socket, socketpair, sockopt,
 };
 
 use super::fd::{context, set_cloexec, socket_option};
@@ -190,6 +190,11 @@ impl Seqpacket {
             (0, Some(_)) => invalid("a message is empty"),
             (len, sender) => Ok(Received::Packet(Packet { len, fds, sender: sender.filter(|sender| sender.pid != 0) })),
         }
+    }
+
+    /// The peer's sends fail with `EPIPE` from here on; what it sent before can still be received (shutdown(2), `SHUT_RD`).
+    pub fn stop_receiving(&self) {
+        let _ = shutdown(self.0.as_raw_fd(), Shutdown::Read); // fails only without a peer
     }
 
     /// Who was at the other end when the two were connected (`SO_PEERCRED`). For a pair that is

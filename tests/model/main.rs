@@ -12,6 +12,7 @@ mod overlap;
 mod probation;
 mod rules;
 mod service;
+mod transfer;
 mod work;
 mod world;
 

@@ -43,7 +43,23 @@ impl Client {
             Ok(written) => drop(self.output.drain(..written)),
             Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock, "a connection was cut: {error}"),
         }
-        self.hear();
+        self.hear().unwrap_or_else(|why| panic!("{why}"));
+    }
+
+    /// Whether one more line is answered, or else the connection is closed. What is lost or comes twice is a failure also here.
+    pub fn survives(&mut self) -> bool {
+        self.sent += 1;
+        self.output.extend_from_slice(format!("{}\n", self.sent).as_bytes());
+        crate::support::wait_until("an answer or an end", || match self.stream.write(&self.output) {
+            Ok(written) => {
+                self.output.drain(..written);
+                match self.hear() {
+                    Ok(()) => (self.answered == self.sent).then_some(true),
+                    Err(_) => Some(false),
+                }
+            }
+            Err(error) => (error.kind() != ErrorKind::WouldBlock).then_some(false),
+        })
     }
 
     /// Whether the server has closed the connection; what it had said before is dropped.
@@ -52,12 +68,13 @@ impl Client {
         matches!((&self.stream).read(&mut buffer), Ok(0))
     }
 
-    fn hear(&mut self) {
+    fn hear(&mut self) -> Result<(), String> {
         let mut buffer = [0; 4096];
         match self.stream.read(&mut buffer) {
-            Ok(0) => panic!("a connection was closed after {} of {} lines", self.answered, self.sent),
+            Ok(0) => return Err(format!("a connection was closed after {} of {} lines", self.answered, self.sent)),
             Ok(read) => self.input.extend_from_slice(&buffer[..read]),
-            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock, "a connection was cut: {error}"),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return Err(format!("a connection was cut: {error}")),
         }
         while let Some(end) = self.input.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = self.input.drain(..=end).collect();
@@ -70,6 +87,7 @@ impl Client {
                 assert_eq!(echo.parse(), Ok(self.answered), "lost or twice: {line:?}");
             }
         }
+        Ok(())
     }
 
     /// Reads; whether the server has answered everything.

@@ -4,6 +4,7 @@ mod clients;
 #[path = "../compiled/mod.rs"]
 mod compiled;
 mod kinds;
+mod overlap;
 mod sessions;
 #[path = "../support/mod.rs"]
 mod support;

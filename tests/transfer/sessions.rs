@@ -7,20 +7,20 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-fn server() -> &'static Path {
+pub fn server() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| compile("sessions", "ffi-tests/c/sessions.c", &[]))
 }
 
 /// A script that becomes the server, with this in its environment.
-fn server_with(service: &Service, variable: &str) -> PathBuf {
-    let script = service.path(variable);
+pub fn server_with(service: &Service, variable: &str) -> PathBuf {
+    let script = service.path(&variable.replace('/', "_"));
     fs::write(&script, format!("#!/bin/sh\n{variable} exec {} \"$@\"\n", server().display())).unwrap();
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
     script
 }
 
-fn expect_nothing_lost(service: &Service) {
+pub fn expect_nothing_lost(service: &Service) {
     let said = service.stderr();
     assert!(!said.contains("LOST") && !said.contains("no total"), "{said}");
 }

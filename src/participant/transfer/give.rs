@@ -6,7 +6,7 @@ use crate::limits::{CONNECTION_STATE_BYTES_MAX, NAME_BYTES_MAX, SEND_RETRY};
 use crate::participant::core::Core;
 use crate::participant::event::Event;
 use crate::participant::handle::Participant;
-use crate::protocol::message::{Message, PrepareHandoff};
+use crate::protocol::message::{Message, Mode, PrepareHandoff};
 use crate::protocol::transfer::{Connection, Giver, Identity, Totals};
 use crate::sys::clock::monotonic_ns;
 use crate::sys::crash;
@@ -27,6 +27,8 @@ pub(in crate::participant) struct Giving {
     fds: Vec<OwnedFd>,
     /// Sockets and files that are the library's own, which must not be given.
     own: Vec<(u64, u64)>,
+    /// Overlap mode: nothing waits for its batch to be full, since the clients' pause is that long.
+    prompt: bool,
     /// Readable if N has taken a batch since somebody had to wait.
     taken: Arc<EventFd>,
 }
@@ -34,6 +36,16 @@ pub(in crate::participant) struct Giving {
 impl Giving {
     pub(in crate::participant) fn totals(&self) -> Totals {
         self.giver.totals()
+    }
+
+    /// N takes nothing any more: what waits for its batch is closed, and stays counted. Its clients must not wait for this process.
+    pub(super) fn give_up(&mut self) {
+        self.fds.clear();
+    }
+
+    /// Connections that N does not have, as far as is known.
+    pub(super) fn untaken(&self) -> u64 {
+        self.giver.untaken()
     }
 }
 
@@ -160,10 +172,12 @@ impl Participant {
                     None => core.events.giving()?,
                 };
                 event = Some(open.id);
-                match attempt(core)? {
-                    Attempt::Done => Ok(None),
-                    Attempt::Wait => core.wait_for_taken(open).map(Some),
-                }
+                let attempted = match attempt(core) {
+                    Ok(Attempt::Done) => Ok(None),
+                    Ok(Attempt::Wait) => core.wait_for_taken(open).map(Some),
+                    Err(error) => Err(error),
+                };
+                attempted.map_err(|error| core.explain(open, error))
             })??;
             let Some(Wait { taken, left }) = wait else { return Ok(()) };
             waited = true;
@@ -211,8 +225,12 @@ impl Giving {
         };
         self.fds.push(duplicate);
         self.giver.add(identity, connection.take().unwrap_or_default());
-        if self.giver.is_full() {
-            self.send_batch(transfer)?; // or else when the next one comes
+        if self.giver.is_full() || self.prompt && self.giver.on_the_way() == 0 {
+            // Or else when the next one comes, or N has taken one.
+            self.send_batch(transfer).inspect_err(|_| {
+                self.fds.pop();
+                self.giver.withdraw(identity);
+            })?;
         }
         Ok(Attempt::Done)
     }
@@ -276,7 +294,8 @@ impl Core {
         room.check(open as u64).map_err(Error::Limit)?;
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let taken = EventFd::from_flags(flags).map_err(|error| Error::system("eventfd")(error.into()))?;
-        Ok(Some(Giving { giver: Giver::new(prepare.id), fds: Vec::new(), own: Vec::new(), taken: Arc::new(taken) }))
+        let (giver, prompt) = (Giver::new(prepare.id), self.mode == Mode::Overlap);
+        Ok(Some(Giving { giver, fds: Vec::new(), own: Vec::new(), prompt, taken: Arc::new(taken) }))
     }
 
     /// The transfer may begin: on the link of this handoff.
@@ -302,6 +321,10 @@ impl Core {
     }
 
     fn check_key(&mut self, key: &[u8]) -> Result<()> {
+        if self.mode == Mode::Overlap {
+            let text = "in overlap mode connections move, and no state: the successor has begun long ago";
+            return Err(Error::Refused(text.into()));
+        }
         match self.giving()?.0.giver.has_key(key) {
             true => Err(Error::Duplicate(format!("state '{}' was given already", String::from_utf8_lossy(key)))),
             false => Ok(()),
@@ -339,8 +362,12 @@ impl Core {
 
     /// N has said that it has a batch.
     pub(in crate::participant) fn on_taken(&mut self, batch: u32) {
-        let Some(giving) = self.link.as_mut().and_then(|link| link.giving.as_mut()) else { return };
+        let Some(link) = &mut self.link else { return };
+        let (Some(giving), Some(transfer)) = (&mut link.giving, &mut link.transfer) else { return };
         let taken = giving.giver.taken(batch);
+        if giving.prompt {
+            let _ = giving.send_batch(transfer); // an N that is gone shows as the end of the socket
+        }
         let _ = giving.taken.write(1); // fails only when it is readable already
         if let Err(error) = taken {
             tracing::error!(target: "handoff", error, "the successor broke the protocol");

@@ -43,8 +43,29 @@ pub(in crate::participant) struct Received {
     taker: Taker,
     /// O's last word: what it sent.
     sent: Option<Totals>,
+    /// Overlap mode: more has come than the application has heard of, or it has not taken all.
+    news: bool,
     connections: VecDeque<(OwnedFd, Connection)>,
     blobs: BTreeMap<Vec<u8>, Blob>,
+}
+
+impl Received {
+    pub(super) fn tell(&mut self) {
+        self.news = true;
+    }
+
+    pub(super) fn has_news(&self) -> bool {
+        self.news && !self.connections.is_empty()
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// The application hears of it.
+    pub(in crate::participant) fn told(&mut self) {
+        self.news = false;
+    }
 }
 
 #[derive(Debug)]
@@ -57,12 +78,13 @@ struct Blob {
 impl Participant {
     /// The next connection that the incumbent gave, in its order; none if there is no more. Call it when the process serves:
     /// until then the connections are the incumbent's. A connection that is not taken within ten seconds after the commit, or
-    /// after the one before was taken, is closed, with a warning in the log. (owner)
+    /// after the one before was taken, is closed, with a warning in the log. In overlap mode more may come: see
+    /// [`crate::participant::EventKind::Connections`]. (any thread)
     ///
     /// # Errors
     /// [`Error::State`]: this process does not serve yet. [`Error::Aborted`]: exit.
     pub fn next_connection(&self) -> Result<Option<TransferredConnection>> {
-        let _inside = self.enter()?;
+        self.shared.check_fork()?;
         self.shared.with(Core::take_connection)?
     }
 
@@ -104,7 +126,7 @@ impl Core {
         }
     }
 
-    fn try_receive(&mut self, message: Message, fds: Vec<OwnedFd>) -> std::result::Result<Message, String> {
+    pub(super) fn try_receive(&mut self, message: Message, fds: Vec<OwnedFd>) -> std::result::Result<Message, String> {
         if fds.is_empty() {
             let what = "descriptors from the incumbent did not fit into the successor: its RLIMIT_NOFILE is reached";
             return Err(format!("{what} (ulimit -Hn, LimitNOFILE=)"));
@@ -184,6 +206,7 @@ impl Core {
         }
         self.check_ready()?;
         let next = self.received.connections.pop_front();
+        self.received.news |= next.is_some(); // of those that are left
         if self.served && next.is_some() {
             self.watch_untaken();
         }

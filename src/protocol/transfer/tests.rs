@@ -125,3 +125,26 @@ fn more_descriptors_than_the_successor_may_have_are_named() {
     assert!(text.contains("91") && text.contains("100"), "{text}");
     Room { descriptors_max: 0, open_descriptors: 10 }.check(1 << 40).unwrap();
 }
+
+#[test]
+fn what_the_successor_does_not_have_is_counted() {
+    let mut giver = Giver::new(HandoffId(1));
+    let mut taker = Taker::default();
+    for number in 0..3 {
+        giver.add(Identity::Number(number), Connection { name: b"n".to_vec(), ..Connection::default() });
+    }
+    let message = giver.batch();
+    giver.sent(message.clone());
+    let blob = giver.state(b"k", 5, true);
+    giver.sent(blob);
+    giver.add(Identity::Number(3), Connection { name: b"n".to_vec(), ..Connection::default() });
+    assert_eq!(giver.untaken(), 4);
+    giver.withdraw(Identity::Number(3));
+    assert_eq!((giver.untaken(), giver.has_connection(Identity::Number(3))), (3, false));
+    let Message::Connections(batch) = &message else { panic!("not a batch") };
+    assert!(matches!(taker.connections(batch), Ok(Message::Taken(Taken { batch: 1, .. }))));
+    giver.taken(1).unwrap();
+    assert_eq!((giver.untaken(), giver.is_done()), (0, false)); // a blob is on the way
+    giver.taken(2).unwrap();
+    assert!(giver.is_done());
+}
