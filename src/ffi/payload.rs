@@ -104,7 +104,7 @@ pub unsafe extern "C" fn handoff_take_state_fd(h: *mut Handoff, key: *const c_ch
 /// fd stays yours. Do not read, write, close or shut it down until RESUME, after which everything is as it was (but for HANDOFF_EVENT_AFTER_COMMIT: close it then), or
 /// REPLACED: then it is the successor's, and a shutdown(2) would be felt by both. Waits, and is undone, as handoff_put_state.
 /// HANDOFF_EDUPLICATE: this number, or another one of the same socket, was given in this handoff. HANDOFF_ETOOBIG: name or
-/// state is longer. HANDOFF_EINVAL: fd is closed, a directory, or the library's own. HANDOFF_ELIMIT: no descriptor is left.
+/// state is longer. HANDOFF_EINVAL: fd is closed, a directory, or the library's own.
 /// Others as handoff_put_state.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn handoff_put_connection(
