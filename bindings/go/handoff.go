@@ -8,6 +8,8 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+
+	"handoff/internal/given"
 )
 
 // A Handoff is this process's part in its own replacement: its role, its listeners, its control socket and its lock. There is
@@ -27,9 +29,10 @@ type Handoff struct {
 	free  sync.Once
 
 	// One of the calls that are for one at a time is under way.
-	owned atomic.Bool
-	ready atomic.Bool
-	hooks hooks
+	owned  atomic.Bool
+	ready  atomic.Bool
+	hooks  hooks
+	losses given.Losses
 
 	done    chan struct{}
 	endOnce sync.Once

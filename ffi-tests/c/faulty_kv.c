@@ -27,12 +27,12 @@
  *   seal-writes=KIB     writes a file of this size at the seal, and fails if it can not
  *   open-writes=KIB     the same after begin, and exits if it can not
  *   open-waits          makes a file "opening" in the data directory after begin, and waits until somebody removes it
- *   gives-nothing       neither connections nor state: the clients are left to see the end of the process
  *   no-threads          no thread can be made while there is a file "no-threads" in the data directory
  *
  * Also behind another one, as in slow-drain=2000,logs:
  *
  *   logs                writes the library's log to standard error
+ *   gives-nothing       gives neither connections nor state: a seal does not wait for the successor
  *   heavy               has 512 MiB of memory, which the kernel takes back before its death can be seen
  *   storm               a signal interrupts the main thread every 200 us; its handler does not restart system calls
  */
@@ -245,11 +245,11 @@ static void faulty_drain(handoff *h, const handoff_event *e, void *user) {
 }
 
 static int faulty_put_connection(handoff *h, int fd, const char *name, const void *state, size_t size) {
-    return is_fault("gives-nothing") ? HANDOFF_OK : handoff_put_connection(h, fd, name, state, size);
+    return strstr(fault(), "gives-nothing") ? HANDOFF_OK : handoff_put_connection(h, fd, name, state, size);
 }
 
 static int faulty_put_state(handoff *h, const char *key, const void *data, size_t size) {
-    return is_fault("gives-nothing") ? HANDOFF_OK : handoff_put_state(h, key, data, size);
+    return strstr(fault(), "gives-nothing") ? HANDOFF_OK : handoff_put_state(h, key, data, size);
 }
 
 static int faulty_on_drain(handoff *h, handoff_hook_fn fn, void *user, handoff_destroy_fn destroy) {

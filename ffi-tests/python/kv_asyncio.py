@@ -58,6 +58,7 @@ class Server:
     async def _say(self, writer, line):
         writer.write(line + b"\n")
         await asyncio.wait_for(writer.drain(), SEND_S)
+        kv_store.replied()
 
     async def _request(self, reader, asked):
         """None: we stop, and this client has nothing to ask. One that has just connected is about to."""
@@ -135,6 +136,8 @@ async def main(h, store, port):
     await h.wait_for_begin_async()
     await h.announce_ready_async(**kv_store.open_data(h, store))
     server.accept(listener)
+    if kv_store.committed():
+        await server.stopping.wait()
     await h.serve_async()
     await server.stop()
     store.close()

@@ -30,6 +30,7 @@ class Client:
 
     def say(self, line):
         self.connection.sendall(line + b"\n")
+        kv_store.replied()
 
     def hang_up(self):
         """Waits for it to do so, because a close with a request on the wire would be a reset."""
@@ -78,6 +79,12 @@ class Server:
         """Ours stay open, and untouched, until we know who serves."""
         for client in self.parked:
             event.put_connection(client.connection, "client", client.data)
+
+    def lose(self):
+        """A successor that has committed has had them: what we know of them is not true any more."""
+        for client in self.parked:
+            client.connection.close()
+        self.parked = []
 
     def resume(self):
         """As if nothing had been: the parked clients get threads again."""
@@ -188,6 +195,8 @@ def main():
 
     @h.on_resume
     def resume(event):
+        if event.after_commit:
+            server.lose()
         store.open()
         server.resume()
 
@@ -197,6 +206,8 @@ def main():
     h.announce_ready(**kv_store.open_data(h, store))
     for connection in h.connections():
         server.start(Client(connection.socket(), connection.state))
+    while kv_store.committed():
+        signal.pause()
     server.accept(listener)
     h.serve()
     server.stopping = True

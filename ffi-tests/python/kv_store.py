@@ -6,12 +6,15 @@
 A client keeps its connection through a handoff: it moves to the successor, with what was read of it and not executed.
 
 KV_BUILD     what PING says after the pid; default "dev".
-KV_FAULT     unhealthy: is ready, and says that it is not well; crash: exits with 9 between begin and ready.
+KV_FAULT     unhealthy: is ready, and says that it is not well; crash: exits with 9 between begin and ready; fleeting:
+             commits, serves the clients that moved until one of them has a reply, and dies of SIGKILL, before it has said
+             that it serves.
 """
 
 import contextlib
 import errno
 import os
+import signal
 import sys
 import threading
 
@@ -163,6 +166,19 @@ class Store:
         if words == [b"LINEAGE"]:
             return b"LINEAGE " + self.lineage
         return b"ERR not a request"
+
+
+def committed():
+    """True: the fault is to go on without saying so."""
+    if FAULT == "fleeting":
+        print("kv: committed", file=sys.stderr, flush=True)
+    return FAULT == "fleeting"
+
+
+def replied():
+    """After each reply."""
+    if FAULT == "fleeting":
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def is_set(words):

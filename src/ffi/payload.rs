@@ -23,8 +23,8 @@ pub(super) struct Lent {
 /// finds with handoff_get_state. key has 1 to 255 bytes; data may be NULL if size is 0. Waits while the successor has not
 /// taken what was given before, at most until the event's deadline. Is undone with the handoff: in the next one everything
 /// is given anew.
-/// HANDOFF_ESTALE: the event was cancelled or is late. HANDOFF_ESTATE: no drain or seal is open. HANDOFF_EREFUSED: the
-/// successor takes nothing (see HANDOFF_OPT_TRANSFER) or is gone. HANDOFF_EDUPLICATE: the key was used in this handoff.
+/// HANDOFF_ESTALE: the event was cancelled or is late, or the successor is gone. HANDOFF_ESTATE: no drain or seal is open.
+/// HANDOFF_EREFUSED: the successor takes nothing, see HANDOFF_OPT_TRANSFER. HANDOFF_EDUPLICATE: the key was used in this handoff.
 /// HANDOFF_EINVAL, HANDOFF_ETOOBIG: the key is NULL or empty, or longer. HANDOFF_ESYSTEM: no memory.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn handoff_put_state(

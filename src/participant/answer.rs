@@ -54,7 +54,7 @@ impl Participant {
     ///
     /// # Errors
     /// [`Error::Stale`]: the event is over, nothing was released. [`Error::State`]: writers or children are still there at
-    /// the event's deadline: the seal has failed. [`Error::Refused`]: the successor is gone, and so it has.
+    /// the event's deadline: the seal has failed.
     pub fn sealed(&self, event: u64, revisions: &[u64]) -> Result<()> {
         if revisions.len() > REVISIONS_MAX {
             return Err(Error::TooBig(format!("at most {REVISIONS_MAX} revisions")));
@@ -89,7 +89,9 @@ impl Participant {
         self.shared.with(|core| {
             core.events.give_up(event)?;
             core.fence.open();
-            core.feed_incumbent(incumbent::Input::HookFailed(why.to_string()));
+            let gone = "the successor is gone, or has not taken in time what was given to it";
+            let text = if matches!(why, Error::Stale) { gone.to_owned() } else { why.to_string() };
+            core.feed_incumbent(incumbent::Input::HookFailed(text));
             Ok(())
         })??;
         Err(why)

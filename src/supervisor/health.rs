@@ -69,6 +69,11 @@ impl Probe {
         Self { health, leader, attempt: None }
     }
 
+    /// Another process is the one that must answer.
+    pub(super) fn ask(&mut self, leader: i32) {
+        self.leader = leader;
+    }
+
     /// Goes on as far as is possible without waiting; whether the process is ready.
     pub(super) fn advance(&mut self) -> bool {
         if self.attempt.is_none() {

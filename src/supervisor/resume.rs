@@ -345,6 +345,7 @@ impl Engine {
             spec,
             output,
             leader,
+            former: Vec::new(),
             said,
             executable,
         }
@@ -410,7 +411,10 @@ impl Engine {
     pub(super) fn end_resume(&mut self) -> Vec<(String, OwnedFd)> {
         self.resuming = false;
         self.sweep();
-        if let Err(error) = self.bind_notify() {
+        // Else the first start does.
+        if self.processes.incumbent.is_some()
+            && let Err(error) = self.bind_notify()
+        {
             trace::trouble(&self.service, None, &error.to_string());
         }
         if self.rendezvous.is_none()

@@ -94,7 +94,7 @@ fn a_second_run_in_the_midst_of_an_upgrade_names_the_successor() {
 
 #[test]
 fn a_stranger_that_takes_the_lock_between_two_holders_is_named_and_the_incumbent_comes_back() {
-    let scene = Scene::of(Service::start_faulty("slow-drain=2000,logs"));
+    let scene = Scene::of(Service::start_faulty("slow-drain=2000,logs,gives-nothing"));
     let lock = scene.path("data/.handoff.lock");
     let open = || fs::OpenOptions::new().read(true).write(true).open(&lock).unwrap();
     // It waits in the kernel for the instant in which the incumbent unlocks, and so passes the gate.

@@ -4,6 +4,7 @@
 mod support;
 
 mod moves;
+mod overlap;
 mod web;
 
 use std::path::{Path, PathBuf};
@@ -69,7 +70,7 @@ fn the_binding_passes_its_own_tests_vet_and_gofmt() {
     if !have_go() {
         return;
     }
-    for module in [BINDING, KV, "ffi-tests/go/moves"] {
+    for module in [BINDING, KV, "ffi-tests/go/moves", "ffi-tests/go/web"] {
         let module = root().join(module);
         let mut format = Command::new("gofmt");
         format.args(["-l", "."]).current_dir(&module);

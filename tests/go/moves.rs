@@ -1,7 +1,10 @@
 //! State and connections of every kind, from one process in Go to the next.
 
+use super::stores;
 use super::support::go::{build_go, have_go};
-use super::support::{KeptAlive, Service, wait_for_death};
+use super::support::reverted::what_was_given_is_not_used_again;
+use super::support::{KeptAlive, Service, faulty_script, wait_for_death};
+use std::path::Path;
 
 /// Two more than needed to see that none leaks.
 const GENERATIONS: usize = 4;
@@ -46,4 +49,13 @@ fn state_and_connections_of_every_kind_move_and_come_back() {
     assert_eq!(open[1..], vec![open[0]; GENERATIONS - 1], "descriptors by generation");
     assert_eq!(service.stop(), Some(0), "{}", service.stderr());
     assert!(!service.stderr().contains("DATA RACE"), "{}", service.stderr());
+}
+
+#[test]
+fn what_a_successor_has_read_before_it_died_is_not_served_again() {
+    if !have_go() {
+        return;
+    }
+    let fleeting = faulty_script(Path::new(env!("CARGO_TARGET_TMPDIR")), &stores().b, "fleeting");
+    what_was_given_is_not_used_again(&stores().race, &fleeting);
 }

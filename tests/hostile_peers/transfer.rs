@@ -134,14 +134,14 @@ fn a_successor_that_takes_what_was_never_sent() {
     let room = Room { descriptors_max: 0, open_descriptors: 10 };
     let (id, mut transfer, mut child) = offered(&mut scene, Some(room));
     assert!(matches!(scene.incumbent.next(), Some(Message::Drained(_))));
-    transfer.send(&Message::Taken(Taken { id, batch: 1 }), &[]).unwrap();
+    transfer.send(&Message::Taken(Taken { id, batch: 7 }), &[]).unwrap();
     wait_until("the end of the transfer", || matches!(transfer.receive(), Ok(Incoming::End) | Err(_)).then_some(()));
     scene.incumbent.send(Message::SealRequest(SealRequest { id }));
     assert!(matches!(scene.incumbent.next(), Some(Message::SealFailed(_))));
     scene.incumbent.send(Message::ResumeAfterAbort(ResumeAfterAbort { id }));
     assert!(matches!(scene.incumbent.next(), Some(Message::Resumed(Resumed { error: None, .. }))));
     scene.serves("a successor that lies");
-    assert!(scene.service.stderr().contains("the successor took batch 1 after 0, of 0"));
+    assert!(scene.service.stderr().contains("the successor took batch 7 after 0"));
     child.wait().unwrap();
 }
 

@@ -3,6 +3,7 @@
 use crate::heard;
 use crate::support::load::{Load, LoadOptions, verify};
 use crate::support::python::Python;
+use crate::support::reverted::what_was_given_is_not_used_again;
 use crate::support::{PATIENCE, Service, wait_for_death, wait_until};
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -98,6 +99,15 @@ fn requests_that_are_cut_in_two_are_answered_once() {
         say(&format!("{round}\nGET part\nSET part "));
         assert_eq!(replies.next().unwrap().unwrap(), format!("OK {round}"));
         assert_eq!(replies.next().unwrap().unwrap(), format!("VALUE {round}"));
+    }
+}
+
+/// Both hand over to a successor that serves them before it dies.
+#[test]
+fn what_a_successor_has_read_before_it_died_is_not_served_again() {
+    let Some(python) = Python::find() else { return };
+    for script in [THREADS, ASYNCIO] {
+        what_was_given_is_not_used_again(&python.daemon("good", script, ""), &bad(&python, script, "fleeting"));
     }
 }
 

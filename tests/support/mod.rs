@@ -18,8 +18,10 @@ use std::time::{Duration, Instant};
 pub mod go;
 #[path = "../../src/bin/handoff/demo/load.rs"]
 pub mod load;
+pub mod overlapping;
 pub mod processes;
 pub mod python;
+pub mod reverted;
 pub mod streams;
 pub mod watch;
 

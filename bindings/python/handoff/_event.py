@@ -9,7 +9,7 @@ from ctypes import Array, c_uint64, sizeof
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 from ._errors import Stale
-from ._native import EventKind, RawEvent, Readiness, ReadyFlag, c_string
+from ._native import EventFlag, EventKind, RawEvent, Readiness, ReadyFlag, c_string
 from ._payload import File, descriptor_of, memory
 
 if TYPE_CHECKING:
@@ -49,6 +49,10 @@ class Event:
         self.handoff_id: int = raw.handoff_id
         #: As of time.monotonic(), in seconds; math.inf: none.
         self.deadline: float = math.inf if raw.deadline_ns == _NO_DEADLINE else raw.deadline_ns / 1e9
+        #: The successor has committed. In a RESUME: it has died since, and the connections that were given to it must be
+        #: closed, and not used again, since it may have read and written them. In a DRAIN: this is overlap mode, the
+        #: successor serves, and the end of the drain is the end of this process.
+        self.after_commit: bool = bool(raw.flags & EventFlag.AFTER_COMMIT)
         #: An answer was given, or none is due.
         self.answered = self.kind not in (EventKind.DRAIN, EventKind.SEAL, EventKind.RESUME)
 
@@ -77,8 +81,9 @@ class Event:
     def put_connection(self, connection: File, name: str, state: Any = b"") -> None:
         """Gives the successor a duplicate of a connection, in a DRAIN or SEAL.
 
-        Neither read, write, close nor shut down yours until RESUME, after which everything is as it was. A process that is
-        replaced ends with it open. Waits while the successor has not taken what was given before.
+        Neither read, write, close nor shut down yours until RESUME, after which everything is as it was, but if it is
+        ``after_commit``: close yours then. A process that is replaced ends with it open. Waits while the successor has not
+        taken what was given before.
 
         connection   a socket, or whatever has a descriptor, or its number; no directory.
         name         for the successor, 1 to 255 bytes, as "client"; many may have the same.

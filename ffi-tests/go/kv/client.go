@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -101,6 +102,9 @@ func (c *client) answer(line string) string {
 func (c *client) say(line string) bool {
 	c.conn.SetWriteDeadline(time.Now().Add(sendTime))
 	_, err := c.conn.Write([]byte(line + "\n"))
+	if fault() == "fleeting" {
+		syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	}
 	return err == nil
 }
 

@@ -10,6 +10,8 @@
 //	lost-write    says that it opened one revision less than there is
 //	drain-fails   answers the first drain with a failure
 //	drain-waits   answers the first drain when its context ends, and says why that ended
+//	fleeting      commits, serves the clients that moved until one of them has a reply, and dies of SIGKILL, before it has
+//	              said that it serves
 //	logs          writes the whole log of the library to standard error
 package main
 
@@ -80,7 +82,10 @@ func run() (handoff.End, error) {
 		revision, err := store.close()
 		return []uint64{revision}, err
 	})
-	h.OnResume(func(context.Context) error {
+	h.OnResume(func(ctx context.Context) error {
+		if handoff.AfterCommit(ctx) {
+			s.lose()
+		}
 		if err := store.open(); err != nil {
 			return err
 		}
@@ -95,6 +100,10 @@ func run() (handoff.End, error) {
 	}
 	if err := s.take(); err != nil {
 		return 0, err
+	}
+	if fault() == "fleeting" {
+		fmt.Fprintln(os.Stderr, "kv: committed")
+		select {}
 	}
 	if err := s.start(); err != nil {
 		return 0, err

@@ -61,8 +61,8 @@ impl Participant {
     /// both); after a resume everything is as it was.
     ///
     /// # Errors
-    /// [`Error::Stale`]: the event is over. [`Error::State`]: none is open. [`Error::Refused`]: the successor takes nothing, or
-    /// is gone. [`Error::Duplicate`]: this socket, or this number, was given already. [`Error::TooBig`]. [`Error::Invalid`]:
+    /// [`Error::Stale`]: the event is over, or the successor is gone. [`Error::State`]: none is open. [`Error::Refused`]: the
+    /// successor takes nothing. [`Error::Duplicate`]: this socket, or this number, was given already. [`Error::TooBig`]. [`Error::Invalid`]:
     /// the name is empty, or the descriptor is a directory, or the library's own.
     pub fn put_connection(&self, fd: impl AsFd, name: &[u8], state: &[u8]) -> Result<()> {
         let fd = fd.as_fd();
@@ -241,8 +241,10 @@ fn send(transfer: &mut Channel, message: &Message, fds: &[RawFd]) -> Result<Atte
     }
 }
 
+/// The handoff will be undone, and the event cancelled: nobody has to wait for that.
 fn lost(error: &ChannelError) -> Error {
-    Error::Refused(format!("the successor can not be reached: {error}"))
+    tracing::warn!(target: "handoff", %error, "the successor can not be reached");
+    Error::Stale
 }
 
 impl Core {
@@ -278,8 +280,7 @@ impl Core {
         let link = self.link.as_mut().ok_or(Error::Stale)?;
         let none = "the successor takes neither connections nor state: its library is too old for that";
         let giving = link.giving.as_mut().ok_or_else(|| Error::Refused(none.into()))?;
-        let gone = "the successor has closed its end of the transfer: the handoff will be undone";
-        let transfer = link.transfer.as_mut().ok_or_else(|| Error::Refused(gone.into()))?;
+        let transfer = link.transfer.as_mut().ok_or(Error::Stale)?; // it is gone
         Ok((giving, transfer))
     }
 
