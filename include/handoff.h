@@ -533,7 +533,7 @@ int handoff_take_state_fd(struct handoff *h, const char *key);
 // of your epoll and close it, without a shutdown, and do nothing else with it. If the successor dies, what it was given is
 // closed; HANDOFF_EREFUSED then, too: this one was not given, and you may serve it to its end.
 // HANDOFF_EDUPLICATE: this number, or another one of the same socket, was given in this handoff. HANDOFF_ETOOBIG: name or
-// state is longer. HANDOFF_EINVAL: fd is closed, a directory, or the library's own. HANDOFF_ELIMIT: no descriptor is left.
+// state is longer. HANDOFF_EINVAL: fd is closed, a directory, or the library's own.
 // Others as handoff_put_state.
 int handoff_put_connection(struct handoff *h, int fd, const char *name, const void *state, size_t size);
 

@@ -8,7 +8,7 @@ use crate::sys::page::{DecisionPage, Word};
 use crate::sys::seqpacket::{Credentials, LostDescriptors, Received, Seqpacket};
 use nix::errno::Errno;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
 /// Why a channel can not be used any more.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +80,16 @@ impl Channel {
         debug_assert_eq!(fds.len(), message.attachments().len());
         encode(message, &mut self.outgoing)?;
         Ok(self.socket.send(&self.outgoing, fds)?)
+    }
+
+    /// As [`Channel::send`], for descriptors that the application keeps open; `EBADF` if it has closed one.
+    ///
+    /// # Errors
+    /// As [`Channel::send`].
+    pub fn send_numbers(&mut self, message: &Message, fds: &[RawFd]) -> Result<(), ChannelError> {
+        debug_assert_eq!(fds.len(), message.attachments().len());
+        encode(message, &mut self.outgoing)?;
+        Ok(self.socket.send_numbers(&self.outgoing, fds)?)
     }
 
     /// Sends a message whose loss harms nobody, unless much is unread: then the room is for those that are needed.

@@ -120,7 +120,14 @@ fn name() -> impl Strategy<Value = Vec<u8>> {
 
 fn connections() -> impl Strategy<Value = Connections> {
     let some = |states, count| {
-        vec((name(), vec(any::<u8>(), states)).prop_map(|(name, state)| Connection { name, state }), count)
+        vec(
+            (any::<(u64, u64)>(), name(), vec(any::<u8>(), states)).prop_map(|(file, name, state)| Connection {
+                file,
+                name,
+                state,
+            }),
+            count,
+        )
     };
     let connections = prop_oneof![
         8 => some(0..=40, 1..=10),

@@ -70,7 +70,8 @@ impl Program {
         elapsed
     }
 
-    fn spec(&self, dir: &Path) -> SpawnSpec {
+    /// As a supervisor starts it, with its data in this directory.
+    pub fn spec(&self, dir: &Path) -> SpawnSpec {
         let spec = SpawnSpec::new(self.argv.clone()).env(DAEMON, "1");
         let spec = self.env.iter().fold(spec, |spec, (name, value)| spec.env(name.clone(), value.clone()));
         spec.data_dir(dir).control_path(dir.join("control"))
@@ -106,23 +107,28 @@ pub fn handoffs(program: &Program, listeners: usize, rounds: usize) -> Measured 
             measured.pause_ns.push(outcome.pause_ns);
         }
     }
-    settle(&mut supervisor); // or the incumbent would rightly take over
-    supervisor.signal(nix::sys::signal::Signal::SIGKILL as i32).expect("an end");
-    while supervisor.status().pid.is_some() {
-        supervisor.turn(None).expect("a turn");
-    }
+    end(supervisor);
     measured
 }
 
 /// A tmpfs, if there is one.
-fn memory() -> PathBuf {
+pub fn memory() -> PathBuf {
     let shm = Path::new("/dev/shm");
     if shm.is_dir() { shm.to_owned() } else { std::env::temp_dir() }
 }
 
 /// What is left of the round before is not part of the next one.
-fn settle(supervisor: &mut Supervisor) {
+pub fn settle(supervisor: &mut Supervisor) {
     while supervisor.status().phase != "idle" {
+        supervisor.turn(None).expect("a turn");
+    }
+}
+
+/// Kills the daemon.
+pub fn end(mut supervisor: Supervisor) {
+    settle(&mut supervisor); // or the incumbent would rightly take over
+    supervisor.signal(nix::sys::signal::Signal::SIGKILL as i32).expect("an end");
+    while supervisor.status().pid.is_some() {
         supervisor.turn(None).expect("a turn");
     }
 }

@@ -180,6 +180,13 @@ static void put_until_it_is_over(uint64_t id) {
     CHECK(code == HANDOFF_ESTALE || (is("loses") && code == HANDOFF_OK));
 }
 
+/* Against the rules: its number is free for somebody else before the batch is sent. */
+static void put_and_close(void) {
+    int fd = dup(udp);
+    IS(handoff_put_connection(h, fd, "closed", NULL, 0), HANDOFF_OK);
+    close(fd);
+}
+
 static int finish(int code) {
     fprintf(stderr, "%s: %d, %d failures\n", scenario, code, (int)failures);
     _exit(failures ? 99 : code);
@@ -197,6 +204,11 @@ static int by_poll(void) {
         case HANDOFF_EVENT_REPLACED: return HANDOFF_REPLACED;
         case HANDOFF_EVENT_STOPPED: return HANDOFF_STOPPED;
         case HANDOFF_EVENT_DRAIN:
+            if (is("closes") && !resumed) {
+                put_and_close();
+                IS(handoff_done(h, e.id), HANDOFF_OK);
+                break;
+            }
             if (!is("gives") && !resumed) {
                 put_until_it_is_over(e.id);
                 break;
@@ -208,6 +220,10 @@ static int by_poll(void) {
             too_early_or_late();
             break;
         case HANDOFF_EVENT_SEAL:
+            if (is("closes") && !resumed) {
+                IS(handoff_sealed(h, e.id, NULL, 0), HANDOFF_EINVAL);
+                break;
+            }
             IS(handoff_put_connection(h, udp, "udp", "u", 1), HANDOFF_OK); /* also here */
             IS(handoff_sealed(h, e.id, NULL, 0), HANDOFF_OK);
             too_early_or_late();

@@ -108,7 +108,7 @@ pub unsafe extern "C" fn handoff_take_state_fd(h: *mut Handoff, key: *const c_ch
 /// of your epoll and close it, without a shutdown, and do nothing else with it. If the successor dies, what it was given is
 /// closed; HANDOFF_EREFUSED then, too: this one was not given, and you may serve it to its end.
 /// HANDOFF_EDUPLICATE: this number, or another one of the same socket, was given in this handoff. HANDOFF_ETOOBIG: name or
-/// state is longer. HANDOFF_EINVAL: fd is closed, a directory, or the library's own. HANDOFF_ELIMIT: no descriptor is left.
+/// state is longer. HANDOFF_EINVAL: fd is closed, a directory, or the library's own.
 /// Others as handoff_put_state.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn handoff_put_connection(

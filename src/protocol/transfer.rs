@@ -15,6 +15,9 @@ use std::collections::{BTreeSet, VecDeque};
 /// What is said of a connection; its descriptor travels beside it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Connection {
+    /// Device and inode of its descriptor when it was given: N refuses another one, since O's application may have closed it and
+    /// its number may have a new owner before the batch went out.
+    pub file: (u64, u64),
     /// The application's name for it, or for its kind.
     pub name: Vec<u8>,
     /// What the application needs to go on with it.
@@ -103,8 +106,8 @@ pub enum Identity {
 
 /// Bytes of a message of connections without them: header, id, batch, count.
 const FRAME_BYTES: usize = 8 + 8 + 4 + 8;
-/// Bytes of a connection without its name and state: their lengths.
-const CONNECTION_BYTES: usize = 8 + 8;
+/// Bytes of a connection without its name and state: its file, their lengths.
+const CONNECTION_BYTES: usize = 8 + 8 + 8 + 8;
 
 impl Connection {
     fn bytes(&self) -> usize {

@@ -127,6 +127,13 @@ impl Seqpacket {
     /// this user are in sockets unread. `EMSGSIZE`: larger than the send buffer.
     /// `InvalidInput`: no bytes, because an empty message reads like an end.
     pub fn send(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        // SAFETY: a BorrowedFd is a transparent RawFd.
+        self.send_numbers(bytes, unsafe { &*(std::ptr::from_ref(fds) as *const [RawFd]) })
+    }
+
+    /// As [`Seqpacket::send`], for numbers that somebody else promises to keep open. `EBADF`: one of them is not, and nothing
+    /// was sent.
+    pub fn send_numbers(&self, bytes: &[u8], fds: &[RawFd]) -> io::Result<()> {
         if bytes.is_empty() || fds.len() > DESCRIPTORS_MAX {
             let what = format!("cannot send {} bytes, {} descriptors", bytes.len(), fds.len());
             return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
@@ -246,14 +253,13 @@ impl Control {
 }
 
 /// Puts `fds` (at most [`DESCRIPTORS_MAX`]) into the control buffer of `header`.
-fn put_descriptors(header: &mut libc::msghdr, fds: &[BorrowedFd<'_>]) {
+fn put_descriptors(header: &mut libc::msghdr, fds: &[RawFd]) {
     let bytes = size_of_val(fds);
     header.msg_controllen = if fds.is_empty() { 0 } else { space(bytes) as _ };
     if fds.is_empty() {
         return;
     }
-    // SAFETY: the buffer is aligned, zeroed and has room for DESCRIPTORS_MAX numbers. A
-    // BorrowedFd is a transparent RawFd.
+    // SAFETY: the buffer is aligned, zeroed and has room for DESCRIPTORS_MAX numbers.
     unsafe {
         let cmsg = libc::CMSG_FIRSTHDR(header);
         (*cmsg).cmsg_level = libc::SOL_SOCKET;

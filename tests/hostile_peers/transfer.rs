@@ -7,6 +7,7 @@ use handoff::channel::{Channel, Incoming};
 use handoff::protocol::message::*;
 use handoff::protocol::transfer::{Connection, Connections, Room, State, Taken, Totals};
 use handoff::protocol::{HandoffId, Message};
+use handoff::sys::fd::identify;
 use handoff::sys::page::DecisionPage;
 use handoff::sys::seqpacket::Seqpacket;
 use std::os::fd::{AsFd, OwnedFd};
@@ -27,9 +28,12 @@ fn successor(scene: &Scene) -> (Daemon, DecisionPage, Channel) {
     (next, page, Channel::new(one))
 }
 
-fn connections(batch: u32) -> Message {
-    let connections = vec![Connection { name: b"n".into(), state: b"state".into() }];
-    Message::Connections(Connections { id: ID, batch, connections })
+/// A batch of one, and its descriptor.
+fn connection(batch: u32) -> Sent {
+    let fd = pipe();
+    let (_, file, _) = identify(fd.as_fd()).unwrap();
+    let connections = vec![Connection { file, name: b"n".into(), state: b"state".into() }];
+    (Message::Connections(Connections { id: ID, batch, connections }), fd)
 }
 
 fn state(batch: u32, key: &str, sealed: bool) -> Message {
@@ -44,15 +48,15 @@ fn expect_taken(transfer: &mut Channel, batch: u32) {
     assert_eq!(taken, Message::Taken(Taken { id: ID, batch }));
 }
 
-/// A message, and what makes the descriptor that goes with it.
-type Sent = (Message, fn() -> OwnedFd);
+/// A message, and the descriptor that goes with it.
+type Sent = (Message, OwnedFd);
 
 /// What it is told makes no sense: it says so, gives the handoff up, and goes.
 fn refuses(sent: &[Sent], taken: u32, why: &str) {
     let scene = Scene::new();
     let (mut next, page, mut transfer) = successor(&scene);
     for (message, fd) in sent {
-        transfer.send(message, &[fd().as_fd()]).unwrap();
+        transfer.send(message, &[fd.as_fd()]).unwrap();
     }
     for batch in 1..=taken {
         expect_taken(&mut transfer, batch);
@@ -74,24 +78,31 @@ fn file() -> OwnedFd {
 
 #[test]
 fn batches_that_can_not_be() {
-    refuses(&[(connections(2), pipe)], 0, "the incumbent sent batch 2 after batch 0");
-    refuses(&[(connections(1), pipe), (connections(1), pipe)], 1, "the incumbent sent batch 1 after batch 1");
-    let twice: [Sent; 2] = [(state(1, "k", false), file), (state(2, "k", false), file)];
+    refuses(&[connection(2)], 0, "the incumbent sent batch 2 after batch 0");
+    refuses(&[connection(1), connection(1)], 1, "the incumbent sent batch 1 after batch 1");
+    let twice: [Sent; 2] = [(state(1, "k", false), file()), (state(2, "k", false), file())];
     refuses(&twice, 1, "the incumbent sent state 'k' twice");
 }
 
 #[test]
+fn a_connection_that_was_closed_and_whose_number_is_another_file_by_now() {
+    let (message, _closed) = connection(1);
+    refuses(&[(message, pipe())], 0, "connection 'n' was closed by the incumbent before the end of the handoff");
+}
+
+#[test]
 fn blobs_that_are_not_what_they_say() {
-    refuses(&[(state(1, "k", false), pipe)], 0, "state 'k' is not what it says");
-    refuses(&[(state(1, "k", false), directory)], 0, "state 'k' is not what it says");
-    refuses(&[(state(1, "k", true), file)], 0, "state 'k' is not what it says");
+    refuses(&[(state(1, "k", false), pipe())], 0, "state 'k' is not what it says");
+    refuses(&[(state(1, "k", false), directory())], 0, "state 'k' is not what it says");
+    refuses(&[(state(1, "k", true), file())], 0, "state 'k' is not what it says");
 }
 
 #[test]
 fn a_successor_that_has_not_got_everything_says_so_with_both_numbers() {
     let scene = Scene::new();
     let (mut next, page, mut transfer) = successor(&scene);
-    transfer.send(&connections(1), &[pipe().as_fd()]).unwrap();
+    let (message, fd) = connection(1);
+    transfer.send(&message, &[fd.as_fd()]).unwrap();
     expect_taken(&mut transfer, 1);
     let sent = Totals { connections: 3, blobs: 1, state_bytes: 10 };
     transfer.send(&Message::Gate(Gate { id: ID, sent }), &[pipe().as_fd()]).unwrap();

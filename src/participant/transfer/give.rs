@@ -10,12 +10,12 @@ use crate::protocol::message::{Message, Mode, PrepareHandoff};
 use crate::protocol::transfer::{Connection, Giver, Identity, Totals};
 use crate::sys::clock::monotonic_ns;
 use crate::sys::crash;
-use crate::sys::fd::{Kind, identify};
+use crate::sys::fd::{Kind, identify, is_open};
 use crate::sys::limits::open_descriptors;
 use crate::sys::memfd::sealed_copy;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,8 +23,8 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(in crate::participant) struct Giving {
     giver: Giver,
-    /// Duplicates, as many as the batch that is being filled has connections.
-    fds: Vec<OwnedFd>,
+    /// The application's own numbers, one for each connection of the batch that is being filled: it keeps them open.
+    fds: Vec<RawFd>,
     /// Sockets and files that are the library's own, which must not be given.
     own: Vec<(u64, u64)>,
     /// Overlap mode: nothing waits for its batch to be full, since the clients' pause is that long.
@@ -92,7 +92,7 @@ impl Participant {
         }
         self.check_foreign(fd)?;
         let identity = if kind == Kind::Socket { Identity::Socket(file.0, file.1) } else { Identity::Number(number) };
-        let mut connection = Some(Connection { name: name.to_vec(), state: state.to_vec() });
+        let mut connection = Some(Connection { file, name: name.to_vec(), state: state.to_vec() });
         self.give(None, |core| {
             let (giving, transfer) = core.giving()?;
             if giving.own.contains(&file) && matches!(kind, Kind::Socket | Kind::File) {
@@ -212,18 +212,7 @@ impl Giving {
         if !self.giver.fits(new) && self.send_batch(transfer)? == Attempt::Wait {
             return Ok(Attempt::Wait);
         }
-        let duplicate = match fd.try_clone_to_owned() {
-            Ok(duplicate) => duplicate,
-            // Those of the batch are duplicates, too.
-            Err(error) if error.raw_os_error() == Some(libc_emfile()) && !self.fds.is_empty() => {
-                if self.send_batch(transfer)? == Attempt::Wait {
-                    return Ok(Attempt::Wait);
-                }
-                fd.try_clone_to_owned().map_err(no_descriptor)?
-            }
-            Err(error) => return Err(no_descriptor(error)),
-        };
-        self.fds.push(duplicate);
+        self.fds.push(fd.as_raw_fd());
         self.giver.add(identity, connection.take().unwrap_or_default());
         if self.giver.is_full() || self.prompt && self.giver.on_the_way() == 0 {
             // Or else when the next one comes, or N has taken one.
@@ -244,8 +233,13 @@ impl Giving {
             return Ok(Attempt::Wait);
         }
         let message = self.giver.batch();
-        let fds: Vec<BorrowedFd<'_>> = self.fds.iter().map(AsFd::as_fd).collect();
-        let sent = send(transfer, &message, &fds);
+        let sent =
+            send(transfer, &message, &self.fds).map_err(|error| match self.fds.iter().find(|fd| !is_open(**fd)) {
+                Some(fd) => {
+                    Error::Invalid(format!("descriptor {fd} was given, and closed before the end of the handoff"))
+                }
+                None => error,
+            });
         if matches!(sent, Ok(Attempt::Done)) {
             self.giver.sent(message);
             self.fds.clear();
@@ -256,20 +250,9 @@ impl Giving {
     }
 }
 
-fn libc_emfile() -> i32 {
-    nix::errno::Errno::EMFILE as i32
-}
-
-fn no_descriptor(error: std::io::Error) -> Error {
-    match error.raw_os_error() == Some(libc_emfile()) {
-        true => Error::Limit("no descriptor is left for a duplicate: raise RLIMIT_NOFILE (ulimit -n)".into()),
-        false => Error::System { what: "duplicate a descriptor".into(), source: error },
-    }
-}
-
-fn send(transfer: &mut Channel, message: &Message, fds: &[BorrowedFd<'_>]) -> Result<Attempt> {
+fn send(transfer: &mut Channel, message: &Message, fds: &[RawFd]) -> Result<Attempt> {
     let step = format_args!("send {} to the other daemon", message.name());
-    match crash::around('O', step, || transfer.send(message, fds)) {
+    match crash::around('O', step, || transfer.send_numbers(message, fds)) {
         Ok(()) => Ok(Attempt::Done),
         Err(error) if error.is_full() => Ok(Attempt::Wait),
         Err(error) => Err(lost(&error)),
@@ -338,7 +321,7 @@ impl Core {
             return Ok(Attempt::Wait);
         }
         let message = giving.giver.state(key, size, sealed);
-        let sent = send(transfer, &message, &[fd])?;
+        let sent = send(transfer, &message, &[fd.as_raw_fd()])?;
         if sent == Attempt::Done {
             giving.giver.sent(message);
         }

@@ -135,6 +135,7 @@ impl Core {
         match message {
             Message::Connections(m) => {
                 let answer = received.taker.connections(&m)?;
+                check_files(&m.connections, &fds)?;
                 received.connections.extend(fds.into_iter().zip(m.connections));
                 Ok(answer)
             }
@@ -210,7 +211,7 @@ impl Core {
         if self.served && next.is_some() {
             self.watch_untaken();
         }
-        Ok(next.map(|(fd, Connection { name, state })| TransferredConnection { fd, name, state }))
+        Ok(next.map(|(fd, Connection { name, state, .. })| TransferredConnection { fd, name, state }))
     }
 
     fn blob(&mut self, key: &[u8]) -> Result<&mut Blob> {
@@ -237,6 +238,20 @@ impl Core {
         }
         let mapped = Mapping::new(fd.as_fd()).map_err(Error::system("map state"))?;
         Ok(blob.mapped.insert(StateBytes(Arc::new(mapped))).clone())
+    }
+}
+
+/// O sends the numbers that its application keeps open; one that was closed may be another file by then.
+fn check_files(connections: &[Connection], fds: &[OwnedFd]) -> std::result::Result<(), String> {
+    let is_it = |(connection, fd): &(&Connection, &OwnedFd)| {
+        identify(fd.as_fd()).is_ok_and(|(_, file, _)| file == connection.file)
+    };
+    match connections.iter().zip(fds).find(|pair| !is_it(pair)) {
+        Some((connection, _)) => {
+            let name = String::from_utf8_lossy(&connection.name);
+            Err(format!("connection '{name}' was closed by the incumbent before the end of the handoff"))
+        }
+        None => Ok(()),
     }
 }
 

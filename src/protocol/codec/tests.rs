@@ -125,11 +125,11 @@ fn golden() -> Vec<(Message, &'static str)> {
                 id: ID,
                 batch: 1,
                 connections: vec![
-                    Connection { name: b"a".into(), state: b"bc".into() },
-                    Connection { name: b"d".into(), state: Vec::new() },
+                    Connection { file: (3, 4), name: b"a".into(), state: b"bc".into() },
+                    Connection { file: (5, 6), name: b"d".into(), state: Vec::new() },
                 ],
             }),
-            "484f4646 0100 1900 0102030405060708 01000000 0200000000000000 010000000000000061 02000000000000006263 010000000000000064 0000000000000000",
+            "484f4646 0100 1900 0102030405060708 01000000 0200000000000000 0300000000000000 0400000000000000 010000000000000061 02000000000000006263 0500000000000000 0600000000000000 010000000000000064 0000000000000000",
         ),
         (
             Message::State(State { id: ID, batch: 2, key: b"k".into(), size: 3, sealed: true }),

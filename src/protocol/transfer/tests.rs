@@ -4,7 +4,7 @@ use crate::protocol::codec::{decode, encode};
 const ID: HandoffId = HandoffId(7);
 
 fn connection(state_bytes: usize) -> Connection {
-    Connection { name: b"client".into(), state: vec![1; state_bytes] }
+    Connection { file: (1, 2), name: b"client".into(), state: vec![1; state_bytes] }
 }
 
 /// Fills as the driver does; the frames that went out.
@@ -55,7 +55,8 @@ fn a_batch_has_no_more_descriptors_than_a_message_may_carry() {
 #[test]
 fn the_largest_state_with_the_longest_name_fits_alone() {
     let mut giver = Giver::new(ID);
-    let largest = Connection { name: vec![b'n'; NAME_BYTES_MAX], state: vec![1; CONNECTION_STATE_BYTES_MAX] };
+    let largest =
+        Connection { file: (1, 2), name: vec![b'n'; NAME_BYTES_MAX], state: vec![1; CONNECTION_STATE_BYTES_MAX] };
     assert!(giver.fits(&largest));
     giver.add(Identity::Number(3), largest.clone());
     assert!(!giver.fits(&largest));
