@@ -123,6 +123,7 @@ pub fn upgrades_stop_nobody(programs: [&Path; 2], slow: &Path, go: &Path) {
     assert_eq!(upgrading.wait().result, "committed");
     serves(&service, address);
     assert_eq!(clients.stop(), Vec::<String>::new());
+    drop((kept, half));
     let last = service.daemon_pid();
     wait_until("the incumbent has drained", || (service.daemons() == [last]).then_some(()));
     assert_eq!(service.stop(), Some(0), "{}", service.stderr());
