@@ -443,9 +443,8 @@ static void resume_clients(void) {
 
 static void on_resume(handoff *handle, const handoff_event *e, void *user) {
     if (e->flags & HANDOFF_EVENT_AFTER_COMMIT) on_parked(handle, e, user);
-    bool opened = open_log();
-    if (opened) resume_clients();
-    if (!opened)
+    if (open_log()) resume_clients();
+    if (store.log < 0)
         handoff_failed(handle, e->id, "cannot open the log");
     else if (server.listener < 0 && ((server.listener = take_listener(0)) < 0 || !start_accepting()))
         handoff_failed(handle, e->id, "cannot accept");
