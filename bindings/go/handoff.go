@@ -29,10 +29,11 @@ type Handoff struct {
 	free  sync.Once
 
 	// One of the calls that are for one at a time is under way.
-	owned atomic.Bool
-	ready atomic.Bool
-	hooks hooks
-	lost  lost.Hooks
+	owned  atomic.Bool
+	ready  atomic.Bool
+	hooks  hooks
+	lost   lost.Hooks
+	taking sync.Mutex
 
 	done    chan struct{}
 	endOnce sync.Once

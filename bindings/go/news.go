@@ -30,11 +30,19 @@ func (h *Handoff) OnParked(hook func()) error {
 	return h.register("handoff_on_parked", func() { h.hooks.parked = hook })
 }
 
+// OnConnections registers what takes [Handoff.Connections] in overlap mode: the incumbent gives them while it drains, and this process
+// serves. It runs as other hooks do, and needs no answer. It may run inside of a drain of this process, which then runs
+// again, to give them on.
+func (h *Handoff) OnConnections(hook func()) error {
+	return h.register("handoff_on_connections", func() { h.hooks.connections = hook })
+}
+
 // news runs what belongs to an event that wants no answer.
 func (h *Handoff) news(event C.handoff_event) {
 	hook := map[C.uint32_t]func(){
-		C.HANDOFF_EVENT_CONFIRMED: h.hooks.confirmed,
-		C.HANDOFF_EVENT_PARKED:    h.hooks.parked,
+		C.HANDOFF_EVENT_CONFIRMED:   h.hooks.confirmed,
+		C.HANDOFF_EVENT_PARKED:      h.hooks.parked,
+		C.HANDOFF_EVENT_CONNECTIONS: h.hooks.connections,
 	}[event.kind]
 	if hook != nil {
 		hook()

@@ -90,14 +90,12 @@ func put(ctx context.Context, function, name string, conn syscall.Conn, f func(o
 
 func octets(data []byte) *C.uint8_t { return (*C.uint8_t)(unsafe.SliceData(data)) }
 
-// Connections gives what the incumbent moved, in its order, once Ready has returned nil, and before Serve: each connection once, and
-// none in a cold start. What a client has sent meanwhile is still to be read. With an error come those that were taken before it.
+// Connections gives what the incumbent moved, in its order, once Ready has returned nil, and before Serve, or when [Handoff.OnConnections]
+// says so: each connection once, and none in a cold start. What a client has sent meanwhile is still to be read. With an error come those that were taken before it.
 func (h *Handoff) Connections() ([]*Connection, error) {
 	const function = "handoff_next_connection"
-	if err := h.own(function); err != nil {
-		return nil, err
-	}
-	defer h.disown()
+	h.taking.Lock() // what the library lends is good until the next call
+	defer h.taking.Unlock()
 	var connections []*Connection
 	for {
 		var c C.handoff_connection

@@ -42,7 +42,7 @@ type hooks struct {
 	seal   func(context.Context) ([]uint64, error)
 	resume func(context.Context) error
 
-	confirmed, parked func()
+	confirmed, parked, connections func()
 }
 
 // OnDrain registers what drains: stop accepting, finish what is under way, make acknowledged writes durable. An error undoes
@@ -155,7 +155,7 @@ func (h *Handoff) run(ctx context.Context, event C.handoff_event) error {
 	defer release()
 	switch {
 	case event.kind == C.HANDOFF_EVENT_DRAIN && h.hooks.drain != nil:
-		err = h.hooks.drain(ctx)
+		return h.drain(ctx, event)
 	case event.kind == C.HANDOFF_EVENT_RESUME && h.hooks.resume != nil:
 		err = h.hooks.resume(ctx)
 	case event.kind == C.HANDOFF_EVENT_SEAL && h.hooks.seal != nil:
@@ -170,8 +170,27 @@ func (h *Handoff) run(ctx context.Context, event C.handoff_event) error {
 		err = errors.New("no hook is registered")
 	}
 	if err == nil {
-		_, err = h.call("handoff_done", func() C.int { return C.handoff_done(h.c, event.id) })
+		err = h.succeed(event)
 	}
+	return err
+}
+
+// drain runs the hook again if connections have come from the incumbent before this one, which are to be given on.
+func (h *Handoff) drain(ctx context.Context, event C.handoff_event) error {
+	for {
+		if err := h.hooks.drain(ctx); err != nil {
+			return err
+		}
+		err := h.succeed(event)
+		if !errors.Is(err, ErrState) || !committed(event) || h.hooks.connections == nil {
+			return err
+		}
+		h.hooks.connections()
+	}
+}
+
+func (h *Handoff) succeed(event C.handoff_event) error {
+	_, err := h.call("handoff_done", func() C.int { return C.handoff_done(h.c, event.id) })
 	return err
 }
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A web server in an asyncio loop, in overlap mode. It answers "<build> <pid>", and hangs up.
+"""A web server in an asyncio loop, in overlap mode. It answers "<build> <pid>".
 
 BUILD        which build it is.
 WEB_INIT     it initialises until there is this file.
@@ -17,11 +17,17 @@ INIT = os.environ.get("WEB_INIT")
 
 
 async def serve(reader, writer):
-    async with reader.idle():
-        await reader.readuntil(b"\r\n\r\n")
-    body = f"{BUILD} {os.getpid()}\n"
-    writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}".encode())
-    await writer.drain()
+    while True:
+        async with reader.idle():  # a connection that waits here is given to the successor
+            try:
+                head = await reader.readuntil(b"\r\n\r\n")
+            except asyncio.IncompleteReadError:
+                return
+        body = f"{BUILD} {os.getpid()}\n"
+        writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+        await writer.drain()
+        if b"close" in head:
+            return
 
 
 async def main():
@@ -31,8 +37,12 @@ async def main():
     @h.on_drain
     async def drain(event):
         assert event.after_commit
-        server.close()
-        await server.wait_closed(event.remaining)
+        await server.move(event, "client")
+
+    @h.on_connections
+    def take(event):
+        for connection in h.connections():
+            server.take(connection)
 
     await h.wait_for_begin_async()
     print("web: begun", file=sys.stderr, flush=True)

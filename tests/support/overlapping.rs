@@ -2,7 +2,7 @@
 
 use super::{PATIENCE, Service, wait_until};
 use std::fs;
-use std::io::{Error, Read, Write};
+use std::io::{BufRead, BufReader, Error, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
@@ -18,6 +18,33 @@ fn request(address: SocketAddr) -> std::io::Result<i32> {
     stream.read_to_string(&mut reply)?;
     let pid = reply.trim_end().rsplit(' ').next().and_then(|pid| pid.parse().ok());
     pid.filter(|_| reply.starts_with("HTTP/1.1 200 ")).ok_or_else(|| Error::other(format!("the answer was {reply:?}")))
+}
+
+/// A connection that stays.
+struct Kept {
+    stream: TcpStream,
+    replies: BufReader<TcpStream>,
+}
+
+impl Kept {
+    fn open(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self { replies: BufReader::new(stream.try_clone().unwrap()), stream }
+    }
+
+    /// The pid that answers.
+    fn ask(&mut self) -> i32 {
+        self.stream.write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+        let mut line = String::new();
+        while line != "\r\n" {
+            line.clear();
+            assert!(self.replies.read_line(&mut line).unwrap() > 0, "the connection has ended");
+        }
+        line.clear();
+        self.replies.read_line(&mut line).unwrap();
+        line.trim_end().rsplit(' ').next().unwrap().parse().unwrap()
+    }
 }
 
 /// Clients with a connection for each request.
@@ -70,12 +97,20 @@ pub fn upgrades_stop_nobody(programs: [&Path; 2], slow: &Path, go: &Path) {
     let mut service = Service::start(programs[0]);
     let address = service.address;
     let clients = Clients::start(address);
+    let (mut kept, mut half) = (Kept::open(address), Kept::open(address));
+    assert_eq!(kept.ask(), service.daemon_pid());
+    half.stream.write_all(b"GET /").unwrap();
     for round in 1..=10 {
         let upgrade = service.upgrade(programs[round % 2], &[]);
         assert_eq!((upgrade.code, upgrade.result.as_str()), (0, "committed"), "round {round}: {upgrade:?}");
         serves(&service, address);
         clients.go_on();
+        // It is given when nobody else asks there.
+        wait_until("the incumbent has drained", || (service.daemons() == [service.daemon_pid()]).then_some(()));
+        assert_eq!(kept.ask(), service.daemon_pid(), "round {round}");
     }
+    half.stream.write_all(b"x HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+    assert_eq!(half.ask(), service.daemon_pid());
     wait_until("the others have drained", || (service.daemons().len() == 1).then_some(()));
     let (first, begun) = (service.daemon_pid(), service.stderr().matches("web: begun").count());
     let upgrading = service.begin_upgrade(slow, &[]);
@@ -88,6 +123,7 @@ pub fn upgrades_stop_nobody(programs: [&Path; 2], slow: &Path, go: &Path) {
     assert_eq!(upgrading.wait().result, "committed");
     serves(&service, address);
     assert_eq!(clients.stop(), Vec::<String>::new());
+    drop((kept, half));
     let last = service.daemon_pid();
     wait_until("the incumbent has drained", || (service.daemons() == [last]).then_some(()));
     assert_eq!(service.stop(), Some(0), "{}", service.stderr());

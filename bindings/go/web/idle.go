@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"handoff"
 )
 
 // An accepting listener gives connections that can be moved, if those below it are plain.
@@ -63,11 +65,21 @@ func (s *Server) keep(c *conn) {
 	case s.moving.Load():
 		s.kept = append(s.kept, c)
 	case s.session != nil:
-		s.wait(c) // the handoff was undone meanwhile
+		s.wait(c) // it is new, or the handoff was undone meanwhile
+	case s.drained.Load():
+		c.Conn.Close()
 	default:
-		c.Conn.Close() // and the server drained
+		s.kept = append(s.kept, c) // for Serve
 	}
 	s.tell()
+}
+
+// Take goes on with connections that the incumbent gives while it drains, in overlap mode: with what
+// [handoff.Handoff.Connections] gives to a hook of OnConnections. Also while this server is moved itself.
+func (s *Server) Take(moved ...*handoff.Connection) {
+	for _, c := range moved {
+		s.keep(&conn{Conn: c.Conn, server: s, ahead: c.State})
+	}
 }
 
 // wait goes on with a connection that no http.Server has. It needs mu and a session.

@@ -148,11 +148,17 @@ func (s *Server) begin(session *session, moved []*handoff.Connection) bool {
 // next answer, and the connection is closed after a while. One that was hijacked is not its business. The successor has all
 // as connections of the name "http".
 //
+// In overlap mode the successor gets them by Take, and they are its own at once.
+//
 // An error: ctx was done before the last answer was given, or as of [handoff.PutConnection].
 func (s *Server) Move(ctx context.Context) error {
 	var session *session
-	if !s.until(ctx, 0, func() bool { session = s.session; return session != nil }) {
+	again := func() bool { return s.session == nil && s.moving.Load() && handoff.AfterCommit(ctx) }
+	if !s.until(ctx, 0, func() bool { session = s.session; return session != nil || again() }) {
 		return context.Cause(ctx)
+	}
+	if session == nil {
+		return s.put(ctx) // what Take has put aside meanwhile
 	}
 	s.telling.Store(true)
 	before := s.among(stays)
@@ -186,6 +192,9 @@ func (s *Server) put(ctx context.Context) error {
 		}
 		c.given = true
 	}
+	if handoff.AfterCommit(ctx) {
+		s.closeGiven()
+	}
 	return nil
 }
 
@@ -193,6 +202,11 @@ func (s *Server) put(ctx context.Context) error {
 func (s *Server) lose() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.closeGiven()
+}
+
+// closeGiven needs mu.
+func (s *Server) closeGiven() {
 	var kept []*conn
 	for _, c := range s.kept {
 		if c.given {

@@ -34,7 +34,7 @@ async def serve(handoff: Handoff) -> None:
     loop, readable = asyncio.get_running_loop(), asyncio.Event()
     pollfd = handoff.fileno()
     loop.add_reader(pollfd, readable.set)
-    running: Optional[_Running] = None
+    running: list[_Running] = []
     try:
         while True:
             readable.clear()
@@ -42,20 +42,20 @@ async def serve(handoff: Handoff) -> None:
             if event is None:
                 await readable.wait()
                 continue
-            if running is not None:
-                await running.end()  # it is answered, or nobody waits for its answer
-                running = None
+            if not event.answered or event.kind in (EventKind.REPLACED, EventKind.STOPPED):
+                while running:
+                    await running.pop().end()  # it is answered, or nobody waits for its answer
             if event.kind == EventKind.REPLACED:
                 leave()
             if event.kind == EventKind.STOPPED:
                 return
             hook = handoff._hook(event)
             if hook is not None:
-                running = _Running(handoff, event, hook)
+                running.append(_Running(handoff, event, hook))
     finally:
         loop.remove_reader(pollfd)
-        if running is not None:
-            running.task.cancel()
+        for one in running:
+            one.task.cancel()
 
 
 class _Running:
@@ -74,18 +74,25 @@ class _Running:
 
     async def _run(self, handoff: Handoff, event: Event, hook: Callable[[Event], Any]) -> None:
         try:
-            result = hook(event)
-            if inspect.isawaitable(result):
-                result = await result
+            while (taker := await self._answer(handoff, event, await _called(hook, event))) is not None:
+                await _called(taker, event)
         except Exception as raised:
             handoff._fail(event, raised)
-            return
         except BaseException as raised:
             event.failed(f"the {event.kind.name.lower()} was cancelled: {raised!r}")
             raise
+
+    async def _answer(self, handoff: Handoff, event: Event, result: Any) -> Optional[Callable[[Event], Any]]:
         self.answering = True
-        if event.kind == EventKind.SEAL:
-            # It waits for those inside writing(), who may need this loop to get out.
-            await asyncio.get_running_loop().run_in_executor(None, handoff._answer, event, result)
-        else:
-            handoff._answer(event, result)
+        try:
+            if event.kind == EventKind.SEAL or event.after_commit:
+                # It waits for those inside writing(), who may need this loop to get out; or for the successor.
+                return await asyncio.get_running_loop().run_in_executor(None, handoff._answer, event, result)
+            return handoff._answer(event, result)
+        finally:
+            self.answering = False
+
+
+async def _called(hook: Callable[[Event], Any], event: Event) -> Any:
+    result = hook(event)
+    return await result if inspect.isawaitable(result) else result

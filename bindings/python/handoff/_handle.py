@@ -357,14 +357,13 @@ class Handoff(Hooks):
                 continue
             self._in_hook = True
             try:
-                result = hook(event)
+                while (taker := self._answer(event, hook(event))) is not None:
+                    taker(event)
             except Exception as raised:
                 self._fail(event, raised)
             except BaseException as raised:
                 self._fail(event, raised)
                 raise
-            else:
-                self._answer(event, result)
             finally:
                 self._in_hook = False
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from typing import Any, Callable, Optional, TypeVar
 
-from ._errors import Stale
+from ._errors import Stale, WrongState
 from ._event import Event
 from ._log import logger
 from ._native import EventKind
@@ -49,6 +49,13 @@ class Hooks:
         """
         return self._set(EventKind.PARKED, hook)
 
+    def on_connections(self, hook: Hook) -> Hook:
+        """Decorates what takes ``connections()``, in overlap mode: the incumbent gives them while it drains.
+
+        It may run again inside of a drain of this process, which then drains again: it gives them on. No answer is due.
+        """
+        return self._set(EventKind.CONNECTIONS, hook)
+
     def on_confirmed(self, hook: Hook) -> Hook:
         """Decorates what is for the end of the probation that this process was started in.
 
@@ -62,10 +69,10 @@ class Hooks:
         self._hooks[kind] = hook
         return hook
 
-    def _answer(self, event: Event, result: Any) -> None:
-        """What the return of a hook says."""
+    def _answer(self, event: Event, result: Any) -> Optional[Callable[[Event], Any]]:
+        """What the return of a hook says. The hook for what has come meanwhile, in overlap mode: then it is to run again."""
         if event.answered:
-            return
+            return None
         try:
             if event.kind == EventKind.SEAL:
                 event.sealed(result)
@@ -74,7 +81,12 @@ class Hooks:
         except Stale:
             logger.info("the %s was over before its hook", event.kind.name.lower())
         except Exception as raised:
+            last = event.kind == EventKind.DRAIN and event.after_commit
+            taker = self._hooks.get(EventKind.CONNECTIONS) if last and isinstance(raised, WrongState) else None
+            if taker is not None:
+                return taker
             self._fail(event, raised)
+        return None
 
     def _fail(self, event: Event, raised: BaseException) -> None:
         logger.error("the %s failed", event.kind.name.lower(), exc_info=raised)

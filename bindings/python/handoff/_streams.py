@@ -9,6 +9,7 @@ from collections.abc import Coroutine
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, Callable, Optional
 
+from ._errors import Refused
 from ._event import Event
 from ._listener import FULL, OF_ONE_CLIENT, PAUSE_S, Listener
 from ._payload import Connection
@@ -99,6 +100,14 @@ class _Client(AbstractAsyncContextManager[None]):
         self.writer.transport.pause_reading()  # type: ignore[attr-defined]
         self._server._is_parked(self)
 
+    def give(self, event: Event, name: str) -> None:
+        assert self.writer is not None
+        if not self.writer.transport.is_closing():
+            event.put_connection(self.writer.get_extra_info("socket"), name, _unread(self.reader))
+            self.given = True
+            if event.after_commit:
+                self.lose()
+
     def lose(self) -> None:
         """Closes it, as if the client had hung up; what was read of it is the successor's business."""
         if self.given and self.writer is not None:
@@ -180,6 +189,8 @@ class StreamServer:
         drain. TimeoutError: some have not, or a client has not read its reply, just before the event's deadline. TooBig: a
         client has sent more than 60 KiB of a request.
 
+        In overlap mode they are the successor's from here on.
+
         If a successor dies that has committed, the connections that it has had are closed, and their handlers find the end
         of them.
         """
@@ -191,12 +202,14 @@ class StreamServer:
         except asyncio.TimeoutError:
             busy = f"{len(self._busy)} connections are in a request" if self._busy else "a client does not read its reply"
             raise TimeoutError(busy) from None
-        for client in self._clients:
-            assert client.writer is not None
-            if not client.writer.transport.is_closing():
-                connection = client.writer.get_extra_info("socket")
-                event.put_connection(connection, name, _unread(client.reader))
-                client.given = True
+        try:
+            for client in self._clients:
+                client.give(event, name)
+        except Refused:
+            if not event.after_commit:
+                raise
+            self._go_on()  # the successor is gone, and nobody else serves them
+            await self.wait_closed(event.remaining - _MARGIN_S)
 
     def _lose(self) -> None:
         for client in self._clients:
@@ -215,18 +228,21 @@ class StreamServer:
 
     def resume(self, listener: Listener) -> None:
         """After a rollback: goes on with its connections, and accepts on this listener, or closes it if it never stopped."""
-        for client in self._clients:
-            client.resume()
-        self._busy.update(self._clients)
-        self._resumed.set()
+        self._go_on()
         if self._listener.fileno() >= 0:
             listener.close()
         else:
             self._listener = listener
             self._listen()
 
+    def _go_on(self) -> None:
+        for client in self._clients:
+            client.resume()
+        self._busy.update(self._clients)
+        self._resumed.set()
+
     def take(self, connection: Connection) -> None:
-        """In the successor, after the commit: serves one of ``Handoff.connections()``."""
+        """In the successor, after the commit: serves one of ``Handoff.connections()``, also while it drains itself."""
         self._start(connection.socket(), connection.state)
 
     @property

@@ -15,6 +15,7 @@ INCLUDE = Path(__file__).resolve().parents[3] / "include"
 NOT_BOUND = {
     # Hooks would be callbacks from C: what Python raises in one is swallowed, and it could not wait for a coroutine.
     *("handoff_on_drain", "handoff_on_seal", "handoff_on_resume", "handoff_on_parked", "handoff_on_confirmed"),
+    "handoff_on_connections",
     # No signal handler of Python's runs inside it.
     "handoff_serve",
     # Its memory ends with the handle, and a memoryview may live longer: the binding maps the descriptor itself.

@@ -11,7 +11,7 @@ import unittest
 import warnings
 
 import handoff
-from handoff import _payload
+from handoff import ErrorCode, _payload
 
 from test_listener import WithSupervisor
 
@@ -19,8 +19,8 @@ from test_listener import WithSupervisor
 class Drain:
     """An event that keeps what it is given, as the library does: duplicates."""
 
-    def __init__(self, remaining=math.inf):
-        self.remaining = remaining
+    def __init__(self, remaining=math.inf, after_commit=False, takes=math.inf):
+        self.remaining, self.after_commit, self.takes = remaining, after_commit, takes
         self.given = []
         self.lose = None
 
@@ -28,6 +28,8 @@ class Drain:
         self.lose = close
 
     def put_connection(self, connection, name, state):
+        if len(self.given) >= self.takes:
+            raise handoff.Refused(ErrorCode.EREFUSED, "put", "the successor is gone")
         self.given.append((name, bytes(state), os.dup(connection.fileno())))
 
     def taken(self):
@@ -361,6 +363,31 @@ class Moves(WithSupervisor):
             (late,) = await self.connected(server)
             await self.say(late, b"late\n")
             self.assertEqual(await self.heard(late), b"o LATE\n")
+
+        asyncio.run(main())
+
+    def test_in_overlap_mode_a_connection_is_given_away(self):
+        async def main():
+            server = self.serve(Upper(b"o"))
+            clients = await self.connected(server, 2)
+            for client in clients:
+                await self.say(client, b"ha")
+            await turns()
+            drain = Drain(after_commit=True, takes=1, remaining=30)
+            moving = asyncio.ensure_future(server.move(drain, "client"))
+            await until(lambda: drain.given)
+            successor = self.serve(Upper(b"n"))
+            for connection in drain.taken():
+                successor.take(connection)
+            for client in clients:
+                await self.say(client, b"lf\n")
+            self.assertEqual(sorted([await self.heard(client) for client in clients]), [b"n HALF\n", b"o HALF\n"])
+            self.assertFalse(moving.done(), "it serves whom it could not give")
+            for client in clients:
+                client.close()
+            await moving
+            successor.close()
+            await successor.wait_closed()
 
         asyncio.run(main())
 

@@ -41,7 +41,8 @@ func main() {
 	defer stop()
 	server := &http.Server{Handler: http.HandlerFunc(answer)}
 	d := &daemon{h, web.New(server)}
-	check(h.OnDrain(d.drain))
+	check(h.OnDrain(d.server.Move))
+	check(h.OnConnections(d.take))
 	check(h.OnSeal(func(context.Context) ([]uint64, error) { return nil, nil }))
 	check(h.OnResume(func(context.Context) error { return d.serve() }))
 	check(h.WaitForBegin(ctx))
@@ -84,11 +85,10 @@ func (d *daemon) serve(moved ...*handoff.Connection) error {
 	return err
 }
 
-func (d *daemon) drain(ctx context.Context) error {
-	if handoff.AfterCommit(ctx) {
-		return d.server.Drain(ctx)
-	}
-	return d.server.Move(ctx)
+func (d *daemon) take() {
+	moved, err := d.h.Connections()
+	check(err)
+	d.server.Take(moved...)
 }
 
 func fleeting() bool { return os.Getenv("WEB_FAULT") == "fleeting" }
