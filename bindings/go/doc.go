@@ -26,11 +26,23 @@
 //
 // The drain or the seal may give the successor what it would lose: connections, each with the bytes that were read of it and not
 // executed ([PutConnection]), and state ([PutState], [PutStateFile]). The successor has the state from WaitForBegin on, and the
-// connections from Ready on. The incumbent keeps all of it, untouched, until it is known who serves; so an undo loses nothing.
+// connections from Ready on. The incumbent keeps all of it, untouched, until it is known who serves; so an undo loses nothing. Only a successor
+// that has committed and died may have used them: [AfterCommit] says that to a resume, which then closes them.
+//
+// # Probation
+//
+// With "handoff upgrade --probation" the incumbent is the reserve of its successor for a while: it is told by [Handoff.OnParked], where it closes
+// the connections that it gave, and then it is replaced, or resumes. To the successor the end is told by [Handoff.OnConfirmed].
+//
+// # Overlap mode
+//
+// A daemon with the option [Overlap] serves until its successor serves: nobody waits, but both have the data at once. Its only hook is
+// the drain, which comes after the commit.
 //
 // # HTTP
 //
-// [net/http.Server.Shutdown] closes connections without an answer; package handoff/web moves them to the successor.
+// [net/http.Server.Shutdown] closes connections without an answer; package handoff/web moves them to the successor, and closes by itself those
+// that it must not go on with.
 //
 // # Errors
 //

@@ -8,6 +8,8 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+
+	"handoff/internal/lost"
 )
 
 // A Handoff is this process's part in its own replacement: its role, its listeners, its control socket and its lock. There is
@@ -30,6 +32,7 @@ type Handoff struct {
 	owned atomic.Bool
 	ready atomic.Bool
 	hooks hooks
+	lost  lost.Hooks
 
 	done    chan struct{}
 	endOnce sync.Once

@@ -213,7 +213,7 @@ func TestCodesSayWhatTheyMean(t *testing.T) {
 func TestProgressWantsTheContextOfAHook(t *testing.T) {
 	expect(t, Progress(context.Background(), 1, 2), ErrInvalid)
 	h := serving(t)
-	ctx := context.WithValue(context.Background(), eventKey{}, openEvent{h, 77})
+	ctx := context.WithValue(context.Background(), eventKey{}, openEvent{h, 77, false})
 	expect(t, Progress(ctx, 1, 2), ErrStale)
 }
 

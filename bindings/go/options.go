@@ -26,6 +26,16 @@ func DataDir(path string) Option { return text(C.HANDOFF_OPT_DATA_DIR, path) }
 // a program in Go may not have.
 func BuildID(id string) Option { return text(C.HANDOFF_OPT_BUILD_ID, id) }
 
+// Overlap lets the successor serve before this process stops, so that somebody accepts at every instant. Both hold the data then:
+// there is no lock, [Handoff.WriteBegin] lets everybody in, and two that write the same data must agree on that among themselves. The
+// incumbent hears of it when the successor serves, by a drain with [AfterCommit]; its end is the end of this process.
+// There is no seal and no resume. Both processes must have this option.
+func Overlap() Option {
+	return func(s *settings) error {
+		return configured(C.handoff_config_set_int(s.c, C.HANDOFF_OPT_MODES, C.HANDOFF_MODE_OVERLAP))
+	}
+}
+
 // NetworkDataDir accepts a data directory on NFS and the like, whose locks may not keep other hosts out.
 func NetworkDataDir() Option {
 	return func(s *settings) error {

@@ -25,8 +25,8 @@ type Connection struct {
 }
 
 // PutConnection gives the successor a connection, with up to 60 KiB of state; ctx is that of the drain or of the seal, or made
-// from it. A duplicate is sent: keep conn, open and untouched, until the resume, which may use it as if nothing had been, or until
-// Serve returns [Replaced]. So before this call no goroutine may read from it or write to it any more; SetReadDeadline wakes one
+// from it. A duplicate is sent: keep conn, open and untouched, until the resume, which may use it as if nothing had been, unless
+// [AfterCommit] says that it is to be closed, or until Serve returns [Replaced]. So before this call no goroutine may read from it or write to it any more; SetReadDeadline wakes one
 // that waits, and no byte is lost by that. What was read already belongs into the state.
 //
 // The connections of package net are a [syscall.Conn], and so is an *[os.File], as for a pipe; a *[crypto/tls.Conn] is none, since it

@@ -59,7 +59,7 @@ func TestPutWantsTheContextOfAHook(t *testing.T) {
 	}
 	// An event that is over.
 	h := serving(t)
-	late := context.WithValue(context.Background(), eventKey{}, openEvent{h, 77})
+	late := context.WithValue(context.Background(), eventKey{}, openEvent{h, 77, false})
 	for _, err := range put(late) {
 		if !errors.Is(err, ErrStale) && !errors.Is(err, ErrState) {
 			t.Error(err)

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 	"unsafe"
+
+	"handoff/internal/lost"
 )
 
 // An End is how Serve ended.
@@ -39,6 +41,8 @@ type hooks struct {
 	drain  func(context.Context) error
 	seal   func(context.Context) ([]uint64, error)
 	resume func(context.Context) error
+
+	confirmed, parked func()
 }
 
 // OnDrain registers what drains: stop accepting, finish what is under way, make acknowledged writes durable. An error undoes
@@ -59,7 +63,8 @@ func (h *Handoff) OnSeal(hook func(context.Context) ([]uint64, error)) error {
 }
 
 // OnResume registers what resumes, when the handoff was undone: the lock is yours again, or still. Reopen, take the listeners
-// again, accept. What the drain or the seal would have closed may be open, since either may have been given up.
+// again, accept. What the drain or the seal would have closed may be open, since either may have been given up. When [AfterCommit] says
+// so, close the connections that were given to the successor.
 func (h *Handoff) OnResume(hook func(context.Context) error) error {
 	return h.register("handoff_on_resume", func() { h.hooks.resume = hook })
 }
@@ -109,7 +114,11 @@ func (h *Handoff) Serve(ctx context.Context) (End, error) {
 		case event.kind == C.HANDOFF_EVENT_STOPPED:
 			return Stopped, nil
 		case wantsAnswer(event):
+			h.lose(event)
 			h.answer(ctx, event)
+		default:
+			h.lose(event)
+			h.news(event)
 		}
 	}
 }
@@ -120,8 +129,9 @@ func wantsAnswer(event C.handoff_event) bool {
 
 // An event, as the context of its hook knows it.
 type openEvent struct {
-	h  *Handoff
-	id C.uint64_t
+	h           *Handoff
+	id          C.uint64_t
+	afterCommit bool
 }
 
 type eventKey struct{}
@@ -187,7 +197,8 @@ func (h *Handoff) eventContext(ctx context.Context, event C.handoff_event) (cont
 		return nil, nil, err
 	}
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	ctx = context.WithValue(ctx, eventKey{}, openEvent{h, event.id})
+	ctx = context.WithValue(ctx, eventKey{}, openEvent{h, event.id, committed(event)})
+	ctx = lost.Context(ctx, &h.lost)
 	stopTimer := func() {}
 	if leftMs != math.MaxInt32 {
 		ctx, stopTimer = context.WithTimeout(ctx, time.Duration(leftMs)*time.Millisecond)

@@ -130,6 +130,7 @@ async def main(h, store, port):
         store.open()
         server.streams.resume(kv_store.listener(h))
 
+    h.on_confirmed(kv_store.confirmed)
     listener = kv_store.listener(h, port)
     store.warm()
     await h.wait_for_begin_async()

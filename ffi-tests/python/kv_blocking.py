@@ -79,6 +79,12 @@ class Server:
         for client in self.parked:
             event.put_connection(client.connection, "client", client.data)
 
+    def lose(self):
+        """A successor that has committed has had them: what we know of them is not true any more."""
+        for client in self.parked:
+            client.connection.close()
+        self.parked = []
+
     def resume(self):
         """As if nothing had been: the parked clients get threads again."""
         with self.gone:
@@ -188,9 +194,16 @@ def main():
 
     @h.on_resume
     def resume(event):
+        if event.after_commit:
+            server.lose()
         store.open()
         server.resume()
 
+    @h.on_parked
+    def parked(event):
+        server.lose()
+
+    h.on_confirmed(kv_store.confirmed)
     listener = kv_store.listener(h, port)
     store.warm()
     h.wait_for_begin()

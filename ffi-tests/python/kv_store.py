@@ -165,6 +165,10 @@ class Store:
         return b"ERR not a request"
 
 
+def confirmed(event):
+    print(f"kv: {BUILD} is confirmed", file=sys.stderr, flush=True)
+
+
 def is_set(words):
     return len(words) == 3 and words[0] == b"SET"
 

@@ -244,6 +244,7 @@ impl Drop for Engine {
         self.abandon();
         for process in self.processes.iter_mut() {
             let _ = process.pidfd.wait();
+            process.reap_former();
         }
     }
 }

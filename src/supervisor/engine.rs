@@ -11,9 +11,9 @@ use super::leaving::Leaving;
 use super::listeners::Listeners;
 use super::outcome::HandoffOutcome;
 use super::probation::Probation;
-use super::process::{Process, Token};
+use super::process::{Process, Token, Was};
 use super::rendezvous::Rendezvous;
-use super::resume::{Adoption, clean_up_after};
+use super::resume::Adoption;
 use super::spec::SpawnSpec;
 use super::unlinked::Unlinked;
 use crate::channel::Incoming;
@@ -112,21 +112,6 @@ pub(super) enum Due {
     More,
 }
 
-/// What a process was when it died.
-enum Was {
-    Peer(Peer),
-    Leaving,
-}
-
-impl Was {
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Peer(Peer::Successor) => "successor",
-            Self::Peer(Peer::Incumbent | Peer::Parked) | Self::Leaving => "incumbent",
-        }
-    }
-}
-
 impl Processes {
     pub(super) fn peer(&mut self, peer: Peer) -> &mut Option<Process> {
         match peer {
@@ -136,7 +121,7 @@ impl Processes {
         }
     }
 
-    fn peer_of(&self, key: u64) -> Option<Peer> {
+    pub(super) fn peer_of(&self, key: u64) -> Option<Peer> {
         let is = |process: &Option<Process>| process.as_ref().is_some_and(|process| process.key == key);
         if is(&self.incumbent) {
             return Some(Peer::Incumbent);
@@ -226,11 +211,13 @@ impl Engine {
                 Token::Cancel => cancel = true,
                 Token::Notify => self.read_notifications(),
                 Token::Ready => self.read_ready_pipe(),
+                Token::Former => self.processes.iter_mut().for_each(Process::reap_former),
             }
         }
         if dead.iter().any(Option::is_some) {
             self.drain_all();
             self.look_at_page(); // what O has said there, too
+            self.read_notifications(); // another one may have taken its place
             dead.into_iter().flatten().for_each(|key| self.bury(key));
         }
         if timer {
@@ -370,21 +357,26 @@ impl Engine {
 
     /// Reaps a process that is dead. Its queue is read.
     fn bury(&mut self, key: u64) {
+        if !self.processes.iter().any(|process| process.key == key && process.pidfd.is_dead()) {
+            return;
+        }
         let Some((was, mut process)) = self.processes.take(key) else { return };
         process.unwatch(&self.epoll);
         self.timers.disarm(Due::Leaving(key));
         self.read_last_output(&mut process);
         // While it is a zombie, the number is its own. A caller that ignores SIGCHLD, or waits for any child, has none.
         let is_zombie = process.pidfd.is_zombie();
-        if self.is_in_the_way(&was) {
-            match is_zombie {
+        process.end_former();
+        if self.leaves_behind(&was, &process) {
+            match is_zombie && process.leads() {
                 true => end_members(process.pid),
-                false => clean_up_after(process.pid, &process.spec),
+                false => self.end_known_members(&process),
             }
         }
         process.clean_up(is_zombie);
         let (status, text) = crash::around('S', format_args!("reap {}", was.name()), || process.reap());
         self.remove_output(&mut process);
+        self.listeners.repair(); // as it stopped, it may have shut them down
         let Was::Peer(peer) = was else { return };
         let beside = self.waits_for_readiness();
         if peer == Peer::Incumbent && self.machine.is_on_trial() {
@@ -409,7 +401,7 @@ impl Engine {
 
     /// Whether children of a process that died in a handoff may keep the lock from whoever goes on. Those of an incumbent
     /// that was replaced may still serve its last clients.
-    fn is_in_the_way(&self, was: &Was) -> bool {
+    pub(super) fn is_in_the_way(&self, was: &Was) -> bool {
         let committed = self.is_committed();
         match was {
             Was::Peer(Peer::Successor) => true,

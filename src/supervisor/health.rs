@@ -69,6 +69,11 @@ impl Probe {
         Self { health, leader, attempt: None }
     }
 
+    /// Another process is the one that must answer.
+    pub(super) fn ask(&mut self, leader: i32) {
+        self.leader = leader;
+    }
+
     /// What is asked.
     pub(super) fn health(&self) -> &Health {
         &self.health

@@ -14,6 +14,7 @@ mod health;
 mod journal;
 mod leaving;
 mod listeners;
+mod main_pid;
 mod notification;
 mod notify;
 mod outcome;

@@ -10,6 +10,8 @@ pub(super) struct Notification {
     pub(super) reloading: bool,
     pub(super) stopping: bool,
     pub(super) status: Option<String>,
+    /// This is the service's process from now on.
+    pub(super) main_pid: Option<i32>,
     /// It needs that much longer from now on.
     pub(super) extend: Option<Duration>,
     /// Keep the descriptors of this message.
@@ -38,6 +40,7 @@ impl Notification {
             (b"RELOADING", b"1") => self.reloading = true,
             (b"STOPPING", b"1") => self.stopping = true,
             (b"STATUS", _) => self.status = Some(printable(value)),
+            (b"MAINPID", _) => self.main_pid = number().and_then(|number| i32::try_from(number).ok()),
             (b"EXTEND_TIMEOUT_USEC", _) => self.extend = number().map(Duration::from_micros),
             (b"FDSTORE", b"1") => self.store = true,
             (b"FDSTOREREMOVE", b"1") => self.remove = true,
@@ -72,12 +75,22 @@ mod tests {
             b"READY=1\nSTATUS=two\x1b[2Jwords\nMAINPID=77\nX_Y=3\nnonsense\n=\nEXTEND_TIMEOUT_USEC=5\n",
         );
         assert!(it.ready && !it.stopping && !it.reloading);
-        assert_eq!(it.status.as_deref(), Some("two [2Jwords"));
+        assert_eq!((it.status.as_deref(), it.main_pid), (Some("two [2Jwords"), Some(77)));
         assert_eq!(it.extend, Some(Duration::from_micros(5)));
         let it = Notification::parse(b"FDSTORE=1\nFDNAME=a b\nFDPOLL=0\nSTOPPING=1\nRELOADING=1");
         assert!(it.store && it.keep_dead && it.stopping && it.reloading && !it.remove);
         assert_eq!(it.name.as_deref(), Some("a b"));
-        let empty = [&b""[..], b"READY=0", b"READY", b"EXTEND_TIMEOUT_USEC=x", b"FDNAME=a:b", b"FDNAME=", b"\xff=\xff"];
+        let empty = [
+            &b""[..],
+            b"READY=0",
+            b"READY",
+            b"EXTEND_TIMEOUT_USEC=x",
+            b"FDNAME=a:b",
+            b"FDNAME=",
+            b"MAINPID=-1",
+            b"MAINPID=4294967297",
+            b"\xff=\xff",
+        ];
         for nothing in empty {
             assert_eq!(Notification::parse(nothing), Notification::default(), "{nothing:?}");
         }

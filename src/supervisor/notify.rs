@@ -122,7 +122,10 @@ impl Engine {
         if self.processes.iter().any(|process| process.pid == pid) {
             return self.processes.iter_mut().find(is);
         }
-        self.processes.iter_mut().find(|process| belongs_to(pid, process.leader))
+        let is_near = |process: &&mut Process| {
+            belongs_to(pid, process.leader) || process.former.iter().any(|former| belongs_to(pid, former.pid))
+        };
+        self.processes.iter_mut().find(is_near)
     }
 
     fn on_notification(&mut self, sender: i32, it: Notification, fds: Vec<OwnedFd>) {
@@ -138,6 +141,9 @@ impl Engine {
         }
         if let Some(time) = it.extend {
             self.extend(key, time);
+        }
+        if let Some(main) = it.main_pid.filter(|main| *main != pid) {
+            self.on_main_pid(key, main);
         }
         if it.store || it.remove {
             self.keep(pid, it.store, it.remove, it.name.as_deref(), fds, it.keep_dead);

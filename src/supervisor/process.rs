@@ -2,11 +2,13 @@
 
 use super::executable::Executable;
 use super::journal::Identity;
+use super::main_pid::Former;
 use super::notify::Said;
 use super::output::Output;
 use super::spec::SpawnSpec;
 use crate::channel::Channel;
 use crate::error::{Error, Result};
+use crate::protocol::supervisor::Peer;
 use crate::sys::control;
 use crate::sys::fork::Withheld;
 use crate::sys::pidfd::{ExitStatus, Pidfd};
@@ -25,6 +27,7 @@ pub(super) enum Token {
     Cancel,
     Notify,
     Ready,
+    Former,
     Session(u64),
     Death(u64),
 }
@@ -33,6 +36,7 @@ pub(super) enum Token {
 const CANCEL: u64 = u64::MAX;
 const NOTIFY: u64 = u64::MAX - 1;
 const READY: u64 = u64::MAX - 2;
+const FORMER: u64 = u64::MAX - 3;
 
 impl Token {
     pub(super) fn from_raw(raw: u64) -> Self {
@@ -40,6 +44,7 @@ impl Token {
             _ if raw == CANCEL => Self::Cancel,
             _ if raw == NOTIFY => Self::Notify,
             _ if raw == READY => Self::Ready,
+            _ if raw == FORMER => Self::Former,
             (0, 0) => Self::Timer,
             (0, _) => Self::Output,
             (key, 0) => Self::Session(key),
@@ -54,10 +59,26 @@ impl Token {
             Self::Cancel => CANCEL,
             Self::Notify => NOTIFY,
             Self::Ready => READY,
+            Self::Former => FORMER,
             Self::Session(key) => key << 1,
             Self::Death(key) => key << 1 | 1,
         };
         EpollEvent::new(EpollFlags::EPOLLIN, raw)
+    }
+}
+
+/// What a process was when it died.
+pub(super) enum Was {
+    Peer(Peer),
+    Leaving,
+}
+
+impl Was {
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Peer(Peer::Successor) => "successor",
+            Self::Peer(Peer::Incumbent | Peer::Parked) | Self::Leaving => "incumbent",
+        }
     }
 }
 
@@ -79,6 +100,8 @@ pub(super) struct Process {
     pub(super) output: Option<Output>,
     /// The leader of its session: it itself, unless it was started by something that is gone.
     pub(super) leader: i32,
+    /// Those that were it before, and are not reaped.
+    pub(super) former: Vec<Former>,
     /// What it said to `NOTIFY_SOCKET`.
     pub(super) said: Said,
     /// What it was started from, if that could be kept open.
@@ -128,16 +151,23 @@ impl Process {
 
     /// Reaps it; its status, and the same for people.
     pub(super) fn reap(&mut self) -> (Option<ExitStatus>, String) {
-        let status = match self.pidfd.wait() {
-            Ok(status) => status,
-            // Not our child.
-            Err(_) => self.identity.and_then(|own| self.pidfd.status_of_stranger(own.pid, own.start_time)),
-        };
+        let status = self.pidfd.wait().unwrap_or_else(|_| self.status_of_stranger());
         let mut text = status.map_or_else(|| "unknown exit status".to_owned(), |status| status.to_string());
         if let Some(lines) = self.output.as_ref().and_then(Output::last_lines) {
             text = format!("{text}; its last output: {lines}");
         }
         (status, text)
+    }
+
+    /// How it ended, if it is not our child.
+    fn status_of_stranger(&self) -> Option<ExitStatus> {
+        self.identity.and_then(|own| self.pidfd.status_of_stranger(own.pid, own.start_time))
+    }
+
+    /// It is dead, not reaped, and did not exit by itself.
+    pub(super) fn was_killed(&self) -> bool {
+        let status = self.pidfd.zombie().or_else(|| self.status_of_stranger());
+        status.is_some_and(|status| status.signal.is_some())
     }
 
     /// SIGKILL, and waits for the end.
@@ -166,6 +196,7 @@ mod tests {
             Token::Cancel,
             Token::Notify,
             Token::Ready,
+            Token::Former,
             Token::Session(1),
             Token::Death(77),
         ] {

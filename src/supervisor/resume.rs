@@ -345,6 +345,7 @@ impl Engine {
             spec,
             output,
             leader,
+            former: Vec::new(),
             said,
             executable,
         }

@@ -3,6 +3,7 @@
 use super::attempt::Attempt;
 use super::engine::Engine;
 use super::journal::{Entry, Identity, Retired};
+use super::main_pid::is_socket;
 use super::resume::Gathered;
 use super::spec::SpawnSpec;
 use super::trace;
@@ -13,7 +14,6 @@ use crate::sys::clock::monotonic_ns;
 use crate::sys::pidfd::Pidfd;
 use crate::sys::proc::{self, descriptors};
 use crate::sys::session::{members, session_of};
-use std::fs;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -80,11 +80,6 @@ fn take_listeners(daemon: Identity, wanted: &[(u64, String)]) -> Result<Vec<(Str
     // In the order in which daemons get them.
     taken.sort_by_key(|(name, _)| wanted.iter().position(|(_, wanted)| wanted == name));
     Ok(taken)
-}
-
-fn is_socket(pid: i32, number: i32, inode: u64) -> bool {
-    let link = fs::read_link(format!("/proc/{pid}/fd/{number}"));
-    link.is_ok_and(|target| target.as_os_str() == format!("socket:[{inode}]").as_str())
 }
 
 fn not_taken(pid: i32, name: &str, error: &std::io::Error) -> Error {

@@ -264,6 +264,7 @@ impl Engine {
                     spec: spec.clone(),
                     output,
                     leader: child.pid,
+                    former: Vec::new(),
                     said: Said::default(),
                     executable,
                 })

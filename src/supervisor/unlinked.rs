@@ -123,6 +123,15 @@ impl Engine {
         Ok(())
     }
 
+    /// The process of this key has another main process.
+    pub(super) fn redirect_probe(&mut self, key: u64, leader: i32) {
+        if let Some(Watch { key: watched, sign: Sign::Probe(probe) }) = &mut self.unlinked.watch
+            && *watched == key
+        {
+            probe.ask(leader);
+        }
+    }
+
     fn forget_readiness(&mut self) {
         self.timers.disarm(Due::Late);
         self.timers.disarm(Due::Probe);

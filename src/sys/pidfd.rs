@@ -116,7 +116,12 @@ impl Pidfd {
 
     /// A child of ours that is dead and not reaped: its number is not given to another (waitid(2), `WNOWAIT`).
     pub fn is_zombie(&self) -> bool {
-        matches!(self.wait_with(libc::WEXITED | libc::WNOHANG | libc::WNOWAIT), Ok(Some(_)))
+        self.zombie().is_some()
+    }
+
+    /// How it ended, if it is one.
+    pub fn zombie(&self) -> Option<ExitStatus> {
+        self.wait_with(libc::WEXITED | libc::WNOHANG | libc::WNOWAIT).ok().flatten()
     }
 
     /// How this process ended, which is dead and not our child: what its zombie says (proc_pid_stat(5)), and what the kernel

@@ -4,6 +4,7 @@
 mod support;
 
 mod moves;
+mod overlap;
 mod web;
 
 use std::path::{Path, PathBuf};
@@ -69,7 +70,7 @@ fn the_binding_passes_its_own_tests_vet_and_gofmt() {
     if !have_go() {
         return;
     }
-    for module in [BINDING, KV, "ffi-tests/go/moves"] {
+    for module in [BINDING, KV, "ffi-tests/go/moves", "ffi-tests/go/web"] {
         let module = root().join(module);
         let mut format = Command::new("gofmt");
         format.args(["-l", "."]).current_dir(&module);
@@ -176,6 +177,17 @@ fn a_drain_that_fails_is_undone_and_the_log_says_why() {
     assert!(service.stderr().contains("the drain failed: told to fail the drain"), "{}", service.stderr());
     assert_eq!(service.wait_until_served(), pid);
     expect_committed(&service, &stores().b, "go-b");
+}
+
+#[test]
+fn a_store_hears_that_its_probation_is_over() {
+    if !have_go() {
+        return;
+    }
+    let service = Service::start(&stores().a);
+    assert_eq!(service.upgrade(&stores().race, &["--probation", "100ms"]).result, "committed");
+    wait_until("it is told", || service.stderr().contains("kv: go-race is confirmed\n").then_some(()));
+    assert!(!service.stderr().contains("kv: go-a is confirmed"), "{}", service.stderr());
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! The web server in Go, upgraded while clients ask.
 
 use super::BINDING;
+use super::overlap::server as server_of_the_tests;
 use super::support::go::{build_go, have_go};
-use super::support::{PATIENCE, Service, wait_for_death, wait_until};
+use super::support::{PATIENCE, Service, lives, wait_for_death, wait_until};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -222,4 +223,50 @@ fn a_request_that_is_under_way_is_answered_at_an_upgrade_and_at_sigterm() {
             assert_eq!(connection.get("/", true).unwrap(), (next, true), "on the same connection");
         }
     }
+}
+
+/// A successor answers on a connection that moved, and dies before it has said that it serves.
+#[test]
+fn connections_that_a_dead_successor_has_had_are_closed() {
+    if !have_go() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let service = Service::start(&server_of_the_tests(dir.path(), "good", ""));
+    let (address, before) = (service.address, service.daemon_pid());
+    let mut idle = Connection::open(address).unwrap();
+    assert!(idle.get("/", true).unwrap().0.ends_with(&before.to_string()));
+    let mut half = Connection::open(address).unwrap();
+    half.stream.write_all(&HALF.as_bytes()[..HALF.len() / 2]).unwrap();
+    let upgrading = service.begin_upgrade(&server_of_the_tests(dir.path(), "fleeting", "WEB_FAULT=fleeting"), &[]);
+    let successor = service.successor_of(before);
+    wait_until("the commit", || service.stderr().contains("web: committed").then_some(()));
+    half.stream.write_all(&HALF.as_bytes()[HALF.len() / 2..]).unwrap();
+    half.skip_to(&format!("dev {successor}"));
+    assert_eq!(upgrading.wait().result, "reverted");
+    for mut connection in [half, idle] {
+        assert_eq!(connection.input.read_line(&mut String::new()).unwrap(), 0);
+    }
+    assert_eq!(get(address, "/").unwrap(), format!("dev {before}"));
+    assert!(!service.stderr().contains("DATA RACE"), "{}", service.stderr());
+}
+
+/// On probation a successor has the connections alone: its close is one, though the incumbent lives.
+#[test]
+fn a_parked_web_server_lets_go_of_what_it_gave() {
+    if !have_go() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let program = server_of_the_tests(dir.path(), "good", "");
+    let service = Service::start(&program);
+    let incumbent = service.daemon_pid();
+    let mut moved = Connection::open(service.address).unwrap();
+    assert!(moved.get("/", true).unwrap().1);
+    assert_eq!(service.upgrade(&program, &["--probation", "10m"]).result, "committed");
+    let answer = (format!("dev {}", service.daemon_pid()), false);
+    assert_eq!(moved.get("/", false).unwrap(), answer);
+    assert_eq!(moved.input.read_line(&mut String::new()).unwrap(), 0);
+    assert!(lives(incumbent) && service.status().unwrap()["phase"] == "probation");
+    assert!(!service.stderr().contains("DATA RACE"), "{}", service.stderr());
 }

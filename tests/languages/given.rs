@@ -1,12 +1,10 @@
-//! What becomes of connections that were given to a successor that commits, and then dies or hangs up: in each store that knows of
-//! such an end.
+//! What becomes of connections that were given to a successor that commits, and then dies or hangs up: in each store.
 
 use super::daemons::{Language, languages};
 use super::support::streams::Streams;
 use super::support::{KeptAlive, SIGKILL, Service, signal, wait_until};
 use std::fs;
 
-const STORES: [&str; 4] = ["rust", "c", "c-loop", "c++"];
 /// The longest line of the store is shorter.
 const TOO_LONG: usize = 4096;
 const STREAMS: u64 = 2;
@@ -16,7 +14,7 @@ fn store(name: &str) -> &'static Language {
 }
 
 fn in_each_store(check: impl Fn(&Service, &mut KeptAlive, &Streams)) {
-    for language in STORES.map(store).into_iter().filter(|language| language.is_there()) {
+    for language in languages().iter().filter(|language| language.is_there()) {
         println!("{}", language.name);
         let service = Service::start(language.program());
         let mut client = KeptAlive::connect(service.address);

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use support::load::{Load, LoadOptions, verify};
+use support::overlapping::upgrades_stop_nobody;
 use support::python::{Python, binding};
 use support::{KeptAlive, SIGKILL, Service, library, signal, wait_until};
 
@@ -174,6 +175,16 @@ fn a_bad_successor_is_undone() {
     assert_eq!((report.failed_requests, &report.failures), (0, &Vec::new()), "of {}", report.requests);
     assert_eq!(report.closed_connections, 0, "of {}", report.requests);
     assert_eq!(verify(service.address, &report.acknowledged).unwrap(), Vec::<String>::new(), "lost writes");
+}
+
+#[test]
+fn upgrades_in_overlap_mode_stop_nobody() {
+    let Some(python) = Python::find() else { return };
+    let script = "ffi-tests/python/overlap.py";
+    let go = python.dir.path().join("go");
+    let [a, b] = ["a", "b"].map(|build| python.daemon(build, script, &format!("BUILD={build}")));
+    let slow = python.daemon("slow", script, &format!("WEB_INIT={}", go.display()));
+    upgrades_stop_nobody([&a, &b], &slow, &go);
 }
 
 // ---- the examples

@@ -101,6 +101,19 @@ fn requests_that_are_cut_in_two_are_answered_once() {
     }
 }
 
+/// Nobody takes over from it any more.
+#[test]
+fn a_store_hears_that_its_probation_is_over() {
+    let Some(python) = Python::find() else { return };
+    for script in [THREADS, ASYNCIO] {
+        let [a, b] = ["a", "b"].map(|build| python.daemon(build, script, &format!("KV_BUILD={build}")));
+        let service = Service::start(&a);
+        assert_eq!(service.upgrade(&b, &["--probation", "100ms"]).result, "committed");
+        heard(&service, "kv: b is confirmed\n");
+        assert!(!service.stderr().contains("kv: a is confirmed"), "{}", service.stderr());
+    }
+}
+
 // ---- everything that can move
 
 #[test]

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 pub mod go;
 #[path = "../../src/bin/handoff/demo/load.rs"]
 pub mod load;
+pub mod overlapping;
 pub mod processes;
 pub mod python;
 pub mod streams;

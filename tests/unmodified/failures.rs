@@ -3,9 +3,12 @@
 use crate::clients::{Load, replace, request, run, serving, upgrade};
 use crate::harness::{Place, Run, lives, pid_of, signal, text, wait_until};
 use crate::small::small;
-use crate::support::programs;
+use crate::support::{compile, programs};
 use nix::sys::signal::Signal;
-use std::path::Path;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 const OVERLAP: &str = "--listen web=127.0.0.1:0 --mode overlap --ready notify";
 
@@ -151,16 +154,52 @@ fn what_was_accepted_is_answered_by_who_accepted_it() {
 }
 
 #[test]
-fn linked_and_unlinked_do_not_replace_each_other() {
-    let place = Place::new();
-    let (good, kv) = (small(&place, "good", "notify"), &programs().kv_a);
-    let data = place.path("data");
-    std::fs::create_dir(&data).unwrap();
-    let arguments = format!("{OVERLAP} --data-dir {}", text(&data));
-    let run_small = run(&place, &arguments, &[text(&good)]);
-    let (incumbent, address) = serving(&run_small);
-    let (code, outcome) = upgrade(&place, Some(kv), "");
-    let reason = outcome["reason"].as_str().unwrap();
-    assert!(code == 13 && reason.contains("links libhandoff, but the incumbent does not"), "{outcome}");
-    assert_eq!(request(address).unwrap(), incumbent);
+fn a_successor_that_links_the_library_is_refused_by_an_incumbent_that_does_not() {
+    let kv = programs().kv_a.clone();
+    for linked in [kv, overlap_daemon()] {
+        let place = Place::new();
+        let (good, data) = (small(&place, "good", "notify"), place.path("data"));
+        std::fs::create_dir(&data).unwrap();
+        let run = run(&place, &format!("{OVERLAP} --data-dir {}", text(&data)), &[text(&good)]);
+        let (incumbent, address) = serving(&run);
+        let (code, outcome) = upgrade(&place, Some(&linked), "");
+        let reason = outcome["reason"].as_str().unwrap();
+        assert!(code == 13 && reason.contains("links libhandoff, but the incumbent does not"), "{outcome}");
+        assert!(reason.contains("stop the service and start it with the new program"), "{outcome}");
+        assert_eq!(request(address).unwrap(), incumbent);
+    }
+}
+
+/// With a sign and without: what the successor says by it does not count, as the incumbent can be replaced by a Hello only.
+#[test]
+fn a_successor_that_never_says_hello_does_not_replace_a_daemon_that_links_the_library() {
+    for sign in ["--ready notify", ""] {
+        let place = Place::new();
+        let silent = small(&place, "silent", if sign.is_empty() { "" } else { "notify" });
+        let run = run(&place, &format!("--listen kv=127.0.0.1:0 --mode overlap {sign}"), &[text(&overlap_daemon())]);
+        let (incumbent, address) = serving(&run);
+        run.wait_for("its Hello", |service| service["linked"] == true);
+        let (code, outcome) = upgrade(&place, Some(&silent), "--hello-timeout 1s");
+        assert_eq!((code, outcome["result"].as_str()), (10, Some("rolled_back")), "{outcome}");
+        let reason = outcome["reason"].as_str().unwrap();
+        let words = ["did not say Hello in time", "does not link libhandoff", "start it with the new program"];
+        assert!(words.iter().all(|word| reason.contains(word)), "{outcome}");
+        wait_until("its end", || (crate::support::children(run.pid()) == [incumbent]).then_some(()));
+        assert_eq!(answer(address), incumbent);
+    }
+}
+
+/// The daemon of `tests/overlap`.
+fn overlap_daemon() -> PathBuf {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| compile("overlap-beside", "ffi-tests/c/overlap.c", &["-DBUILD=\"a\""])).clone()
+}
+
+/// The pid in its answer.
+fn answer(address: SocketAddr) -> i32 {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(b"PING\n").unwrap();
+    let mut reply = String::new();
+    BufReader::new(stream).read_line(&mut reply).unwrap();
+    reply.split(' ').nth(1).and_then(|pid| pid.parse().ok()).unwrap_or_else(|| panic!("{reply:?}"))
 }

@@ -31,7 +31,32 @@ def answer(connection):
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
             connection.recv(1)  # the client closes first
 
+def barrier():
+    """Returns when all that was sent before is read."""
+    ours, theirs = os.pipe()
+    notify("BARRIER=1", theirs)
+    os.close(theirs)
+    os.read(ours, 1)
+
+def hand_on(how):
+    """This process becomes a child of itself; the parent waits until that is known, and then exits, or stays for ever."""
+    ours, theirs = os.pipe()
+    if os.fork():
+        os.close(theirs)
+        os.read(ours, 1)
+        if how == "stay":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            signal.pause()
+        os._exit(3)
+    if how == "away":
+        os.setsid()
+    notify("MAINPID=%d" % os.getpid())
+    barrier()
+    os.close(theirs)
+
 def ready():
+    for pid in options["lies"].split(",") if "lies" in options else []:
+        notify("MAINPID=" + pid)
     if "more" in options:
         notify("EXTEND_TIMEOUT_USEC=%d" % (float(options["more"]) * 1e6))
     if "store" in options:  # what the one before has left, or something new
@@ -43,6 +68,18 @@ def ready():
             kept = os.memfd_create("kept")
             os.write(kept, b"left by %d" % os.getpid())
             notify("FDSTORE=1\nFDPOLL=0\nFDNAME=" + options["store"], kept)
+    if "names" in options:
+        os.write(2, b"names: %s\n" % ":".join(names).encode())
+    if "hung" in options and len(names) == 1:  # nobody is at the other ends
+        for name, words in ("forgotten", ""), ("kept", "FDPOLL=0\n"):
+            ours, theirs = os.pipe()
+            os.close(theirs)
+            notify("FDSTORE=1\n%sFDNAME=%s" % (words, name), ours)
+    for number in range(int(options.get("many", 0)) if len(names) == 1 else 0):
+        kept = os.memfd_create("many")
+        for _ in "again", "it is the same":
+            notify("FDSTORE=1\nFDNAME=m%d" % number, kept)
+        os.close(kept)
     time.sleep(float(options.get("after", 0)))
     if "notify" in options:
         notify("READY=1\nSTATUS=ready to serve")
@@ -54,6 +91,14 @@ if "fail" in options:
 if "hang" in options:
     signal.pause()
     sys.exit(0)
+if "main" in options:
+    hand_on(options["main"])
+if "worker" in options and not os.fork():
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.write(2, b"worker: %d\n" % os.getpid())
+    signal.pause()
+if "deaf" in options:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 threading.Thread(target=ready, daemon=True).start()
 while True:
     readable, _, _ = select.select([listener, end_read], [], [])
@@ -63,8 +108,15 @@ while True:
         connection, _ = listener.accept()
     except BlockingIOError:
         continue  # another process was faster
+    except OSError:  # it is shut down
+        time.sleep(0.01)
+        continue
     answers.append(threading.Thread(target=answer, args=[connection]))
     answers[-1].start()
+if "shut" in options:
+    time.sleep(float(options["shut"]))
+    listener.shutdown(socket.SHUT_RDWR)
+    os.write(2, b"shut down\n")
 listener.close()
 for thread in answers:
     thread.join()

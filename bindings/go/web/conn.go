@@ -39,6 +39,8 @@ type conn struct {
 	pending  []byte    // what was read, and belongs to the next request
 	body     int64     // bytes of this request's body that are still to be read
 	ahead    []byte    // what is to be read before anything else
+
+	given bool // the successor has it, too; the server's mu
 }
 
 func (c *conn) Read(p []byte) (int, error) {

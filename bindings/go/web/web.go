@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"handoff"
+	"handoff/internal/lost"
 )
 
 const (
@@ -84,7 +85,8 @@ func New(server *http.Server) *Server {
 }
 
 // Serve accepts and serves, and returns nil when Move or Drain has ended that. It goes on with the connections that the
-// incumbent has moved, which are now its own, and, after a handoff that was undone, with those that Move has taken away.
+// incumbent has moved, which are now its own, and, after a handoff that was undone, with those that Move has taken away. Those that a
+// successor has had are closed by then, if it has committed and died.
 func (s *Server) Serve(listener net.Listener, moved ...*handoff.Connection) error {
 	session := &session{listener: listener, woken: newWoken(listener.Addr()), ended: make(chan struct{})}
 	defer close(session.ended)
@@ -171,6 +173,7 @@ func (s *Server) Move(ctx context.Context) error {
 
 // put leaves the connections as they are, for Serve, unless the successor is one that takes none.
 func (s *Server) put(ctx context.Context) error {
+	lost.When(ctx, s.lose)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, c := range s.kept {
@@ -181,8 +184,24 @@ func (s *Server) put(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		c.given = true
 	}
 	return nil
+}
+
+// lose closes what the successor has, for good.
+func (s *Server) lose() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var kept []*conn
+	for _, c := range s.kept {
+		if c.given {
+			c.Conn.Close()
+		} else {
+			kept = append(kept, c)
+		}
+	}
+	s.kept = kept
 }
 
 // Drain stops the server for good: clients that keep their connection are told that it ends, the listener is closed, and every

@@ -47,7 +47,7 @@ from ._errors import (
 from ._event import Event
 from ._handle import VARIABLES, Handoff
 from ._listener import Listener
-from ._native import ErrorCode, EventKind, Phase, library
+from ._native import ErrorCode, EventKind, Mode, Phase, library
 from ._payload import Connection
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ __all__ = [
     "LimitReached",
     "Listener",
     "Locked",
+    "Mode",
     "NoCommonVersion",
     "NoName",
     "NotGiven",

@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from contextlib import suppress
 from ctypes import Array, c_uint64, sizeof
-from typing import TYPE_CHECKING, Any, Optional, Union
+from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 
 from ._errors import Stale
-from ._native import EventKind, RawEvent, Readiness, ReadyFlag, c_string
+from ._native import EventFlag, EventKind, RawEvent, Readiness, ReadyFlag, c_string
 from ._payload import File, descriptor_of, memory
 
 if TYPE_CHECKING:
@@ -49,6 +49,10 @@ class Event:
         self.handoff_id: int = raw.handoff_id
         #: As of time.monotonic(), in seconds; math.inf: none.
         self.deadline: float = math.inf if raw.deadline_ns == _NO_DEADLINE else raw.deadline_ns / 1e9
+        #: The successor has committed. In a RESUME: it has died since, and the connections that were given to it must be
+        #: closed, and not used again, since it may have read and written them. In a DRAIN: this is overlap mode, the
+        #: successor serves, and the end of the drain is the end of this process.
+        self.after_commit: bool = bool(raw.flags & EventFlag.AFTER_COMMIT)
         #: An answer was given, or none is due.
         self.answered = self.kind not in (EventKind.DRAIN, EventKind.SEAL, EventKind.RESUME)
 
@@ -77,15 +81,16 @@ class Event:
     def put_connection(self, connection: File, name: str, state: Any = b"") -> None:
         """Gives the successor a duplicate of a connection, in a DRAIN or SEAL.
 
-        Neither read, write, close nor shut down yours until RESUME, after which everything is as it was. A process that is
-        replaced ends with it open. Waits while the successor has not taken what was given before.
+        Neither read, write, close nor shut down yours until RESUME, after which everything is as it was, but if it is
+        ``after_commit``: close yours then. A process that is replaced ends with it open. Waits while the successor has not
+        taken what was given before.
 
         connection   a socket, or whatever has a descriptor, or its number; no directory.
         name         for the successor, 1 to 255 bytes, as "client"; many may have the same.
         state        up to 60 KiB of bytes, or a buffer of them: what was read of it and not executed.
 
-        Stale: the event was cancelled, or is late. WrongState: it was answered. Refused: the successor takes nothing, or is
-        gone. Duplicate: this connection was given already. TooBig. LimitReached: no descriptor is left.
+        Stale: the event was cancelled, or is late. WrongState: it was answered. Refused: the successor takes nothing.
+        Duplicate: this connection was given already. TooBig. LimitReached: no descriptor is left.
         """
         with memory(state) as (address, size):
             number = descriptor_of(connection)
@@ -107,6 +112,10 @@ class Event:
         Errors as ``put_state``; InvalidArgument: it is neither a file nor a memfd.
         """
         self._handoff._call("handoff_put_state_fd", c_string(key), descriptor_of(file))
+
+    def _when_lost(self, close: Callable[[], None]) -> None:
+        """Registers what closes the connections that are given, when they are the successor's for good."""
+        self._handoff._losses.append(close)
 
     def done(self) -> None:
         """DRAIN or RESUME succeeded."""

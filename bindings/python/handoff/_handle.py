@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import ctypes
 import io
-import logging
 import os
 import select
 import threading
 import time
-import traceback
-from collections import deque
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any, Callable, Optional, TypeVar, Union
+from typing import Any, Optional, Union
 
 from . import _payload
 from ._end import leave
-from ._errors import Busy, NotGiven, Pending, Sealed, Stale, WrongState, error
+from ._errors import Busy, NotGiven, Pending, Sealed, WrongState, error
 from ._event import Event, Revisions, make_readiness
+from ._hooks import Hooks
 from ._listener import Listener
+from ._log import log_lines, on_log
 from ._native import (
     ErrorCode,
     EventKind,
     Forks,
-    LogFunction,
+    Mode,
     Option,
     Phase,
     RawEvent,
@@ -33,8 +32,6 @@ from ._native import (
     c_string,
     library,
 )
-
-logger = logging.getLogger("handoff")
 
 #: What the supervisor sets, and ``Handoff()`` takes away.
 VARIABLES = (
@@ -50,29 +47,7 @@ _TEXT_BYTES = 4096
 # A lock that another process holds is tried again after a while, which no descriptor tells.
 _TURN_S = 0.05
 
-Hook = TypeVar("Hook", bound=Callable[[Event], Any])
 Path = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]"]
-
-_levels = {1: logging.ERROR, 2: logging.WARNING, 3: logging.INFO, 4: logging.DEBUG, 5: logging.DEBUG - 5}
-_lines: deque[tuple[int, bytes]] = deque()
-
-
-def _keep_line(_user: Any, level: int, _target: bytes, text: bytes) -> None:
-    _lines.append((level, text))
-
-
-# The only callback from C, and as short as it can be: what is raised in it, as by a signal handler, would be lost.
-_on_log = LogFunction(_keep_line)
-
-
-def _log_lines() -> None:
-    """Gives what C has logged to ``logging``, outside of the call."""
-    while _lines:
-        try:
-            level, text = _lines.popleft()
-        except IndexError:  # another thread was faster
-            return
-        logger.log(_levels.get(level, logging.INFO), "%s", text.decode("utf-8", "replace"))
 
 
 class _Fence(AbstractContextManager[None]):
@@ -95,7 +70,7 @@ class _Fence(AbstractContextManager[None]):
         self._end(self._handoff._pointer)
 
 
-class Handoff:
+class Handoff(Hooks):
     """This process's part in its own replacement. Make it first in main, before threads, and before descriptors are opened.
 
     It finds out who this process is (``is_successor``), and takes the supervisor's variables (``VARIABLES``) out of the
@@ -108,6 +83,11 @@ class Handoff:
     helper_thread      False: no thread that hears of an abort while a hook runs.
     network_data_dir   accept a data directory on NFS and the like, whose locks may not keep other hosts out.
     require_transfer   refuse a successor that takes neither connections nor state, before the drain.
+    mode               Mode.OVERLAP, or "overlap": the successor serves before this process stops, so that somebody accepts
+                       at every instant. Both hold the data then: there is no lock, ``writing`` lets everybody in, and two
+                       that write the same data must agree on that among themselves. The incumbent hears of it when the
+                       successor serves, by a drain whose ``event.after_commit`` is true, and whose end is the end of this
+                       process. There is no seal and no resume. Both processes must say so.
 
     All calls that are said to belong to one thread at a time raise Busy when they overlap.
     """
@@ -122,10 +102,11 @@ class Handoff:
         helper_thread: bool = True,
         network_data_dir: bool = False,
         require_transfer: bool = False,
+        mode: Union[Mode, str] = Mode.EXCLUSIVE,
     ) -> None:
+        super().__init__()
         self._native = library()
         self._pointer: Optional[int] = None
-        self._hooks: dict[EventKind, Callable[[Event], Any]] = {}
         self._announced = False
         self._in_hook = False
         self._fence = _Fence(self)
@@ -140,6 +121,7 @@ class Handoff:
             Option.HELPER_THREAD: int(helper_thread),
             Option.NETWORK_DATA_DIR: int(network_data_dir),
             Option.TRANSFER: int(require_transfer),
+            Option.MODES: Mode[mode.upper()] if isinstance(mode, str) else mode,
         }
         config = self._native.handoff_config_new()
         if not config:
@@ -150,7 +132,7 @@ class Handoff:
                     self._configure(self._native.handoff_config_set_str(config, option, c_string(value)), option.name)
             for option, number in numbers.items():
                 self._configure(self._native.handoff_config_set_int(config, option, number), option.name)
-            self._configure(self._native.handoff_set_log(config, _on_log, None, None), "LOG")
+            self._configure(self._native.handoff_set_log(config, on_log, None, None), "LOG")
             role = self._detect(config)
         finally:
             self._native.handoff_config_free(config)
@@ -162,7 +144,7 @@ class Handoff:
         role: int = self._native.handoff_detect_role(config, ctypes.byref(pointer), why, _TEXT_BYTES)
         for name in VARIABLES:
             os.environ.pop(name, None)  # C has removed them, but this is a copy
-        _log_lines()
+        log_lines()
         if role < 0:
             raise error(role, "handoff_detect_role", why.value.decode("utf-8", "replace"))
         self._pointer = pointer.value
@@ -178,7 +160,7 @@ class Handoff:
         """A call of the library: its result if that is no error."""
         code: int = getattr(self._native, function)(self._pointer, *arguments)
         failure = self._error(code, function) if code < 0 else None
-        _log_lines()
+        log_lines()
         if failure is not None:
             raise failure
         return code
@@ -200,7 +182,7 @@ class Handoff:
         pointer, self._pointer = self._pointer, None
         if pointer is not None:
             self._native.handoff_free(pointer)
-            _log_lines()
+            log_lines()
 
     def __enter__(self) -> Handoff:
         return self
@@ -348,62 +330,6 @@ class Handoff:
                 return
             yield connection
 
-    # ---- hooks
-
-    def on_drain(self, hook: Hook) -> Hook:
-        """Decorates what stops accepting, finishes what is under way, and makes acknowledged writes durable.
-
-        As for every hook: it gets the Event. When it returns, the answer is given; when it raises, the event has failed
-        with this exception, whose traceback is logged. Under ``serve_async`` it may be a coroutine function.
-        """
-        return self._set(EventKind.DRAIN, hook)
-
-    def on_seal(self, hook: Hook) -> Hook:
-        """Decorates what flushes and closes the writers; it returns the last revision, or one for each shard, or None."""
-        return self._set(EventKind.SEAL, hook)
-
-    def on_resume(self, hook: Hook) -> Hook:
-        """Decorates what opens again, takes listeners again, and accepts: the handoff was undone.
-
-        What the drain or the seal would have closed may be open, since either may have been given up.
-        """
-        return self._set(EventKind.RESUME, hook)
-
-    def _set(self, kind: EventKind, hook: Hook) -> Hook:
-        if not callable(hook):
-            raise TypeError(f"{hook!r} is not callable")
-        self._hooks[kind] = hook
-        return hook
-
-    def _answer(self, event: Event, result: Any) -> None:
-        """What the return of a hook says."""
-        if event.answered:
-            return
-        try:
-            if event.kind == EventKind.SEAL:
-                event.sealed(result)
-            else:
-                event.done()
-        except Stale:
-            logger.info("the %s was over before its hook", event.kind.name.lower())
-        except Exception as raised:
-            self._fail(event, raised)
-
-    def _fail(self, event: Event, raised: BaseException) -> None:
-        logger.error("the %s failed", event.kind.name.lower(), exc_info=raised)
-        if event.answered:
-            return
-        event.failed("".join(traceback.format_exception_only(type(raised), raised)).strip())
-
-    def _hook(self, event: Event) -> Optional[Callable[[Event], Any]]:
-        """The hook of this event; without one an event that needs an answer has failed."""
-        hook = self._hooks.get(event.kind)
-        if hook is None and not event.answered:
-            why = f"no {event.kind.name.lower()} hook is registered"
-            logger.error("%s", why)
-            event.failed(why)
-        return hook
-
     # ---- serving (one thread at a time)
 
     def next_event(self) -> Optional[Event]:
@@ -413,7 +339,9 @@ class Handoff:
         raw = RawEvent()
         if self._call("handoff_dispatch", ctypes.byref(raw), ctypes.sizeof(raw)) == 0:
             return None
-        return Event(self, raw)
+        event = Event(self, raw)
+        self._lose(event)
+        return event
 
     def dispatch(self) -> Optional[EventKind]:
         """Runs the hooks of what is there, for a loop of your own that polls ``fileno()``.

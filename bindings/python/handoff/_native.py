@@ -88,11 +88,24 @@ class Option(IntEnum):
     TRANSFER = 8
 
 
+class Mode(IntEnum):
+    """Whether incumbent and successor may both hold the data: ``Handoff(mode=...)``."""
+
+    EXCLUSIVE = 1
+    OVERLAP = 2
+
+
 class Forks(IntEnum):
     """A value of ``Option.FORKS``."""
 
     COUNT = 0
     IGNORE = 1
+
+
+class EventFlag(IntEnum):
+    """``RawEvent.flags``"""
+
+    AFTER_COMMIT = 1
 
 
 class ReadyFlag(IntEnum):

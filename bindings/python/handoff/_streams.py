@@ -61,6 +61,7 @@ class _Client(AbstractAsyncContextManager[None]):
         self.writer: Optional[asyncio.StreamWriter] = None
         self._idle = False
         self.parked = False
+        self.given = False  # the successor has it, too
         self._was_reading = False
 
     async def connect(self, connection: socket.socket) -> asyncio.StreamWriter:
@@ -98,7 +99,14 @@ class _Client(AbstractAsyncContextManager[None]):
         self.writer.transport.pause_reading()  # type: ignore[attr-defined]
         self._server._is_parked(self)
 
+    def lose(self) -> None:
+        """Closes it, as if the client had hung up; what was read of it is the successor's business."""
+        if self.given and self.writer is not None:
+            _unread(self.reader).clear()
+            self.writer.transport.abort()
+
     def resume(self) -> None:
+        self.given = False
         if self.parked and self._was_reading and self.writer is not None:
             self.writer.transport.resume_reading()  # type: ignore[attr-defined]
         self.parked = False
@@ -171,9 +179,13 @@ class StreamServer:
         Waits before until each handler has come to its ``idle()``, where it stays, or has ended. What it raises fails the
         drain. TimeoutError: some have not, or a client has not read its reply, just before the event's deadline. TooBig: a
         client has sent more than 60 KiB of a request.
+
+        If a successor dies that has committed, the connections that it has had are closed, and their handlers find the end
+        of them.
         """
         self.close()
         self._resumed.clear()
+        event._when_lost(self._lose)
         try:
             await asyncio.wait_for(self._settle(), None if event.remaining == math.inf else event.remaining - _MARGIN_S)
         except asyncio.TimeoutError:
@@ -184,6 +196,11 @@ class StreamServer:
             if not client.writer.transport.is_closing():
                 connection = client.writer.get_extra_info("socket")
                 event.put_connection(connection, name, _unread(client.reader))
+                client.given = True
+
+    def _lose(self) -> None:
+        for client in self._clients:
+            client.lose()
 
     async def _settle(self) -> None:
         while self._busy:

@@ -203,6 +203,27 @@ class Serving(WithData):
             drain.done()
         self.assertFalse(drain.answered)
 
+    def test_what_was_given_is_lost_when_the_process_is_parked_or_resumes_after_the_commit(self):
+        h = self.serving()
+        closed = []
+        for number, (kind, flags, expected) in enumerate(
+            [
+                (EventKind.RESUME, 0, []),
+                (EventKind.RESUME, _native.EventFlag.AFTER_COMMIT, [1]),
+                (EventKind.CONFIRMED, 0, []),
+                (EventKind.PARKED, 0, [2, 3]),
+                (EventKind.RESUME, _native.EventFlag.AFTER_COMMIT, []),
+            ]
+        ):
+            if number < 4:
+                drain = handoff.Event(h, _native.RawEvent(kind=EventKind.DRAIN, id=7))
+                drain._when_lost(lambda number=number: closed.append(number))
+            event = handoff.Event(h, _native.RawEvent(kind=kind, id=8, flags=flags))
+            self.assertEqual(event.after_commit, flags != 0)
+            h._lose(event)
+            self.assertEqual(closed, expected, (number, kind))
+            closed.clear()
+
     def test_a_forked_child_is_told_that_it_is_one(self):
         h = self.serving()
         child = os.fork()

@@ -7,7 +7,7 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from handoff import _errors, _handle, _native
+from handoff import _errors, _log, _native
 
 INCLUDE = Path(__file__).resolve().parents[3] / "include"
 
@@ -111,9 +111,11 @@ class Header(unittest.TestCase):
         self.assertEqual(without("PHASE_", "handoff_phases"), ours(_native.Phase))
         self.assertEqual(without("EVENT_", "handoff_events"), ours(_native.EventKind))
         self.assertEqual(without("READY_", "handoff_ready_flags"), ours(_native.ReadyFlag))
+        self.assertEqual(without("EVENT_", "handoff_event_flags"), ours(_native.EventFlag))
+        self.assertEqual(without("MODE_", "handoff_modes"), ours(_native.Mode))
         self.assertEqual(without("FORKS_", "handoff_forks"), ours(_native.Forks))
         self.assertLessEqual(ours(_native.Option).items(), without("OPT_", "handoff_options").items())
-        self.assertEqual(set(known["handoff_log_levels"].values()), set(_handle._levels))
+        self.assertEqual(set(known["handoff_log_levels"].values()), set(_log.levels))
         self.assertEqual(int(re.search(r"#define HANDOFF_ABI (\d+)", (INCLUDE / "handoff.h").read_text())[1]), _native.ABI)
 
     def test_every_error_has_its_own_exception(self):

@@ -22,6 +22,10 @@ class Drain:
     def __init__(self, remaining=math.inf):
         self.remaining = remaining
         self.given = []
+        self.lose = None
+
+    def _when_lost(self, close):
+        self.lose = close
 
     def put_connection(self, connection, name, state):
         self.given.append((name, bytes(state), os.dup(connection.fileno())))
@@ -328,6 +332,35 @@ class Moves(WithSupervisor):
             server.resume(self.given())
             self.assertEqual([await self.heard(client) for client in clients], [b"", b""])
             self.assertEqual(server._serve.ended, 2)
+
+        asyncio.run(main())
+
+    def test_what_a_successor_has_had_is_closed_and_not_served(self):
+        async def main():
+            upper = Upper(b"o")
+            server = self.serve(upper)
+            many, half, gone = clients = await self.connected(server, 3)
+            upper.go_on.clear()
+            await self.say(many, b"x\ny\nz")
+            await self.say(half, b"ha")
+            await until(lambda: upper.asked == 1)
+            drain = Drain()
+            moving = asyncio.ensure_future(server.move(drain, "client"))
+            await turns()
+            upper.go_on.set()
+            await moving
+            self.assertEqual(sorted(state for _, state, _ in drain.given), [b"", b"ha", b"y\nz"])
+            self.assertEqual(await self.heard(many), b"o X\n")
+            drain.forget()
+            drain.lose()  # as when it is parked
+            self.assertEqual([await self.heard(client) for client in clients], [b""] * 3)
+            self.assertEqual((upper.served, upper.ended), (1, 0), "they stay where they are until it goes on")
+            server.resume(self.given())
+            await server.wait_closed()
+            self.assertEqual((upper.served, upper.ended), (1, 3))
+            (late,) = await self.connected(server)
+            await self.say(late, b"late\n")
+            self.assertEqual(await self.heard(late), b"o LATE\n")
 
         asyncio.run(main())
 

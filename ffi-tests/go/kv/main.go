@@ -80,7 +80,10 @@ func run() (handoff.End, error) {
 		revision, err := store.close()
 		return []uint64{revision}, err
 	})
-	h.OnResume(func(context.Context) error {
+	h.OnResume(func(ctx context.Context) error {
+		if handoff.AfterCommit(ctx) {
+			s.lose()
+		}
 		if err := store.open(); err != nil {
 			return err
 		}
@@ -90,6 +93,9 @@ func run() (handoff.End, error) {
 		}
 		return s.start()
 	})
+
+	h.OnParked(s.lose)
+	h.OnConfirmed(func() { fmt.Fprintf(os.Stderr, "kv: %s is confirmed\n", build) })
 	if err := begin(ctx, h, store); err != nil {
 		return 0, err
 	}

@@ -122,6 +122,14 @@ func (s *server) move(ctx context.Context) error {
 	return nil
 }
 
+// lose closes the clients that a successor has had that has committed: what we know of them is not true any more.
+func (s *server) lose() {
+	for _, c := range s.parked {
+		c.conn.Close()
+	}
+	s.parked = nil
+}
+
 // resume goes on with the parked clients, as if nothing had been.
 func (s *server) resume() {
 	s.mu.Lock()

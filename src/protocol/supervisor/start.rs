@@ -195,7 +195,12 @@ impl Supervisor {
         match self.phase {
             // It may still say Hello; until then it is a daemon that does not link the library.
             Phase::ColdStarting if self.incumbent.is_none() => self.cold_is_up(out),
-            Phase::AwaitHello => self.abort("the successor did not say Hello in time".into(), out),
+            Phase::AwaitHello => self.abort(
+                "the successor did not say Hello in time: it hangs, or does not link libhandoff, and then it can not replace a \
+                 daemon that does: stop the service, and start it with the new program"
+                    .into(),
+                out,
+            ),
             _ => {}
         }
     }

@@ -1,7 +1,21 @@
 //! Every order of: ready, late, a cancel, the deaths of O and N, and the death of S between any two of its actions.
 
 use super::*;
-use std::collections::{HashSet, VecDeque};
+use mutants::Mutant;
+use std::collections::{HashMap, HashSet, VecDeque};
+
+mod mutants;
+
+const NOBODY: &str = "nobody could accept";
+const MISNAMED: &str = "the books name one who was told to stop";
+const NOT_READY: &str = "one who never was ready is promoted, though O lives";
+const TOLD_TWICE: &str = "one is told to stop twice";
+const TWO_OUTCOMES: &str = "two outcomes";
+const NOT_IN_BOOKS: &str = "committed, and N is not in the books";
+const ROLLED_BACK_TO_NOBODY: &str = "rolled back, and O does not serve";
+const FAILED_FOR_NO_REASON: &str = "failed, though one serves";
+const TWO_LEFT: &str = "two are left";
+const UNTOLD: &str = "nobody was told how it ended";
 
 /// A daemon as the kernel has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -35,12 +49,15 @@ struct World {
     told: Vec<Verdict>,
     ending: bool,
     crashes: u8,
+    mutant: Option<Mutant>,
+    /// What must not be, and is.
+    broken: Option<&'static str>,
 }
 
 impl World {
-    fn new(crashes: u8) -> Self {
+    fn new(crashes: u8, mutant: Option<Mutant>) -> Self {
         let o = Daemon { alive: true, failed: false, told: false, ready: true };
-        Self {
+        let mut world = Self {
             machine: Some(Unlinked::new()),
             supervised: true,
             restarted: false,
@@ -52,7 +69,13 @@ impl World {
             told: Vec::new(),
             ending: false,
             crashes,
+            mutant,
+            broken: None,
+        };
+        if let Some(mutant) = mutant {
+            mutant.begin(&mut world);
         }
+        world
     }
 
     fn daemon(&mut self, side: Side) -> &mut Daemon {
@@ -64,10 +87,19 @@ impl World {
 
     fn feed(mut self, input: Input) -> Self {
         if let Some(machine) = &mut self.machine {
-            let actions = machine.step(input);
+            let actions = match self.mutant {
+                Some(mutant) => mutant.actions(machine.step(mutant.input(input))),
+                None => machine.step(input),
+            };
             self.plan(actions);
         }
         self
+    }
+
+    fn must(&mut self, holds: bool, what: &'static str) {
+        if !holds {
+            self.broken.get_or_insert(what);
+        }
     }
 
     fn plan(&mut self, actions: Vec<Action>) {
@@ -80,16 +112,18 @@ impl World {
         match self.todo.pop_front() {
             Some(Action::Disarm) => self.timer = false,
             Some(Action::Promote) => {
-                assert!(self.n.alive || self.n.ready, "who never was ready is promoted dead: {self:?}");
+                self.must(self.n.ready || self.n.alive && !self.o.alive, NOT_READY);
                 self.books = Books::Successor;
             }
             Some(Action::Stop(side)) => {
                 // A restarted S can not know whether the one before has told an N that it gives up.
                 let again = self.daemon(side).told && !(self.restarted && side == Side::Successor);
-                assert!(!again, "{side:?} is told twice");
+                self.must(!again, TOLD_TWICE);
                 self.daemon(side).told = true;
             }
             Some(Action::Report(verdict, _)) => {
+                let rolled_back = matches!(verdict, Verdict::RolledBack | Verdict::Refused);
+                self.must(!rolled_back || self.o.alive, ROLLED_BACK_TO_NOBODY);
                 self.told.push(verdict);
                 self.machine = None;
             }
@@ -102,7 +136,9 @@ impl World {
     fn restart(mut self) -> Self {
         (self.supervised, self.restarted) = (true, true);
         if self.books == Books::Incumbent && self.told.is_empty() {
-            self.plan(Unlinked::resume(self.o.alive, self.n.alive));
+            let resume = |mutant: Mutant| mutant.resume(self.o.alive, self.n.alive);
+            let actions = self.mutant.map_or_else(|| Unlinked::resume(self.o.alive, self.n.alive), resume);
+            self.plan(actions);
         } else if self.books == Books::Successor && self.o.alive && !self.o.told {
             // It is in the journal as one that leaves: the driver gives it the grace, and tells it then.
             self.plan(vec![Action::Stop(Side::Incumbent)]);
@@ -168,57 +204,68 @@ impl World {
         next
     }
 
-    fn check(&self) {
+    /// What holds at any time.
+    fn check(&mut self) {
         let serves = |daemon: Daemon| daemon.alive && !daemon.told && !daemon.failed;
+        let (o, n) = (serves(self.o), serves(self.n));
         let both_failed = self.o.failed && self.n.failed;
         // Who has replaced the other and then crashes is started again, as any daemon.
         let crashed_later = self.books == Books::Successor && self.n.failed;
-        assert!(
-            serves(self.o) || serves(self.n) || both_failed || crashed_later || self.ending,
-            "nobody could accept: {self:?}"
-        );
+        self.must(o || n || both_failed || crashed_later || self.ending, NOBODY);
         let current = match self.books {
             Books::Incumbent => self.o,
             Books::Successor => self.n,
         };
-        assert!(!current.told || crashed_later || self.ending, "the books name one who was told to stop: {self:?}");
-        assert!(self.told.len() <= 1, "two outcomes: {self:?}");
+        self.must(!current.told || crashed_later || self.ending, MISNAMED);
+        self.must(self.told.len() <= 1, TWO_OUTCOMES);
+        let named = self.books == Books::Incumbent && !self.o.told;
         match self.told.first() {
-            Some(Verdict::Committed) => assert!(self.books == Books::Successor, "{self:?}"),
-            Some(Verdict::RolledBack | Verdict::Refused) => {
-                assert!(self.books == Books::Incumbent && !self.o.told, "{self:?}");
-            }
-            Some(Verdict::Failed) => assert!(both_failed || self.ending, "{self:?}"),
+            Some(Verdict::Committed) => self.must(self.books == Books::Successor, NOT_IN_BOOKS),
+            Some(Verdict::RolledBack | Verdict::Refused) => self.must(named, ROLLED_BACK_TO_NOBODY),
+            Some(Verdict::Failed) => self.must(both_failed || self.ending, FAILED_FOR_NO_REASON),
             Some(other) => panic!("{other:?}"),
             None => {}
         }
     }
 
     /// Nothing can happen any more but deaths.
-    fn check_end(&self) {
-        let one_left = !(self.o.alive && self.n.alive);
-        assert!(one_left || self.ending, "two are left, or nobody: {self:?}");
-        let told_or_lost = !self.told.is_empty() || self.crashes < 3;
-        assert!(told_or_lost, "nobody was told how it ended: {self:?}");
+    fn check_end(&mut self) {
+        self.must(!(self.o.alive && self.n.alive) || self.ending, TWO_LEFT);
+        self.must(!self.told.is_empty() || self.crashes < CRASHES, UNTOLD);
     }
+}
+
+const CRASHES: u8 = 3;
+
+/// How many states there are, and of what must not be, all that is, each with a state in which it is found.
+fn explore(mutant: Option<Mutant>) -> (usize, HashMap<&'static str, World>) {
+    let (mut seen, mut broken) = (HashSet::new(), HashMap::new());
+    let mut queue = VecDeque::from([World::new(CRASHES, mutant)]);
+    while let Some(mut world) = queue.pop_front() {
+        if let Some(what) = world.broken.take() {
+            broken.entry(what).or_insert_with(|| world.clone());
+        }
+        if !seen.insert(world.clone()) {
+            continue;
+        }
+        let next = world.next();
+        world.check();
+        if world.crashes == 0 && next.is_empty() || next.iter().all(|next| next.crashes < world.crashes) {
+            world.check_end();
+        }
+        if let Some(what) = world.broken {
+            broken.entry(what).or_insert(world);
+        }
+        queue.extend(next);
+    }
+    (seen.len(), broken)
 }
 
 #[test]
 fn in_every_order_somebody_can_accept() {
-    let mut seen = HashSet::new();
-    let mut queue = VecDeque::from([World::new(3)]);
-    while let Some(world) = queue.pop_front() {
-        if !seen.insert(world.clone()) {
-            continue;
-        }
-        world.check();
-        let next = world.next();
-        if world.crashes == 0 && next.is_empty() || next.iter().all(|next| next.crashes < world.crashes) {
-            world.check_end();
-        }
-        queue.extend(next);
-    }
-    assert!(seen.len() > 300, "{} states only", seen.len());
+    let (states, broken) = explore(None);
+    assert!(broken.is_empty(), "{broken:?}");
+    assert!(states > 300, "{states} states only");
 }
 
 #[test]
