@@ -235,3 +235,15 @@ fn clients_move_with_half_of_a_line_and_with_replies_that_they_have_not_read() {
     assert_eq!(replies.map(Result::unwrap).filter(|line| *line == reply).count(), requests);
     rest.join().unwrap();
 }
+
+#[test]
+fn a_client_sees_that_the_successor_hangs_up_while_its_incumbent_is_parked() {
+    let cache = Cache::start(1);
+    let mut client = cache.connect();
+    assert_eq!(client.ask("SET key value"), "STORED");
+    let upgrade = cache.service.upgrade(&cache.b, &["--probation", "10m"]);
+    assert_eq!(upgrade.result, "committed", "{upgrade:?}");
+    assert_eq!(client.ask("GET key"), "VALUE value");
+    client.say(&"x".repeat(512)); // the line is too long
+    assert_eq!(client.hear(), "");
+}

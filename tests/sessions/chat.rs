@@ -328,3 +328,18 @@ fn who_is_there_at_the_end_is_told_to_go() {
     let (code, stderr) = stopping.join().unwrap();
     assert_eq!(code, Some(0), "{stderr}");
 }
+
+#[test]
+fn a_client_sees_that_the_successor_hangs_up_while_its_incumbent_is_parked() {
+    let service = start_chat(&programs().a);
+    let mut stream = TcpStream::connect(service.address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\n").unwrap();
+    let upgrade = service.upgrade(&programs().b, &["--probation", "10m"]);
+    assert_eq!(upgrade.result, "committed", "{upgrade:?}");
+    stream.write_all(b"Host: localhost\r\n\r\n").unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).unwrap();
+    assert!(reply.starts_with("HTTP/1.1 426 "), "{reply}");
+}
