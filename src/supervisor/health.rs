@@ -1,19 +1,22 @@
 //! Asking a daemon over the network whether it is ready, or well.
 //!
 //! N shares its listeners with O, which would answer, too. So an answer counts only if the connection was accepted by N or a process of
-//! its: the kernel tells which socket is at the other end (`/proc/net/tcp`), and `/proc/PID/fd` who has it.
+//! its: the kernel tells which socket is at the other end (`/proc/net/tcp`, sock_diag(7)), and `/proc/PID/fd` who has it.
 
 use crate::limits::PROBE_TIMEOUT;
 use crate::sys::fd::poll_now;
-use crate::sys::listener::{connect_now, socket_at};
+use crate::sys::listener::{connect_now, connect_unix_now, socket_at};
 use crate::sys::proc::descriptors;
 use crate::sys::session::members;
+use crate::sys::unix_diag::peer_inode;
 use nix::poll::PollFlags;
 use std::fmt;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::time::Instant;
 
 /// Bytes of an answer that are looked at: its first line.
@@ -23,16 +26,38 @@ const ANSWER_BYTES: usize = 64;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Health {
     /// Where.
-    pub address: SocketAddr,
+    pub address: HealthAddress,
     /// By HTTP, for this path, whose status must be 200 to 399; none: that it accepts is enough.
     pub path: Option<String>,
 }
 
+/// Where a daemon is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HealthAddress {
+    /// Over TCP.
+    Tcp(SocketAddr),
+    /// At this path. The kernel must have `CONFIG_UNIX_DIAG`, which also `ss -x` needs.
+    Unix(PathBuf),
+}
+
 impl fmt::Display for Health {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.path {
-            Some(path) => write!(f, "http://{}{path}", self.address),
-            None => write!(f, "tcp://{}", self.address),
+        match (&self.address, &self.path) {
+            (HealthAddress::Tcp(address), Some(path)) => write!(f, "http://{address}{path}"),
+            (HealthAddress::Tcp(address), None) => write!(f, "tcp://{address}"),
+            (HealthAddress::Unix(socket), Some(path)) => {
+                f.write_str("http+unix://")?;
+                // In the place of a host there is no room for a slash.
+                for c in socket.display().to_string().chars() {
+                    match c {
+                        '/' => f.write_str("%2F")?,
+                        '%' => f.write_str("%25")?,
+                        c => fmt::Write::write_char(f, c)?,
+                    }
+                }
+                f.write_str(path)
+            }
+            (HealthAddress::Unix(socket), None) => write!(f, "unix:{}", socket.display()),
         }
     }
 }
@@ -48,12 +73,18 @@ pub(super) struct Probe {
 
 #[derive(Debug)]
 struct Attempt {
-    stream: TcpStream,
+    stream: Stream,
     since: Instant,
     /// N has it.
     accepted: bool,
     asked: bool,
     answer: Vec<u8>,
+}
+
+#[derive(Debug)]
+enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
 }
 
 /// What has become of an attempt.
@@ -82,7 +113,7 @@ impl Probe {
     /// Goes on as far as is possible without waiting; after [`Step::Ready`] and [`Step::Failed`] from the beginning.
     pub(super) fn advance(&mut self) -> Step {
         if self.attempt.is_none() {
-            self.attempt = connect_now(self.health.address).ok().map(Attempt::new);
+            self.attempt = Stream::connect(&self.health.address).ok().map(Attempt::new);
         }
         let Some(attempt) = &mut self.attempt else { return Step::Failed };
         let step = attempt.advance(&self.health, self.leader);
@@ -94,7 +125,7 @@ impl Probe {
 }
 
 impl Attempt {
-    fn new(stream: TcpStream) -> Self {
+    fn new(stream: Stream) -> Self {
         Self { stream, since: Instant::now(), accepted: false, asked: false, answer: Vec::new() }
     }
 
@@ -116,7 +147,11 @@ impl Attempt {
         }
         let Some(path) = &health.path else { return Step::Ready };
         if !self.asked {
-            let request = format!("GET {path} HTTP/1.0\r\nHost: {}\r\nConnection: close\r\n\r\n", health.address);
+            let host = match &health.address {
+                HealthAddress::Tcp(address) => address.to_string(),
+                HealthAddress::Unix(_) => "localhost".to_owned(), // as curl --unix-socket has it
+            };
+            let request = format!("GET {path} HTTP/1.0\r\nHost: {host}\r\nConnection: close\r\n\r\n");
             // It fits into the socket's buffer as a whole.
             if !matches!(self.stream.write(request.as_bytes()), Ok(len) if len == request.len()) {
                 return Step::Failed;
@@ -140,8 +175,13 @@ impl Attempt {
 
     /// Whether the other end is with this session; None while nobody has accepted it.
     fn owner_is(&self, leader: i32) -> Option<bool> {
-        let (Ok(ours), Ok(theirs)) = (self.stream.local_addr(), self.stream.peer_addr()) else { return Some(false) };
-        let inode = socket_at(theirs, ours)?;
+        let inode = match self.stream.peer_inode() {
+            Ok(inode) => inode?,
+            Err(error) => {
+                tracing::debug!(target: "handoff", "who has accepted a probe can not be told: {error}");
+                return Some(false);
+            }
+        };
         let link = format!("socket:[{inode}]");
         let has = |pid: i32| {
             descriptors(pid).any(|fd| {
@@ -149,6 +189,46 @@ impl Attempt {
             })
         };
         Some(members(leader).into_iter().any(has))
+    }
+}
+
+impl Stream {
+    fn connect(address: &HealthAddress) -> io::Result<Self> {
+        match address {
+            HealthAddress::Tcp(address) => connect_now(*address).map(Self::Tcp),
+            HealthAddress::Unix(path) => connect_unix_now(path).map(Self::Unix),
+        }
+    }
+
+    /// Of the socket at the other end; None while nobody has accepted it.
+    fn peer_inode(&self) -> io::Result<Option<String>> {
+        match self {
+            Self::Tcp(stream) => Ok(socket_at(stream.peer_addr()?, stream.local_addr()?)),
+            Self::Unix(stream) => Ok(peer_inode(stream.as_fd())?.map(|inode| inode.to_string())),
+        }
+    }
+
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.read(bytes),
+            Self::Unix(stream) => stream.read(bytes),
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.write(bytes),
+            Self::Unix(stream) => stream.write(bytes),
+        }
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+        }
     }
 }
 
@@ -197,7 +277,7 @@ mod tests {
     #[test]
     fn only_the_answer_of_the_right_session_counts() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
+        let address = HealthAddress::Tcp(listener.local_addr().unwrap());
         let server = std::thread::spawn(move || {
             for connection in listener.incoming().take(3) {
                 let mut connection = connection.unwrap();
@@ -208,7 +288,7 @@ mod tests {
             }
         });
         let own = nix::unistd::getpid().as_raw();
-        let health = Health { address, path: Some("/ready".into()) };
+        let health = Health { address: address.clone(), path: Some("/ready".into()) };
         let mut stranger = Probe::new(health.clone(), i32::MAX);
         assert_ne!(stranger.advance(), Step::Ready);
         // Nobody else may have it: this connection is closed, and the next one taken by us.

@@ -35,7 +35,7 @@ pub use crate::protocol::supervisor::{OnIncumbentDeath, Verdict};
 pub use crate::sys::pidfd::ExitStatus;
 pub use cancel::Canceller;
 pub use executable::Executable;
-pub use health::Health;
+pub use health::{Health, HealthAddress};
 pub use notify::Said;
 pub use outcome::{HandoffOutcome, verdict_name};
 pub use readiness::ReadySign;

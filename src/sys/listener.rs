@@ -5,6 +5,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -150,6 +151,13 @@ pub fn connect_now(addr: SocketAddr) -> io::Result<TcpStream> {
         Ok(()) | Err(Errno::EINPROGRESS) => Ok(fd.into()),
         Err(errno) => Err(errno.into()),
     }
+}
+
+/// The same over a Unix socket: it is connected, and waits to be accepted. `EAGAIN`: too many wait before it.
+pub fn connect_unix_now(path: &Path) -> io::Result<UnixStream> {
+    let fd = socket(AddressFamily::Unix, SockType::Stream, flags(false), None)?;
+    connect(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(fd.into())
 }
 
 /// Who called listen(2) on a Unix stream socket (`SO_PEERCRED`); the listener sees a connection that closes at once.

@@ -24,6 +24,7 @@ pub mod signals;
 pub mod spawn;
 pub mod terminal;
 pub mod timers;
+pub mod unix_diag;
 
 #[cfg(test)]
 mod testing;

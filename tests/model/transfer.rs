@@ -271,7 +271,7 @@ impl World {
 
     fn put(&mut self) {
         let number = self.o.put;
-        let connection = Connection { name: b"n".to_vec(), state: Vec::new() };
+        let connection = Connection { file: (0, number as u64), name: b"n".to_vec(), state: Vec::new() };
         self.o.giver.add(Identity::Number(number as i32), connection);
         self.o.pending.push(number);
         let prompt = self.overlap && self.o.giver.on_the_way() == 0;
@@ -456,7 +456,7 @@ impl World {
         }
         let killed = !n.alive && !n.leaving || n.leaving && !self.faults[1];
         for fate in self.fates.iter().filter(|fate| fate.given) {
-            let with_o = !o.alive && !(fate.sent && self.overlap);
+            let with_o = !(o.alive || fate.sent && self.overlap);
             let back = o.phase == Phase::Resumed && (self.word == Word::Committed || fate.used_by_o);
             if !(fate.used_by_n
                 || killed && self.word == Word::Committed

@@ -48,15 +48,29 @@ fn by_time() {
 #[test]
 fn by_its_answer() {
     for scheme in ["tcp", "http"] {
-        let place = Place::new();
         let free = own_address();
-        let (good, bad) = (small(&place, "good", ""), small(&place, "bad", "hang"));
-        let arguments = format!("--listen web={free} --mode overlap --ready health={scheme}://{free}");
-        let run = run(&place, &arguments, &[text(&good)]);
-        replaced_under_load(&place, &run, 2, None, || {
-            let (code, outcome) = upgrade(&place, Some(&bad), "--ready-timeout 1s");
-            assert!(code == 10 && outcome["reason"] == "the successor was not ready in time", "{outcome}");
-            outcome
-        });
+        is_asked(&format!("--listen web={free}"), &format!("{scheme}://{free}"));
     }
+}
+
+/// The same over a Unix socket, beside the one that clients use.
+#[test]
+fn by_its_answer_at_a_unix_socket() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("health");
+    let escaped = text(&path).replace('/', "%2F");
+    for url in [format!("unix:{}", text(&path)), format!("http+unix://{escaped}/ready")] {
+        is_asked(&format!("--listen web={} --listen health=unix:{}", own_address(), text(&path)), &url);
+    }
+}
+
+fn is_asked(listen: &str, url: &str) {
+    let place = Place::new();
+    let (good, bad) = (small(&place, "good", ""), small(&place, "bad", "hang"));
+    let run = run(&place, &format!("{listen} --mode overlap --ready health={url}"), &[text(&good)]);
+    replaced_under_load(&place, &run, 2, None, || {
+        let (code, outcome) = upgrade(&place, Some(&bad), "--ready-timeout 1s");
+        assert!(code == 10 && outcome["reason"] == "the successor was not ready in time", "{outcome}");
+        outcome
+    });
 }

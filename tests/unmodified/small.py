@@ -12,6 +12,7 @@ assert int(os.environ["LISTEN_PID"]) == os.getpid(), "LISTEN_PID"
 names = os.environ["LISTEN_FDNAMES"].split(":")
 assert len(names) == int(os.environ["LISTEN_FDS"]), "LISTEN_FDNAMES"
 listener = socket.socket(fileno=3)
+listeners = [listener] + ([socket.socket(fileno=4)] if "health" in names else [])
 end_read, end_write = os.pipe()
 answers = []
 
@@ -101,11 +102,11 @@ if "deaf" in options:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 threading.Thread(target=ready, daemon=True).start()
 while True:
-    readable, _, _ = select.select([listener, end_read], [], [])
+    readable, _, _ = select.select(listeners + [end_read], [], [])
     if end_read in readable:
         break
     try:
-        connection, _ = listener.accept()
+        connection, _ = next(one for one in listeners if one in readable).accept()
     except BlockingIOError:
         continue  # another process was faster
     except OSError:  # it is shut down
@@ -117,6 +118,7 @@ if "shut" in options:
     time.sleep(float(options["shut"]))
     listener.shutdown(socket.SHUT_RDWR)
     os.write(2, b"shut down\n")
-listener.close()
+for one in listeners:
+    one.close()
 for thread in answers:
     thread.join()

@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use handoff::limits::MAX_DRAINING;
 use handoff::service::address::ListenSpec;
 use handoff::service::restart::Policy;
 use handoff::service::{self, Times};
-use handoff::supervisor::{Health, Mode, ReadySign};
+use handoff::supervisor::{Health, HealthAddress, Mode, ReadySign};
 use nix::sys::signal::Signal;
 
 /// Replaces the binary of a running daemon: no connection refused, no acknowledged write lost
@@ -64,7 +65,8 @@ pub struct RunArgs {
     #[arg(long, value_enum, default_value = "exclusive")]
     pub mode: HandoffMode,
     /// How a daemon that does not link libhandoff tells that it is ready: notify (READY=1 to NOTIFY_SOCKET), fd=N (a line
-    /// end on that descriptor), health=tcp://IP:PORT, health=http://IP:PORT/PATH (status 200 to 399), delay=TIME.
+    /// end on that descriptor), health=tcp://IP:PORT, health=http://IP:PORT/PATH (status 200 to 399), the same over a Unix socket,
+    /// health=unix:/SOCKET and health=http+unix://%2FSOCKET/PATH, delay=TIME.
     /// With --mode overlap, it can be upgraded
     #[arg(long, value_name = "SIGN", value_parser = readiness)]
     pub ready: Option<ReadySign>,
@@ -310,20 +312,44 @@ fn readiness(text: &str) -> Result<ReadySign, String> {
 }
 
 fn health(url: &str) -> Result<Health, String> {
-    let (host, path) = match url.split_once("://") {
-        Some(("tcp", host)) => (host, None),
-        Some(("http", rest)) => {
+    let (scheme, host, path) = match url.split_once("://") {
+        None if url.starts_with("unix:/") => ("unix", &url["unix:".len()..], None),
+        Some(("tcp", host)) => ("tcp", host, None),
+        Some((scheme @ ("http" | "http+unix"), rest)) => {
             let at = rest.find('/').unwrap_or(rest.len());
             let path = if rest[at..].is_empty() { "/" } else { &rest[at..] };
-            (&rest[..at], Some(path.to_owned()))
+            (scheme, &rest[..at], Some(path.to_owned()))
         }
-        _ => return Err("write tcp://127.0.0.1:80 or http://127.0.0.1:80/path".to_owned()),
+        _ => {
+            let or_unix = "unix:/run/app.sock or http+unix://%2Frun%2Fapp.sock/path";
+            return Err(format!("write tcp://127.0.0.1:80, http://127.0.0.1:80/path, {or_unix}"));
+        }
     };
     if path.as_ref().is_some_and(|path| path.bytes().any(|byte| !byte.is_ascii_graphic())) {
         return Err("a path has no spaces, and nothing but ASCII: escape it".to_owned());
     }
-    let address = host.parse().map_err(|_| format!("'{host}' is no address like 127.0.0.1:80 or [::1]:80"))?;
+    let address = match scheme {
+        "unix" => HealthAddress::Unix(host.into()),
+        "http+unix" => HealthAddress::Unix(unescaped(host)?),
+        _ => HealthAddress::Tcp(
+            host.parse().map_err(|_| format!("'{host}' is no address like 127.0.0.1:80 or [::1]:80"))?,
+        ),
+    };
     Ok(Health { address, path })
+}
+
+/// A path in the place of a host: its slashes are written as `%2F`.
+fn unescaped(text: &str) -> Result<PathBuf, String> {
+    let wrong = || format!("'{text}' is no path in the place of a host, like %2Frun%2Fapp.sock");
+    let mut parts = text.split('%');
+    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        let (digits, rest) = part.split_at_checked(2).ok_or_else(wrong)?;
+        bytes.push(u8::from_str_radix(digits, 16).map_err(|_| wrong())?);
+        bytes.extend_from_slice(rest.as_bytes());
+    }
+    let path = PathBuf::from(OsString::from_vec(bytes));
+    if path.is_absolute() { Ok(path) } else { Err(wrong()) }
 }
 
 /// `30s`, `500ms`, `5m`, `1h`; a number alone is seconds.
@@ -373,10 +399,22 @@ mod tests {
             assert_eq!(signal(text), Ok(Signal::SIGTERM));
         }
         assert!(signal("KILL").is_err() && signal("STOP").is_err() && signal("FOO").is_err() && signal("0").is_err());
-        for text in ["notify", "fd=3", "health=tcp://127.0.0.1:80", "health=http://[::1]:80/x", "delay=200ms"] {
+        for text in [
+            "notify",
+            "fd=3",
+            "health=tcp://127.0.0.1:80",
+            "health=http://[::1]:80/x",
+            "health=unix:/run/a b",
+            "health=http+unix://%2Frun%2Fa%25/x",
+            "delay=200ms",
+        ] {
             assert_eq!(readiness(text).unwrap().to_string(), text);
         }
         assert_eq!(readiness("health=http://127.0.0.1:80").unwrap().to_string(), "health=http://127.0.0.1:80/");
+        for bad in ["health=unix:x", "health=http+unix://run/x", "health=http+unix://%2/x", "health=http+unix://%zz/x"]
+        {
+            assert!(readiness(bad).is_err(), "{bad}");
+        }
         for bad in ["", "notify=1", "fd=2", "fd=x", "delay", "health=127.0.0.1:80", "health=tcp://localhost:80", "fd"] {
             assert!(readiness(bad).is_err(), "{bad}");
         }
