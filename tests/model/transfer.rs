@@ -456,7 +456,7 @@ impl World {
         }
         let killed = !n.alive && !n.leaving || n.leaving && !self.faults[1];
         for fate in self.fates.iter().filter(|fate| fate.given) {
-            let with_o = !o.alive && !(fate.sent && self.overlap);
+            let with_o = !(o.alive || fate.sent && self.overlap);
             let back = o.phase == Phase::Resumed && (self.word == Word::Committed || fate.used_by_o);
             if !(fate.used_by_n
                 || killed && self.word == Word::Committed
