@@ -27,7 +27,7 @@ pub(in crate::participant) struct Giving {
     fds: Vec<OwnedFd>,
     /// Sockets and files that are the library's own, which must not be given.
     own: Vec<(u64, u64)>,
-    /// Overlap mode: nothing waits for its batch to be full, since the clients' pause is that long.
+    /// Overlap mode: what was put is sent. One that waits here would be lost with an N that takes nothing any more.
     prompt: bool,
     /// Readable if N has taken a batch since somebody had to wait.
     taken: Arc<EventFd>,
@@ -36,11 +36,6 @@ pub(in crate::participant) struct Giving {
 impl Giving {
     pub(in crate::participant) fn totals(&self) -> Totals {
         self.giver.totals()
-    }
-
-    /// N takes nothing any more: what waits for its batch is closed, and stays counted. Its clients must not wait for this process.
-    pub(super) fn give_up(&mut self) {
-        self.fds.clear();
     }
 
     /// Connections that N does not have, as far as is known.
@@ -225,12 +220,16 @@ impl Giving {
         };
         self.fds.push(duplicate);
         self.giver.add(identity, connection.take().unwrap_or_default());
-        if self.giver.is_full() || self.prompt && self.giver.on_the_way() == 0 {
-            // Or else when the next one comes, or N has taken one.
-            self.send_batch(transfer).inspect_err(|_| {
+        if self.prompt {
+            let sent = self.send_batch(transfer);
+            if !matches!(sent, Ok(Attempt::Done)) {
                 self.fds.pop();
-                self.giver.withdraw(identity);
-            })?;
+                *connection = self.giver.withdraw(identity);
+            }
+            return sent;
+        }
+        if self.giver.is_full() {
+            self.send_batch(transfer)?; // or else when the next one comes
         }
         Ok(Attempt::Done)
     }
@@ -363,11 +362,8 @@ impl Core {
     /// N has said that it has a batch.
     pub(in crate::participant) fn on_taken(&mut self, batch: u32) {
         let Some(link) = &mut self.link else { return };
-        let (Some(giving), Some(transfer)) = (&mut link.giving, &mut link.transfer) else { return };
+        let Some(giving) = &mut link.giving else { return };
         let taken = giving.giver.taken(batch);
-        if giving.prompt {
-            let _ = giving.send_batch(transfer); // an N that is gone shows as the end of the socket
-        }
         let _ = giving.taken.write(1); // fails only when it is readable already
         if let Err(error) = taken {
             tracing::error!(target: "handoff", error, "the successor broke the protocol");
