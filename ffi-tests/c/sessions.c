@@ -156,6 +156,7 @@ static int on_event(const handoff_event *e) {
         accept_on(0);
         if (e->flags & HANDOFF_EVENT_AFTER_COMMIT) {
             leaving = e->id;
+            fprintf(stderr, "%ld leaves\n", (long)getpid());
             return 1;
         }
         give();

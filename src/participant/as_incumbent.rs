@@ -76,7 +76,7 @@ impl Core {
             }
             Action::Exit(reason) => {
                 crash::point('O', format_args!("before exit"));
-                self.give_last();
+                self.note_untaken();
                 self.fence.close();
                 self.end = Some(reason.map_or(End::Replaced, End::Lost));
             }

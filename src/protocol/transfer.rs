@@ -171,11 +171,11 @@ impl Giver {
     }
 
     /// Takes back the connection that was added last, if its batch was not sent.
-    pub fn withdraw(&mut self, identity: Identity) {
-        if let Some(connection) = self.pending.pop() {
-            self.pending_bytes -= connection.bytes();
-            self.known.remove(&identity);
-        }
+    pub fn withdraw(&mut self, identity: Identity) -> Option<Connection> {
+        let connection = self.pending.pop()?;
+        self.pending_bytes -= connection.bytes();
+        self.known.remove(&identity);
+        Some(connection)
     }
 
     /// How many connections wait for their batch to be sent.

@@ -31,8 +31,8 @@ enum Mutant {
     UsesUnacknowledged,
     /// O's done does not wait.
     DoneAtOnce,
-    /// O keeps what waits for its batch when N is gone: nobody serves it, and nobody closes it.
-    KeepsPending,
+    /// What was put waits for its batch also in overlap mode.
+    BatchesWait,
     /// N leaves with what has come and was not taken.
     LeavesAtOnce,
 }
@@ -68,6 +68,8 @@ struct Incumbent {
     put: usize,
     /// Duplicates of the batch that is being filled.
     pending: Vec<usize>,
+    /// A put was refused: nobody receives any more.
+    refused: bool,
     /// N's end of the socket is gone, and what it said is read.
     closed: bool,
 }
@@ -165,7 +167,15 @@ impl World {
     fn new(overlap: bool, mutant: Option<Mutant>, connections: usize) -> Self {
         let word = if overlap { Word::Committed } else { Word::Open };
         let giver = Giver::new(ID);
-        let o = Incumbent { alive: true, phase: Phase::Giving, giver, put: 0, pending: Vec::new(), closed: false };
+        let o = Incumbent {
+            alive: true,
+            phase: Phase::Giving,
+            giver,
+            put: 0,
+            pending: Vec::new(),
+            refused: false,
+            closed: false,
+        };
         let (owed, waiting) = (VecDeque::new(), VecDeque::new());
         let n = Successor { alive: true, taker: Taker::default(), owed, waiting, sent: None, leaving: false };
         let (to_n, to_o) = (VecDeque::new(), VecDeque::new());
@@ -196,7 +206,10 @@ impl World {
             return self.faults[fault] && possible;
         }
         match event {
-            Event::Put => o.alive && o.phase == Phase::Giving && o.put < self.fates.len() && !o.closed,
+            Event::Put => {
+                let waits = self.overlap && !self.is(Mutant::BatchesWait) && !self.may_send();
+                o.alive && o.phase == Phase::Giving && o.put < self.fates.len() && !o.closed && !o.refused && !waits
+            }
             Event::Send => o.alive && gives && !o.closed && !o.pending.is_empty() && self.may_send(),
             Event::HearTaken => o.alive && !o.closed && !self.to_o.is_empty(),
             Event::SeeDeath => {
@@ -258,10 +271,7 @@ impl World {
             }
             Event::Exit | Event::KillN => self.end_n(),
             Event::KillO => self.end_o(),
-            Event::Deadline if self.overlap => {
-                let _ = self.may_send() && self.send(); // the last try, then it exits
-                self.end_o();
-            }
+            Event::Deadline if self.overlap => self.end_o(), // it exits
             Event::Deadline => self.fence(),
             Event::Leave => self.n.leaving = true,
         }
@@ -274,11 +284,12 @@ impl World {
         let connection = Connection { file: (0, number as u64), name: b"n".to_vec(), state: Vec::new() };
         self.o.giver.add(Identity::Number(number as i32), connection);
         self.o.pending.push(number);
-        let prompt = self.overlap && self.o.giver.on_the_way() == 0;
+        let prompt = self.overlap && (!self.is(Mutant::BatchesWait) || self.o.giver.on_the_way() == 0);
         if prompt && self.may_send() && !self.send() {
             self.o.pending.retain(|pending| *pending != number);
             self.o.giver.withdraw(Identity::Number(number as i32));
-            return self.close(); // the end of the socket is there to be read
+            self.o.refused = true; // but N, if it lives, still says what it has
+            return;
         }
         self.o.put += 1;
         self.fates[number].given = true;
@@ -307,7 +318,7 @@ impl World {
         {
             self.broken = Some("an honest answer is refused");
         }
-        if self.overlap && self.may_send() {
+        if self.is(Mutant::BatchesWait) && self.may_send() {
             self.send();
         }
     }
@@ -318,9 +329,7 @@ impl World {
             self.hear_taken();
         }
         self.o.closed = true;
-        if !self.is(Mutant::KeepsPending) {
-            self.o.pending.clear();
-        }
+        self.o.pending.clear();
     }
 
     fn finish(&mut self) {
@@ -458,12 +467,7 @@ impl World {
         for fate in self.fates.iter().filter(|fate| fate.given) {
             let with_o = !(o.alive || fate.sent && self.overlap);
             let back = o.phase == Phase::Resumed && (self.word == Word::Committed || fate.used_by_o);
-            if !(fate.used_by_n
-                || killed && self.word == Word::Committed
-                || with_o
-                || back
-                || fate.lost_by_o && !fate.sent)
-            {
+            if !(fate.used_by_n || killed && self.word == Word::Committed || with_o || back) {
                 return Some("a connection is lost, and its owner lives");
             }
         }

@@ -100,8 +100,11 @@ fn what_can_not_be_given_any_more_is_served_to_its_end() {
     let mut clients = connect(&service, 20);
     let second = upgrade(&service, "SESSIONS_FAULT=none");
     let third = service.daemon_pid();
+    // Before that the death of its successor would make it serve on.
+    wait_until("its last drain", || service.stderr().contains(&format!("{second} leaves")).then_some(()));
     signal(third, SIGKILL);
-    expect_end(third);
+    // Reaped: before that one of its threads may still have its end of the socket.
+    wait_until("its end", || service.stderr().contains("killed by signal 9").then_some(()));
     open(&service, "go");
     talk(&mut clients);
     assert!(lives(second));

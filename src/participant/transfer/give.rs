@@ -15,7 +15,7 @@ use crate::sys::limits::open_descriptors;
 use crate::sys::memfd::sealed_copy;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,14 +23,11 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(in crate::participant) struct Giving {
     giver: Giver,
-    /// One number for each connection of the batch that is being filled: the application's own, which it keeps open; in overlap
-    /// mode those of `held`.
+    /// The application's own numbers, one for each connection of the batch that is being filled: it keeps them open.
     fds: Vec<RawFd>,
-    /// Overlap mode: duplicates, since the application closes what it has given.
-    held: Vec<OwnedFd>,
     /// Sockets and files that are the library's own, which must not be given.
     own: Vec<(u64, u64)>,
-    /// Overlap mode: nothing waits for its batch to be full, since the clients' pause is that long.
+    /// Overlap mode: what was put is sent. One that waits here would be lost with an N that takes nothing any more.
     prompt: bool,
     /// Readable if N has taken a batch since somebody had to wait.
     taken: Arc<EventFd>,
@@ -39,12 +36,6 @@ pub(in crate::participant) struct Giving {
 impl Giving {
     pub(in crate::participant) fn totals(&self) -> Totals {
         self.giver.totals()
-    }
-
-    /// N takes nothing any more: what waits for its batch is closed, and stays counted. Its clients must not wait for this process.
-    pub(super) fn give_up(&mut self) {
-        self.fds.clear();
-        self.held.clear();
     }
 
     /// Connections that N does not have, as far as is known.
@@ -216,21 +207,18 @@ impl Giving {
         if !self.giver.fits(new) && self.send_batch(transfer)? == Attempt::Wait {
             return Ok(Attempt::Wait);
         }
-        if self.prompt {
-            let held = fd.try_clone_to_owned().map_err(no_descriptor)?;
-            self.fds.push(held.as_raw_fd());
-            self.held.push(held);
-        } else {
-            self.fds.push(fd.as_raw_fd());
-        }
+        self.fds.push(fd.as_raw_fd());
         self.giver.add(identity, connection.take().unwrap_or_default());
-        if self.giver.is_full() || self.prompt && self.giver.on_the_way() == 0 {
-            // Or else when the next one comes, or N has taken one.
-            self.send_batch(transfer).inspect_err(|_| {
+        if self.prompt {
+            let sent = self.send_batch(transfer);
+            if !matches!(sent, Ok(Attempt::Done)) {
                 self.fds.pop();
-                self.held.pop();
-                self.giver.withdraw(identity);
-            })?;
+                *connection = self.giver.withdraw(identity);
+            }
+            return sent;
+        }
+        if self.giver.is_full() {
+            self.send_batch(transfer)?; // or else when the next one comes
         }
         Ok(Attempt::Done)
     }
@@ -254,18 +242,10 @@ impl Giving {
         if matches!(sent, Ok(Attempt::Done)) {
             self.giver.sent(message);
             self.fds.clear();
-            self.held.clear();
         } else {
             self.giver.unsent(message);
         }
         sent
-    }
-}
-
-fn no_descriptor(error: std::io::Error) -> Error {
-    match error.raw_os_error() == Some(nix::errno::Errno::EMFILE as i32) {
-        true => Error::Limit("no descriptor is left for a duplicate: raise RLIMIT_NOFILE (ulimit -n)".into()),
-        false => Error::System { what: "duplicate a descriptor".into(), source: error },
     }
 }
 
@@ -297,7 +277,7 @@ impl Core {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let taken = EventFd::from_flags(flags).map_err(|error| Error::system("eventfd")(error.into()))?;
         let (giver, prompt) = (Giver::new(prepare.id), self.mode == Mode::Overlap);
-        Ok(Some(Giving { giver, fds: Vec::new(), held: Vec::new(), own: Vec::new(), prompt, taken: Arc::new(taken) }))
+        Ok(Some(Giving { giver, fds: Vec::new(), own: Vec::new(), prompt, taken: Arc::new(taken) }))
     }
 
     /// The transfer may begin: on the link of this handoff.
@@ -365,11 +345,8 @@ impl Core {
     /// N has said that it has a batch.
     pub(in crate::participant) fn on_taken(&mut self, batch: u32) {
         let Some(link) = &mut self.link else { return };
-        let (Some(giving), Some(transfer)) = (&mut link.giving, &mut link.transfer) else { return };
+        let Some(giving) = &mut link.giving else { return };
         let taken = giving.giver.taken(batch);
-        if giving.prompt {
-            let _ = giving.send_batch(transfer); // an N that is gone shows as the end of the socket
-        }
         let _ = giving.taken.write(1); // fails only when it is readable already
         if let Err(error) = taken {
             tracing::error!(target: "handoff", error, "the successor broke the protocol");

@@ -49,10 +49,10 @@ impl Core {
         }
     }
 
-    /// This process exits, perhaps because its drain is late. What is on the way by then reaches N.
-    pub(in crate::participant) fn give_last(&mut self) {
-        if self.mode == Mode::Overlap && !self.has_given_all() {
-            let connections = self.lost();
+    /// This process exits, perhaps because its drain is late. What is on the way by then may still reach N.
+    pub(in crate::participant) fn note_untaken(&self) {
+        let connections = self.lost();
+        if self.mode == Mode::Overlap && connections > 0 {
             tracing::warn!(target: "handoff", connections, "the successor has not said that it has these connections");
         }
     }

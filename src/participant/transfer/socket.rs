@@ -56,11 +56,7 @@ impl Core {
     }
 
     pub(in crate::participant) fn close_transfer(&mut self) {
-        let Some(link) = &mut self.link else { return };
-        if let Some(giving) = &mut link.giving {
-            giving.give_up();
-        }
-        if let Some(transfer) = link.transfer.take() {
+        if let Some(transfer) = self.link.as_mut().and_then(|link| link.transfer.take()) {
             fork::release(transfer.as_fd());
             remove(&self.sources, transfer.as_fd());
         }

@@ -64,7 +64,7 @@ fn each_rule_of_the_transfer_is_missed() {
         (true, Mutant::ShowsUnacknowledged, "a connection is said to be lost, and was used"),
         (true, Mutant::DeathBeforeQueue, "a connection is said to be lost, and was used"),
         (true, Mutant::DoneAtOnce, "a connection is said to be lost, and was used"),
-        (true, Mutant::KeepsPending, "a connection is open, and nobody serves it"),
+        (true, Mutant::BatchesWait, "a connection is lost, and its owner lives"),
         (true, Mutant::LeavesAtOnce, "a connection is lost, and its owner lives"),
     ] {
         let found = explore(World::new(overlap, Some(mutant), 2)).1;
