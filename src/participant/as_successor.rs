@@ -97,7 +97,8 @@ impl Core {
             return self.close_session(); // nothing was disturbed; S sees the end
         }
         if let Message::HelloAck(HelloAck { terms: Some(terms), .. }) = &message
-            && let Err(error) = make_room(terms.open_descriptors.into())
+            && let Err(error) =
+                crash::around('N', format_args!("make room"), || make_room(terms.open_descriptors.into()))
         {
             tracing::debug!(target: "handoff", %error, "no room could be made for the incumbent's descriptors");
         }

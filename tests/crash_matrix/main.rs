@@ -8,6 +8,7 @@ mod support;
 
 mod build;
 mod matrix;
+mod moved;
 mod run;
 mod scenario;
 

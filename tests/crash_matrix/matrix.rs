@@ -3,7 +3,7 @@
 use crate::run::{Blow, Case, Row, run, trace};
 use crate::scenario::{SCENARIOS, Scenario};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Runs of a case until it comes to its step.
@@ -52,8 +52,8 @@ impl Matrix {
 
     fn print(&self, results: &[Result<Row, String>], took: Duration) {
         println!(
-            "{:?}\n{:12} {:45} {:13} {:10} {:>7} {:>6} {:>7} {:>4}",
-            self.blow, "handoff", "step", "outcome", "serves", "gap ms", "acked", "failed", "lost"
+            "{:?}\n{:12} {:45} {:13} {:10} {:>7} {:>6} {:>7} {:>6} {:>4}",
+            self.blow, "handoff", "step", "outcome", "serves", "gap ms", "acked", "failed", "closed", "lost"
         );
         let mut longest = (Duration::ZERO, "");
         for (Case { scenario, step, .. }, result) in self.cases.iter().zip(results) {
@@ -62,11 +62,12 @@ impl Matrix {
                 Ok(row) => {
                     let outcome = if row.struck { &row.outcome } else { "not struck" };
                     println!(
-                        "{name:12} {step:45} {outcome:13} {:10} {:7} {:6} {:7} {:4}",
+                        "{name:12} {step:45} {outcome:13} {:10} {:7} {:6} {:7} {:6} {:4}",
                         row.serves,
                         row.gap.as_millis(),
                         row.acknowledged,
                         row.failed_requests,
+                        row.closed,
                         0
                     );
                     if row.gap > longest.0 {
@@ -92,9 +93,11 @@ impl Matrix {
 }
 
 fn cases(scenario: &'static Scenario, blow: Blow) -> Vec<Case> {
-    let steps = scenario.own_steps(&trace(scenario), blow);
+    let trace: Arc<str> = trace(scenario).into();
+    let steps = scenario.own_steps(&trace, blow);
     let end = |step: &str| scenario.end(&steps, step).filter(|_| blow == Blow::Kill);
-    steps.iter().map(|step| Case { scenario, step: step.clone(), blow, end: end(step) }).collect()
+    let case = |step: &String| Case { scenario, step: step.clone(), blow, end: end(step), trace: Arc::clone(&trace) };
+    steps.iter().map(case).collect()
 }
 
 /// Some steps depend on who is faster: such a case is run again, a few times, until it comes to its step. Every run must

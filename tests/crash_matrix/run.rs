@@ -1,12 +1,14 @@
 //! One run: a service under load, an upgrade, a crash at one step of it, and what must hold afterwards.
 
 use crate::build::build;
+use crate::moved::Kept;
 use crate::scenario::Scenario;
 use crate::support::load::{Load, LoadOptions, Report, verify};
 use crate::support::{Service, Upgrade, Upgrading, lives, process_state, thaw, wait_for_death, wait_until};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -31,12 +33,19 @@ pub struct Case {
     pub blow: Blow,
     /// How it must end, if that is sure.
     pub end: Option<&'static str>,
+    /// All steps of the scenario.
+    pub trace: Arc<str>,
 }
 
 impl Case {
     /// As it begins its line in the table.
     pub fn name(&self) -> String {
         format!("{:12} {}", self.scenario.name, self.step)
+    }
+
+    /// The listeners end with the last process that has them.
+    pub fn all_die(&self) -> bool {
+        self.blow == Blow::KillAndStart && self.scenario.spares("S")
     }
 }
 
@@ -50,14 +59,16 @@ pub struct Row {
     pub gap: Duration,
     pub acknowledged: usize,
     pub failed_requests: u64,
+    /// Kept connections that were closed.
+    pub closed: u64,
 }
 
 /// A service whose processes know of the points.
-struct Scene {
-    service: Service,
-    incumbent: i32,
+pub struct Scene {
+    pub service: Service,
+    pub incumbent: i32,
     successor: PathBuf,
-    scenario: &'static Scenario,
+    pub scenario: &'static Scenario,
     /// The supervisor is not the one that began the upgrade.
     started_again: bool,
 }
@@ -113,6 +124,7 @@ impl Scene {
 pub fn trace(scenario: &'static Scenario) -> String {
     let scene = Scene::new(scenario);
     let trace = scene.service.path("points/trace");
+    let kept = Kept::start(&scene);
     fs::write(&trace, "").unwrap();
     let upgrade = scene.begin(scenario, None).wait();
     eprintln!("{}: {upgrade:?}", scenario.name); // seen if something below fails
@@ -127,6 +139,7 @@ pub fn trace(scenario: &'static Scenario) -> String {
         let result = scene.service.status().unwrap()["last_handoff"]["result"].clone();
         assert_eq!(result, scenario.result, "{}: {upgrade:?}", scenario.name);
     }
+    drop(kept);
     fs::read_to_string(&trace).unwrap()
 }
 
@@ -140,6 +153,7 @@ pub fn run(case: &Case) -> Row {
         think: Duration::from_millis(if case.blow == Blow::Stop { 25 } else { 2 }),
         ..LoadOptions::new(scene.service.address)
     });
+    let mut kept = Kept::start(&scene);
     wait_until("some writes", || (load.snapshot().acknowledged > 20).then_some(()));
     let over = AtomicBool::new(false);
     let (struck, upgrade, server, gap) = std::thread::scope(|threads| {
@@ -158,7 +172,9 @@ pub fn run(case: &Case) -> Row {
     if let (Some(end), true) = (case.end, struck.is_some()) {
         assert_eq!((outcome.as_str(), serves == "incumbent"), (end, ["rolled_back", "reverted"].contains(&end)));
     }
+    let closed = kept.check(&scene, case, struck.is_some(), &outcome, server);
     service_goes_on(&mut scene, server, &report);
+    kept.check_next(&scene, case, closed);
     Row {
         struck: struck.is_some(),
         outcome,
@@ -166,6 +182,7 @@ pub fn run(case: &Case) -> Row {
         gap,
         acknowledged: report.acknowledged.len(),
         failed_requests: report.failed_requests,
+        closed,
     }
 }
 
@@ -263,9 +280,7 @@ fn holds_lock(scene: &Scene, pid: i32) -> bool {
 
 /// No client was refused; and none failed at all, unless a process that served it was killed.
 fn check_requests(scene: &Scene, case: &Case, struck: Option<i32>, upgrade: &Upgrade, report: &Report) {
-    // The listeners end with the last process that has them.
-    let all_died = case.blow == Blow::KillAndStart && case.scenario.spares("S");
-    if !all_died {
+    if !case.all_die() {
         assert_eq!(report.failures_by_kind.get("refused"), None, "{:?}", report.failures);
     }
     let back = ["rolled_back", "refused"].contains(&upgrade.result.as_str());

@@ -5,6 +5,7 @@
 mod support;
 
 mod adopted;
+mod crowded;
 mod deaf;
 mod lies;
 mod mid_handoff;

@@ -15,7 +15,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A daemon, and our end of its session.
 pub struct Daemon {
@@ -62,7 +62,13 @@ pub struct Scene {
 impl Scene {
     /// Any program that serves.
     pub fn with(program: &Path) -> Self {
+        Self::with_program(|_| program.to_owned())
+    }
+
+    /// The same, of a program that is made for this service.
+    pub fn with_program(program: impl FnOnce(&Service) -> PathBuf) -> Self {
         let mut service = Service::place();
+        let program = &program(&service);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         service.address = listener.local_addr().unwrap();
         let mut incumbent = start(&service, &listener, program, false);

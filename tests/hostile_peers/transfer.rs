@@ -97,6 +97,26 @@ fn blobs_that_are_not_what_they_say() {
     refuses(&[(state(1, "k", true), file())], 0, "state 'k' is not what it says");
 }
 
+/// A size is what the kernel says, or nothing is made of it.
+#[test]
+fn blobs_of_sizes_that_can_not_be() {
+    let sized = |batch, key: &str, size, sealed| Message::State(State { id: ID, batch, key: key.into(), size, sealed });
+    let copy = || handoff::sys::memfd::sealed_copy(b"abc").unwrap();
+    for size in [0, 2, 4, u64::MAX] {
+        refuses(&[(sized(1, "k", size, true), copy())], 0, "state 'k' is not what it says");
+    }
+    let scene = Scene::new();
+    let (mut next, page, mut transfer) = successor(&scene);
+    for (batch, key) in [(1, "a"), (2, "b")] {
+        transfer.send(&sized(batch, key, u64::MAX, false), &[file().as_fd()]).unwrap();
+        expect_taken(&mut transfer, batch);
+    }
+    next.send(Message::Abort(Abort { id: ID, reason: "enough".into() }));
+    next.dies();
+    assert!(!page.word().is_committed());
+    scene.serves("blobs of any size");
+}
+
 #[test]
 fn a_successor_that_has_not_got_everything_says_so_with_both_numbers() {
     let scene = Scene::new();
@@ -118,7 +138,7 @@ fn a_successor_that_has_not_got_everything_says_so_with_both_numbers() {
 }
 
 /// A handoff is offered to a real incumbent by hand; what comes of it, and the successor's end of its transfer socket.
-fn offered(scene: &mut Scene, transfer: Option<Room>) -> (HandoffId, Channel, std::process::Child) {
+pub fn offered(scene: &mut Scene, transfer: Option<Room>) -> (HandoffId, Channel, std::process::Child) {
     let id = scene.new_id();
     let (fds, child) = scene.attachments(id);
     let (one, other) = Seqpacket::pair().unwrap();

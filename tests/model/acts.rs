@@ -71,7 +71,12 @@ impl World {
             Action::Send(message) => self.daemon(i).send(message),
             Action::Arm(timer) => self.daemon(i).arm(Timer::Incumbent(timer)),
             Action::Disarm(timer) => self.daemon(i).disarm(Timer::Incumbent(timer)),
-            Action::Run(hook) => self.daemon(i).run_hook(hook),
+            Action::Run(hook) => {
+                if hook == incumbent::Hook::Drain {
+                    self.leave_connection(i);
+                }
+                self.daemon(i).run_hook(hook);
+            }
             Action::Cancel => {
                 if let Some(work) = &mut self.daemon(i).work {
                     *work = Work::Cancelled(None);
@@ -94,6 +99,7 @@ impl World {
             Action::KillSuccessor => self.incumbent_kills(i),
             Action::Retire => {
                 self.let_go(i);
+                self.check_left_connection(i);
                 let page = self.see(i).page.expect("a page");
                 self.pages[usize::from(page)].retired = true;
             }
@@ -127,6 +133,7 @@ impl World {
         self.require(held, "O releases a lock that it does not hold");
         if let Some(peer) = self.see(i).peer.filter(|peer| self.see(*peer).alive) {
             self.gate |= 1 << peer;
+            self.give_connection(i, peer);
         }
         self.lock = None;
         if self.config.is(Mutant::UnlockBeforeSeal) {
@@ -196,6 +203,7 @@ impl World {
             }
             Some(Task::Publish) => {
                 self.control = Some(i);
+                self.show_connection(i);
                 let daemon = self.daemon(i);
                 (daemon.serves, daemon.work) = (true, Some(Work::Serve));
             }

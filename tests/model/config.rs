@@ -61,6 +61,12 @@ pub enum Mutant {
     AnnounceNotAcked,
     /// Overlap: O stops when the word says committed, and does not wait until N serves.
     StopOnWord,
+    /// O goes on with its connections although the word says committed.
+    KeepsAfterCommit,
+    /// N's application is shown the connections before the word is won.
+    ShowsEarly,
+    /// O says that N has all connections, and N has none.
+    GivesNothing,
 }
 
 /// The bounds.

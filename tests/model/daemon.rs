@@ -3,6 +3,7 @@
 use crate::acts::{is_local_n, is_local_o};
 use crate::adopt::Asking;
 use crate::config::Mutant;
+use crate::connections::Connection;
 use crate::fingerprint::Fingerprint;
 use crate::service::Service;
 use crate::world::{Pid, World};
@@ -107,6 +108,7 @@ pub struct Daemon {
     pub unable: bool,
     /// It was told what O sealed.
     pub knows_revisions: bool,
+    pub connection: Connection,
 }
 
 impl Daemon {
@@ -144,6 +146,7 @@ impl Daemon {
             is_leaving: false,
             unable: false,
             knows_revisions: false,
+            connection: Connection::None,
         }
     }
 
@@ -219,7 +222,7 @@ impl Daemon {
         to.write_u32(u32::from(timers) << 16 | u32::from(flags));
         (&self.inbox, &self.outbox, &self.todo, &self.answers, &self.task, &self.work).hash(to);
         (self.coming, self.page, self.peer, self.before, self.view).hash(to);
-        self.asking.hash(to);
+        (&self.asking, self.connection).hash(to);
     }
 
     /// Nothing is left but what it has sent.

@@ -3,6 +3,7 @@
 mod acts;
 mod adopt;
 mod config;
+mod connections;
 mod daemon;
 mod events;
 mod explore;

@@ -41,6 +41,7 @@ impl World {
             self.fail("nobody accepts, although no server crashed");
         }
         self.check_busy();
+        self.check_connection();
     }
 
     /// A superseded O does not serve beside its successor, and a revoked N does not serve at all.

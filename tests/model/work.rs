@@ -1,5 +1,6 @@
 //! What the applications of O and N have done.
 
+use crate::config::Mutant;
 use crate::daemon::Work;
 use crate::events::Event;
 use crate::world::{Pid, World};
@@ -30,6 +31,7 @@ impl World {
                 self.incumbent_takes(i, sealed);
             }
             Work::Hook(Hook::Resume) => {
+                self.resume_connection(i);
                 let daemon = self.daemon(i);
                 (daemon.has_data, daemon.serves, daemon.view) = (true, true, disk);
                 self.incumbent_takes(i, incumbent::Input::Resumed);
@@ -47,6 +49,9 @@ impl World {
                 let view = disk - u8::from(matches!(event, Event::DoneOld(_)));
                 let daemon = self.daemon(i);
                 (daemon.has_data, daemon.view, daemon.unable) = (true, view, bad || view < disk);
+                if self.config.is(Mutant::ShowsEarly) {
+                    self.show_connection(i);
+                }
                 let readiness = Readiness { unhealthy: bad, revisions: vec![u64::from(view)], ..Readiness::default() };
                 self.successor_takes(i, successor::Input::Opened(readiness));
             }

@@ -71,6 +71,8 @@ pub struct World {
     pub journal: Journal,
     /// Who listens at the control path.
     pub control: Option<Pid>,
+    /// Who has used the client's connection last.
+    pub used_by: Pid,
     /// A process that served was killed or stopped.
     pub interrupted: bool,
     broken: Option<String>,
@@ -98,6 +100,7 @@ impl World {
             restarts: 0,
             journal: Journal::default(),
             control: None,
+            used_by: 0,
             interrupted: true,
             broken: None,
         };
@@ -109,6 +112,7 @@ impl World {
         assert_eq!(world.broken, None);
         assert!(world.service.machine.incumbent_serves());
         world.config = *config;
+        world.connect_client();
         world.interrupted = !config.overlap;
         (world.requests, world.verdicts) = (config.requests, config.verdicts);
         (world.crashes, world.freezes, world.cuts) = (config.crashes, config.freezes, config.cuts);
@@ -142,7 +146,7 @@ impl World {
         to.write_usize(self.daemons.len());
         (&self.pages, self.lock, self.gate, self.disk, self.asked, self.requests, self.verdicts).hash(&mut to);
         (self.crashes, self.freezes, self.cuts, self.restarts, self.broken.is_some()).hash(&mut to);
-        (&self.journal, self.control, self.interrupted).hash(&mut to);
+        (&self.journal, self.control, self.used_by, self.interrupted).hash(&mut to);
         to.finish()
     }
 

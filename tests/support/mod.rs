@@ -73,7 +73,10 @@ pub fn compile_with(library: &Path, name: &str, source: &str, flags: &[&str]) ->
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(test.file_name().unwrap());
     fs::create_dir_all(&dir).unwrap();
     // Put into place by a rename: the same test program may run twice at once.
-    let own = |name: &str| dir.join(format!("{name}.{}", std::process::id()));
+    // And two of its threads may come here at once.
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let own = |name: &str| dir.join(format!("{name}.{}.{number}", std::process::id()));
     let link = own("libhandoff.so.0");
     let _ = fs::remove_file(&link);
     std::os::unix::fs::symlink(library, &link).unwrap();

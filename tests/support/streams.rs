@@ -53,6 +53,11 @@ impl Streams {
         self.seen.lock().unwrap().clone()
     }
 
+    /// What must never be, since this was asked last.
+    pub fn take_faults(&self) -> Vec<String> {
+        std::mem::take(&mut self.seen.lock().unwrap().faults)
+    }
+
     /// Waits until each has gone on, and so has seen if its connection was closed before.
     pub fn go_on(&self) {
         let before = self.seen().numbers;

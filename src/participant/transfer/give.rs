@@ -113,7 +113,8 @@ impl Participant {
         // Before the copy, which may be large.
         self.shared.check_fork()?;
         self.shared.with(|core| core.events.giving().and_then(|_| core.check_key(key)))??;
-        let copy = sealed_copy(data).map_err(Error::system(format!("copy {} bytes of state", data.len())))?;
+        let copied = crash::around('O', format_args!("copy state"), || sealed_copy(data));
+        let copy = copied.map_err(Error::system(format!("copy {} bytes of state", data.len())))?;
         self.give(None, |core| core.try_state(key, copy.as_fd(), data.len() as u64, true))
     }
 

@@ -8,6 +8,7 @@ use crate::protocol::message::{Message, Sealed};
 use crate::protocol::successor::{Input, Phase};
 use crate::protocol::transfer::{Connection, State, Taker, Totals};
 use crate::sys::clock::{monotonic_ns, nanoseconds};
+use crate::sys::crash;
 use crate::sys::fd::{Kind, identify};
 use crate::sys::memfd::{Mapping, is_sealed};
 use std::collections::{BTreeMap, VecDeque};
@@ -159,6 +160,7 @@ impl Core {
     /// Whether everything has come. From an O that died before it said so, nothing is used: what it had left to give is not
     /// known.
     pub(in crate::participant) fn settle_received(&mut self, sealed: &Sealed) -> Result<()> {
+        crash::point('N', format_args!("settle what was given"));
         let complete = match self.received.sent {
             Some(sent) => self.received.taker.check(sent),
             None => Err("the incumbent died before it had given everything".into()),
@@ -190,7 +192,7 @@ impl Core {
         if connections > 0 {
             tracing::warn!(target: "handoff", connections, "connections of the incumbent were not taken, and are closed");
         }
-        self.received.connections.clear();
+        crash::around(self.role(), format_args!("close untaken connections"), || self.received.connections.clear());
     }
 
     pub(in crate::participant) fn watch_untaken(&mut self) {
@@ -208,6 +210,9 @@ impl Core {
         self.check_ready()?;
         let next = self.received.connections.pop_front();
         self.received.news |= next.is_some(); // of those that are left
+        if next.is_some() {
+            crash::point(self.role(), format_args!("show a connection"));
+        }
         if self.served && next.is_some() {
             self.watch_untaken();
         }

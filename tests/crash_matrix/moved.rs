@@ -1,0 +1,121 @@
+//! What moves with a handoff: connections that clients keep, and the store's lineage, which is in no file.
+
+use crate::run::{Blow, Case, Scene};
+use crate::support::streams::Streams;
+use crate::support::wait_until;
+
+const COUNT: u64 = 2;
+/// From here on O has said all that it gives.
+const GIVEN: &str = "O:after send Gate to the other daemon";
+/// From here on the connections are N's.
+const WON: &str = "N:after commit";
+
+/// Clients that keep their connections, and what the store says of itself.
+pub struct Kept {
+    /// None in overlap mode: that store gives nothing.
+    streams: Option<Streams>,
+    lineage: String,
+}
+
+/// Who serves in the end, as far as the connections go.
+#[derive(Debug, PartialEq, Eq)]
+enum Owner {
+    Incumbent,
+    /// A process that has what the incumbent gave.
+    Heir,
+    /// One that has nothing of it.
+    Fresh,
+}
+
+/// Who was killed, and how far it was.
+struct Deaths {
+    any_daemon: bool,
+    successor: bool,
+    /// O, after it had given everything.
+    given: bool,
+    /// N, after it had won the word.
+    won: bool,
+}
+
+impl Deaths {
+    fn of(case: &Case, struck: bool) -> Self {
+        let place = |wanted: &str| case.trace.lines().position(|step| step == wanted);
+        let behind =
+            |step: &str, mark: &str| step[..1] == mark[..1] && place(mark).is_some_and(|at| Some(at) <= place(step));
+        let blow = Some(case.step.as_str()).filter(|_| struck && case.blow != Blow::Stop);
+        let steps: Vec<&str> = case.scenario.killed_at.into_iter().chain(blow).collect();
+        Self {
+            any_daemon: steps.iter().any(|step| !step.starts_with('S')),
+            successor: steps.iter().any(|step| step.starts_with('N')),
+            given: steps.iter().any(|step| behind(step, GIVEN)),
+            won: steps.iter().any(|step| behind(step, WON)),
+        }
+    }
+}
+
+impl Kept {
+    /// All of them are connected, and talk.
+    pub fn start(scene: &Scene) -> Self {
+        if scene.scenario.overlap {
+            return Self { streams: None, lineage: String::new() };
+        }
+        let streams = Streams::start(scene.service.address, COUNT as usize, "kept");
+        streams.go_on();
+        Self { streams: Some(streams), lineage: lineage(scene) }
+    }
+
+    /// No byte was lost or came twice, and no connection was closed, but those whose owner died; how many.
+    pub fn check(&mut self, scene: &Scene, case: &Case, struck: bool, outcome: &str, server: i32) -> u64 {
+        let Some(closed) = self.go_on(case) else { return 0 };
+        let (before, now) = (std::mem::replace(&mut self.lineage, lineage(scene)), &self.lineage);
+        let build = now.rsplit(' ').next().unwrap_or_default();
+        let owner = match server == scene.incumbent {
+            true => Owner::Incumbent,
+            false if *now == format!("{before} {build}") => Owner::Heir,
+            false => Owner::Fresh,
+        };
+        let deaths = Deaths::of(case, struck);
+        match owner {
+            Owner::Incumbent => {
+                assert_eq!(*now, before, "lineage");
+                // Nobody knows what N said to these clients.
+                let lost = outcome == "reverted" || deaths.won;
+                assert_eq!(closed, if lost { COUNT } else { 0 }, "connections that were closed");
+            }
+            Owner::Heir => assert_eq!(closed, 0, "connections that were closed"),
+            Owner::Fresh => {
+                assert_eq!(now, build, "lineage");
+                let died = deaths.any_daemon || case.blow == Blow::Stop && outcome == "started_cold";
+                assert!(died, "the connections are gone, and nobody died that had them");
+                let inherited = deaths.given && !deaths.successor && outcome == "committed";
+                assert!(!inherited, "everything was given, and the successor has nothing");
+            }
+        }
+        closed
+    }
+
+    /// After another handoff, to which nothing happens.
+    pub fn check_next(&self, scene: &Scene, case: &Case, closed: u64) {
+        let Some(now) = self.go_on(case) else { return };
+        assert_eq!(now, closed, "connections that the next upgrade closed");
+        let (_, build) = wait_until("an answer", || scene.service.ping());
+        assert_eq!(lineage(scene), format!("{} {build}", self.lineage));
+    }
+
+    /// Once each has gone on: how many connections were closed.
+    fn go_on(&self, case: &Case) -> Option<u64> {
+        let streams = self.streams.as_ref()?;
+        streams.go_on();
+        let mut seen = streams.seen();
+        if case.all_die() {
+            seen.faults.retain(|fault| !fault.contains("cannot connect"));
+        }
+        assert_eq!(seen.faults, Vec::<String>::new(), "streams of numbers");
+        Some(seen.closed)
+    }
+}
+
+fn lineage(scene: &Scene) -> String {
+    let reply = wait_until("the lineage", || scene.service.ask("LINEAGE"));
+    reply.trim_start_matches("LINEAGE ").to_owned()
+}
