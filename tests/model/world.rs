@@ -180,7 +180,10 @@ impl World {
             Event::Ring(i, timer) => self.ring(i, timer),
             Event::Done(i) | Event::DoneBadly(i) | Event::DoneOld(i) => self.work_done(i, event),
             Event::Task(i) => self.task(i),
-            Event::LoseTransfer(i) => self.successor_takes(i, successor::Input::TransferFailed("lost".into())),
+            Event::LoseTransfer(i) => {
+                self.daemon(i).unable = true;
+                self.successor_takes(i, successor::Input::TransferFailed("lost".into()));
+            }
             Event::Stop(i) => {
                 self.requests -= 1;
                 self.incumbent_takes(i, incumbent::Input::Stop);
