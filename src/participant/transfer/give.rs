@@ -44,6 +44,16 @@ impl Giving {
     }
 }
 
+/// What a transfer needs could not be opened.
+fn no_room(error: std::io::Error) -> Error {
+    match error.raw_os_error() == Some(nix::errno::Errno::EMFILE as i32) {
+        true => {
+            Error::Limit("no descriptor is left in this process: raise RLIMIT_NOFILE (ulimit -n, LimitNOFILE=)".into())
+        }
+        false => Error::system("prepare a transfer")(error),
+    }
+}
+
 /// Whether an attempt is through.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Attempt {
@@ -273,10 +283,10 @@ impl Core {
                 "the successor takes neither connections nor state, and this daemon requires it (HANDOFF_OPT_TRANSFER)";
             return if self.transfer_required { Err(Error::Refused(text.into())) } else { Ok(None) };
         };
-        let open = open_descriptors().map_err(Error::system("count descriptors"))?;
+        let open = open_descriptors().map_err(no_room)?;
         room.check(open as u64).map_err(Error::Limit)?;
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
-        let taken = EventFd::from_flags(flags).map_err(|error| Error::system("eventfd")(error.into()))?;
+        let taken = EventFd::from_flags(flags).map_err(|error| no_room(error.into()))?;
         let (giver, prompt) = (Giver::new(prepare.id), self.mode == Mode::Overlap);
         Ok(Some(Giving { giver, fds: Vec::new(), own: Vec::new(), prompt, taken: Arc::new(taken) }))
     }
