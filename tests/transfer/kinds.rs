@@ -59,7 +59,7 @@ fn a_put_that_waits_hears_the_abort_without_a_helper_thread() {
 #[test]
 fn a_connection_that_is_closed_too_early_undoes_the_handoff_with_its_number() {
     let mut service = start("closes", "transfer-closes");
-    let outcome = service.expect("takes", Verdict::RolledBack);
+    let outcome = service.expect("refused", Verdict::RolledBack);
     assert!(outcome.reason.contains("was given, and closed before the end of the handoff"), "{}", outcome.reason);
     service.wait_for("everything works on");
     service.expect("takes", Verdict::Committed);
