@@ -39,6 +39,9 @@ impl Service {
 
     /// What a supervisor has seen of a program in its probation.
     pub(super) fn on_probation_failed(&mut self, program: Option<Executable>, text: &str) {
+        if matches!(self.state, State::Stopping(_)) {
+            return; // it has obeyed
+        }
         let remembered = program.as_ref().map(|program| self.bad.remember(program.file(), text));
         let text = match (&program, remembered) {
             (Some(program), Some(Ok(()))) => format!("{} has failed its probation", program.path().display()),

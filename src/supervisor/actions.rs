@@ -186,7 +186,8 @@ impl Engine {
     fn report(&mut self, verdict: Verdict, reason: String) {
         match verdict {
             Verdict::Committed => self.previous = self.replaced.take(),
-            Verdict::Reverted | Verdict::StartedCold => self.previous = None,
+            // A cold start is one of the program that served, so the one before it stays.
+            Verdict::Reverted => self.previous = None,
             _ => {}
         }
         let Some(attempt) = &self.attempt else { return };

@@ -7,7 +7,7 @@ mod without;
 
 use std::path::Path;
 use support::load::{Load, LoadOptions, verify};
-use support::{SIGKILL, Service, lives, programs, signal, wait_for_death, wait_until};
+use support::{SIGKILL, Service, freeze, lives, programs, signal, wait_for_death, wait_until};
 
 /// Longer than any test.
 const LONG: [&str; 2] = ["--probation", "10m"];
@@ -252,4 +252,28 @@ fn a_stop_in_the_probation_stops_both() {
     let mut trial = Trial::begin(&LONG);
     assert_eq!(trial.service.stop(), Some(0));
     assert_eq!(trial.service.daemons(), Vec::<i32>::new());
+}
+
+#[test]
+fn a_program_that_obeys_a_stop_has_not_failed_its_probation() {
+    let mut trial = Trial::begin(&LONG);
+    freeze(trial.incumbent); // so that it can not retire first
+    trial.service.stop();
+    assert_eq!(trial.service.daemons(), Vec::<i32>::new());
+    trial.service.launch(&programs().kv_a, &[]);
+    let upgrade = trial.service.upgrade(&programs().kv_b, &[]);
+    assert_eq!((upgrade.code, upgrade.result.as_str()), (0, "committed"), "{upgrade:?}");
+}
+
+#[test]
+fn an_operator_goes_back_from_a_program_that_has_crashed() {
+    let trial = Trial::of(Service::start(&programs().kv_a), &[]);
+    wait_until("the incumbent is gone", || (trial.service.daemons() == [trial.successor]).then_some(()));
+    signal(trial.successor, SIGKILL);
+    let again = wait_until("it is started again", || trial.service.ping().filter(|(pid, _)| *pid != trial.successor));
+    assert_eq!(again.1, "b");
+    let (code, said) =
+        wait_until("it can be replaced", || Some(rollback(&trial.service)).filter(|(_, said)| !said.contains("busy")));
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(trial.service.ping().map(|(_, build)| build), Some("a".to_owned()));
 }
