@@ -64,7 +64,8 @@ impl Engine {
         let started = match self.machine.incumbent_said_hello() {
             true => Err(Error::State("the daemon has said Hello: it is not replaced in this way".into())),
             false if !spec.probation.is_zero() => Err(Error::State(
-                "a daemon that does not link the library has no probation: leave out --probation".into(),
+                "a daemon that does not link the library has no probation: start the supervisor without --probation, or \
+                 upgrade with --probation 0s".into(),
             )),
             false => self.spawn_beside(&spec, id),
         };

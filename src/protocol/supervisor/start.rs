@@ -184,7 +184,8 @@ impl Supervisor {
         match common_mode(own, hello.capabilities)? {
             // O drains behind the commit, and can not be a reserve.
             Mode::Overlap if self.park_ns() > 0 => {
-                Err("a probation is for exclusive mode, and these daemons have overlap mode: leave out --probation"
+                Err("a probation is for exclusive mode, and these daemons have overlap mode: start the \
+                     supervisor without --probation, or upgrade with --probation 0s"
                     .into())
             }
             mode => Ok(mode),
