@@ -249,8 +249,10 @@ impl Played<'_> {
     /// Requests may have failed: who served was killed, or stopped for longer than a client waits; or the successor died
     /// when the connections were its own.
     fn forgives(&self) -> bool {
+        // It had committed, and so has had the connections; S may have been killed before it could say so.
+        let served_and_died = self.code == 11 || matches!(self.round.binary, Binary::Faulty("crash-committed"));
         let server_killed =
-            self.code == 11 || self.killed(Role::Incumbent) || self.killed(Role::Successor) && self.code != 10;
+            served_and_died || self.killed(Role::Incumbent) || self.killed(Role::Successor) && self.code != 10;
         server_killed || self.stalled_ms() > SHORT_STALL_MS
     }
 
