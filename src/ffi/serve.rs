@@ -19,9 +19,8 @@ pub unsafe extern "C" fn handoff_on_drain(
     user: *mut c_void,
     destroy: handoff_destroy_fn,
 ) -> c_int {
-    let hook = Hook::new(r#fn, UserData::new(user, destroy));
     // SAFETY: by contract.
-    unsafe { call(h, Class::Owner, "handoff_on_drain", |h| h.hooks.set(EventKind::Drain, hook)) }
+    unsafe { register(h, "handoff_on_drain", EventKind::Drain, r#fn, UserData::new(user, destroy)) }
 }
 
 /// [owner] What seals; as handoff_on_drain.
@@ -32,9 +31,8 @@ pub unsafe extern "C" fn handoff_on_seal(
     user: *mut c_void,
     destroy: handoff_destroy_fn,
 ) -> c_int {
-    let hook = Hook::new(r#fn, UserData::new(user, destroy));
     // SAFETY: by contract.
-    unsafe { call(h, Class::Owner, "handoff_on_seal", |h| h.hooks.set(EventKind::Seal, hook)) }
+    unsafe { register(h, "handoff_on_seal", EventKind::Seal, r#fn, UserData::new(user, destroy)) }
 }
 
 /// [owner] What resumes; as handoff_on_drain.
@@ -45,9 +43,8 @@ pub unsafe extern "C" fn handoff_on_resume(
     user: *mut c_void,
     destroy: handoff_destroy_fn,
 ) -> c_int {
-    let hook = Hook::new(r#fn, UserData::new(user, destroy));
     // SAFETY: by contract.
-    unsafe { call(h, Class::Owner, "handoff_on_resume", |h| h.hooks.set(EventKind::Resume, hook)) }
+    unsafe { register(h, "handoff_on_resume", EventKind::Resume, r#fn, UserData::new(user, destroy)) }
 }
 
 /// [owner] Overlap mode: what takes the connections that the incumbent gives while it drains, with handoff_next_connection;
@@ -59,9 +56,8 @@ pub unsafe extern "C" fn handoff_on_connections(
     user: *mut c_void,
     destroy: handoff_destroy_fn,
 ) -> c_int {
-    let hook = Hook::new(r#fn, UserData::new(user, destroy));
     // SAFETY: by contract.
-    unsafe { call(h, Class::Owner, "handoff_on_connections", |h| h.hooks.set(EventKind::Connections, hook)) }
+    unsafe { register(h, "handoff_on_connections", EventKind::Connections, r#fn, UserData::new(user, destroy)) }
 }
 
 /// [owner] What hears HANDOFF_EVENT_PARKED, which has no answer; as handoff_on_drain.
@@ -72,9 +68,8 @@ pub unsafe extern "C" fn handoff_on_parked(
     user: *mut c_void,
     destroy: handoff_destroy_fn,
 ) -> c_int {
-    let hook = Hook::new(r#fn, UserData::new(user, destroy));
     // SAFETY: by contract.
-    unsafe { call(h, Class::Owner, "handoff_on_parked", |h| h.hooks.set(EventKind::Parked, hook)) }
+    unsafe { register(h, "handoff_on_parked", EventKind::Parked, r#fn, UserData::new(user, destroy)) }
 }
 
 /// [owner] What hears HANDOFF_EVENT_CONFIRMED, which has no answer; as handoff_on_drain.
@@ -85,9 +80,24 @@ pub unsafe extern "C" fn handoff_on_confirmed(
     user: *mut c_void,
     destroy: handoff_destroy_fn,
 ) -> c_int {
-    let hook = Hook::new(r#fn, UserData::new(user, destroy));
     // SAFETY: by contract.
-    unsafe { call(h, Class::Owner, "handoff_on_confirmed", |h| h.hooks.set(EventKind::Confirmed, hook)) }
+    unsafe { register(h, "handoff_on_confirmed", EventKind::Confirmed, r#fn, UserData::new(user, destroy)) }
+}
+
+/// What every `handoff_on_*` does. The hook takes the data in any case, so that it is freed also when the call fails.
+///
+/// # Safety
+/// As for the call of this name.
+unsafe fn register(
+    h: *mut Handoff,
+    name: &'static str,
+    kind: EventKind,
+    function: handoff_hook_fn,
+    data: UserData,
+) -> c_int {
+    let hook = Hook::new(function, data);
+    // SAFETY: by contract.
+    unsafe { call(h, Class::Owner, name, |h| h.hooks.set(kind, hook)) }
 }
 
 /// [owner] Blocks, and runs hooks on this thread; an event without a hook fails, if it wants an answer. HANDOFF_REPLACED: _exit,
