@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -25,13 +26,22 @@ func listen(t *testing.T) *net.TCPListener {
 	return l.(*net.TCPListener)
 }
 
-// kept is a listener on the same socket, which stays open when it is closed: as one that was inherited.
+// kept is a listener on the same socket, which stays open when it is closed: as one that was inherited. The file of TCPListener.File
+// would make the socket blocking, for the other listeners, too, while FileListener asks for its descriptor: an accept in that moment never ends.
 func kept(t *testing.T, l *net.TCPListener) net.Listener {
 	t.Helper()
-	file, err := l.File()
+	raw, err := l.SyscallConn()
 	if err != nil {
 		t.Fatal(err)
 	}
+	var fd uintptr
+	var errno syscall.Errno
+	if err := raw.Control(func(original uintptr) {
+		fd, _, errno = syscall.Syscall(syscall.SYS_FCNTL, original, syscall.F_DUPFD_CLOEXEC, 0)
+	}); err != nil || errno != 0 {
+		t.Fatal(err, errno)
+	}
+	file := os.NewFile(fd, "kept")
 	defer file.Close()
 	other, err := net.FileListener(file)
 	if err != nil {
