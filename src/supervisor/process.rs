@@ -2,10 +2,10 @@
 
 use super::executable::Executable;
 use super::journal::Identity;
-use super::main_pid::Former;
 use super::notify::Said;
 use super::output::Output;
 use super::spec::SpawnSpec;
+use super::unlinked::Former;
 use crate::channel::Channel;
 use crate::error::{Error, Result};
 use crate::protocol::supervisor::Peer;

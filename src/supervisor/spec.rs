@@ -2,7 +2,7 @@
 
 use super::executable::Executable;
 use super::health::Health;
-use super::readiness::ReadySign;
+use super::unlinked::ReadySign;
 use crate::error::{Error, Result};
 use crate::limits::{DRAIN_GRACE, HANDOFF_DEADLINE, HELLO_TIMEOUT, READY_TIMEOUT};
 use crate::protocol::message::Mode;

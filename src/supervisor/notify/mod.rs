@@ -1,7 +1,8 @@
 //! `NOTIFY_SOCKET`: what the processes of the service say of themselves, and the descriptors that they leave here.
 
+mod message;
+
 use super::engine::Engine;
-use super::notification::Notification;
 use super::process::{Process, Token};
 use crate::error::{Error, Result};
 use crate::limits::{FDSTORE_MAX, NOTIFICATION_BYTES_MAX, NOTIFICATIONS_READ_MAX};
@@ -9,6 +10,7 @@ use crate::sys::fd::{is_same_description, poll_now};
 use crate::sys::notify::NotifySocket;
 use crate::sys::seqpacket::Received;
 use crate::sys::session::belongs_to;
+use message::Notification;
 use nix::poll::PollFlags;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

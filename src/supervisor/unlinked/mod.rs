@@ -1,5 +1,12 @@
 //! Replacing a daemon that does not link the library: the driver of [`crate::protocol::unlinked`].
 
+mod main_pid;
+mod readiness;
+mod resume;
+
+pub(super) use main_pid::Former;
+pub use readiness::ReadySign;
+
 use super::Event;
 use super::attempt::Attempt;
 use super::engine::{Due, Engine};
@@ -8,7 +15,6 @@ use super::leaving::Term;
 use super::notify::Notify;
 use super::outcome::verdict_name;
 use super::process::{Process, Token};
-use super::readiness::{ReadySign, Sign, Watch};
 use super::spec::SpawnSpec;
 use super::trace;
 use crate::error::{Error, Result};
@@ -17,6 +23,7 @@ use crate::protocol::message::Side;
 use crate::protocol::supervisor::{Input as LinkedInput, Peer, Phase, Verdict};
 use crate::protocol::unlinked::{Action, Input, Unlinked as Machine};
 use crate::sys::clock::{monotonic_ns, nanoseconds};
+use readiness::{Sign, Watch};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -335,7 +342,7 @@ impl Engine {
         self.unlinked.pipe = None;
         let Some(ReadySign::Descriptor(_)) = &spec.readiness else { return Ok(None) };
         let (ours, theirs) =
-            super::readiness::pipe().map_err(Error::system("cannot make a pipe for the daemon's readiness"))?;
+            readiness::pipe().map_err(Error::system("cannot make a pipe for the daemon's readiness"))?;
         self.unlinked.pipe = Some(ours);
         Ok(Some(theirs))
     }

@@ -1,6 +1,6 @@
 //! How a daemon that does not link the library tells that it is ready, and waiting for that.
 
-use super::health::{Health, Probe};
+use crate::supervisor::health::{Health, Probe};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::pipe2;
 use std::fmt;

@@ -1,13 +1,13 @@
 //! `MAINPID=` (sd_notify(3)): a daemon whose main process is replaced by another one of its own, as by a wrapper that starts it and
 //! exits, or by gunicorn's USR2.
 
-use super::engine::Engine;
-use super::journal::Identity;
-use super::process::{Process, Token, Was};
-use super::resume::clean_up_after;
-use super::trace;
 use crate::limits::DEATH_AFTER_END;
 use crate::protocol::supervisor::Peer;
+use crate::supervisor::engine::Engine;
+use crate::supervisor::journal::Identity;
+use crate::supervisor::process::{Process, Token, Was};
+use crate::supervisor::resume::clean_up_after;
+use crate::supervisor::trace;
 use crate::sys::pidfd::Pidfd;
 use crate::sys::proc::descriptors;
 use crate::sys::session::{belongs_to, end_some_members, members, session_of};
@@ -16,25 +16,25 @@ use std::fs;
 
 /// A process that was the main process of a daemon. It is not reaped, so its number is its own.
 #[derive(Debug)]
-pub(super) struct Former {
-    pub(super) pid: i32,
+pub(in crate::supervisor) struct Former {
+    pub(in crate::supervisor) pid: i32,
     pidfd: Pidfd,
 }
 
 impl Process {
     /// Whether its session is named after it: so it is unless another process was started, and it took its place.
-    pub(super) fn leads(&self) -> bool {
+    pub(in crate::supervisor) fn leads(&self) -> bool {
         self.leader == self.pid
     }
 
     /// Those that have exited meanwhile: nobody waits for that.
-    pub(super) fn reap_former(&mut self) {
+    pub(in crate::supervisor) fn reap_former(&mut self) {
         let is_over = |former: &Former| former.pidfd.is_dead() && !matches!(former.pidfd.wait(), Ok(None));
         self.former.retain(|former| !is_over(former));
     }
 
     /// Those that are still there end with the one that followed them.
-    pub(super) fn end_former(&mut self) {
+    pub(in crate::supervisor) fn end_former(&mut self) {
         for former in self.former.drain(..) {
             let _ = former.pidfd.kill(Signal::SIGKILL);
             former.pidfd.await_death(DEATH_AFTER_END);
@@ -52,7 +52,7 @@ impl Process {
 
 impl Engine {
     /// The daemon of this key says which process it is from now on.
-    pub(super) fn on_main_pid(&mut self, key: u64, pid: i32) {
+    pub(in crate::supervisor) fn on_main_pid(&mut self, key: u64, pid: i32) {
         if let Err(why) = self.replace_main(key, pid) {
             trace::trouble(&self.service, Some(pid), &format!("MAINPID={pid} is left out: {why}"));
         }
@@ -93,7 +93,7 @@ impl Engine {
     }
 
     /// Whether what a dead process has left in its session must go with it.
-    pub(super) fn leaves_behind(&self, was: &Was, process: &Process) -> bool {
+    pub(in crate::supervisor) fn leaves_behind(&self, was: &Was, process: &Process) -> bool {
         self.is_in_the_way(was)
             || match was {
                 // One that exits by itself after its replacement may leave its last clients to others.
@@ -104,7 +104,7 @@ impl Engine {
 
     /// Ends what a dead process has left in a session whose number may be a stranger's by now: but not together with our
     /// lock, or our listeners.
-    pub(super) fn end_known_members(&self, dead: &Process) {
+    pub(in crate::supervisor) fn end_known_members(&self, dead: &Process) {
         clean_up_after(dead.pid, &dead.spec);
         // One that was started by hand is in the session of others, if not in ours.
         if dead.spec.readiness.is_none() || session_of(std::process::id().cast_signed()) == Some(dead.leader) {
@@ -118,7 +118,7 @@ impl Engine {
 }
 
 /// Whether this descriptor of a process is this socket.
-pub(super) fn is_socket(pid: i32, number: i32, inode: u64) -> bool {
+pub(in crate::supervisor) fn is_socket(pid: i32, number: i32, inode: u64) -> bool {
     let link = fs::read_link(format!("/proc/{pid}/fd/{number}"));
     link.is_ok_and(|target| target.as_os_str() == format!("socket:[{inode}]").as_str())
 }

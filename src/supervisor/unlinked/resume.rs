@@ -1,15 +1,15 @@
 //! Taking over a daemon that does not link the library, and so can not be asked: what the journal says of it, and the kernel.
 
-use super::attempt::Attempt;
-use super::engine::Engine;
-use super::journal::{Entry, Identity, Retired};
 use super::main_pid::is_socket;
-use super::resume::Gathered;
-use super::spec::SpawnSpec;
-use super::trace;
 use crate::error::{Error, Result};
 use crate::protocol::supervisor::Input;
 use crate::protocol::unlinked::Unlinked;
+use crate::supervisor::attempt::Attempt;
+use crate::supervisor::engine::Engine;
+use crate::supervisor::journal::{Entry, Identity, Retired};
+use crate::supervisor::resume::Gathered;
+use crate::supervisor::spec::SpawnSpec;
+use crate::supervisor::trace;
 use crate::sys::clock::monotonic_ns;
 use crate::sys::pidfd::Pidfd;
 use crate::sys::proc::{self, descriptors};
@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 impl Engine {
     /// Goes on where another supervisor of such a daemon stopped; false if nobody is left.
-    pub(super) fn resume_unlinked(&mut self, entry: &Entry, spec: &SpawnSpec) -> Result<bool> {
+    pub(in crate::supervisor) fn resume_unlinked(&mut self, entry: &Entry, spec: &SpawnSpec) -> Result<bool> {
         let incumbent = entry.incumbent.and_then(|own| Some((own, own.open()?)));
         let successor = entry.joining.and_then(|own| Some((own, own.open()?)));
         let Some((serving, _)) = incumbent.as_ref().or(successor.as_ref()) else { return Ok(false) };
