@@ -49,11 +49,11 @@ def hand_on(how):
     if os.fork():
         os.close(theirs)
         os.read(ours, 1)
-        if how == "stay":
+        if how.startswith("stay"):
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             signal.pause()
         os._exit(3)
-    if how == "away":
+    if how.endswith("away"):
         os.setsid()
     notify("MAINPID=%d" % os.getpid())
     barrier()
