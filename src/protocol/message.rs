@@ -92,7 +92,7 @@ pub struct Terms {
     pub deadline_ns: u64,
     /// How long O parks after the commit, in nanoseconds.
     pub park_ns: u64,
-    /// How many descriptors O has open, for which N makes room; 0 if that is unknown. An extension.
+    /// How many descriptors O has open, beside the listeners, for which N makes room; 0 if that is unknown. An extension.
     pub open_descriptors: u32,
 }
 

@@ -12,6 +12,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 struct Listener {
     name: String,
     fd: OwnedFd,
+    /// What tells it from all other sockets, for as long as it is open here.
+    inode: u64,
     /// It listened when it came: a datagram socket can not.
     listens: bool,
 }
@@ -57,8 +59,9 @@ impl Listeners {
     fn push(&mut self, name: &str, fd: OwnedFd) -> Result<()> {
         let listens = getsockopt(&fd, sockopt::AcceptConn)
             .map_err(|errno| Error::Invalid(format!("listener {name} is not a socket: {errno}")))?;
+        let inode = fstat(&fd).map_err(|errno| Error::system(format!("listener {name}"))(errno.into()))?.st_ino;
         set_cloexec(&fd).map_err(Error::system(format!("listener {name}")))?;
-        self.0.push(Listener { name: name.to_owned(), fd, listens });
+        self.0.push(Listener { name: name.to_owned(), fd, inode, listens });
         Ok(())
     }
 
@@ -79,8 +82,7 @@ impl Listeners {
 
     /// What tells them from all other sockets, and their names.
     pub(super) fn inodes(&self) -> Vec<(u64, String)> {
-        let inode = |listener: &Listener| Some((fstat(&listener.fd).ok()?.st_ino, listener.name.clone()));
-        self.0.iter().filter_map(inode).collect()
+        self.0.iter().map(|listener| (listener.inode, listener.name.clone())).collect()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {

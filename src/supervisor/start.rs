@@ -51,13 +51,15 @@ impl Engine {
         }
         let id = self.new_id();
         let attempt = Attempt::new(id, spec, monotonic_ns());
-        let incumbent = self.processes.incumbent.as_ref();
+        // Its listeners the successor has already.
+        let listeners = u32::try_from(self.listeners.len()).unwrap_or(u32::MAX);
+        let open = |process: &Process| open_descriptors_of(process.pid).saturating_sub(listeners);
         let terms = Terms {
             id: HandoffId(id),
             mode: Mode::Exclusive,
             deadline_ns: attempt.deadline_ns(),
             park_ns: nanoseconds(attempt.spec.probation),
-            open_descriptors: incumbent.map_or(0, |incumbent| open_descriptors_of(incumbent.pid)),
+            open_descriptors: self.processes.incumbent.as_ref().map_or(0, open),
         };
         let drain_grace_ns = nanoseconds(attempt.spec.drain_grace);
         let on_incumbent_death = attempt.spec.on_incumbent_death;
