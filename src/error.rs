@@ -112,7 +112,6 @@ impl Error {
 
     /// For `map_err`: names what was tried.
     pub(crate) fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
-        let what = what.into();
-        move |source| Self::System { what, source }
+        move |source| Self::System { what: what.into(), source }
     }
 }

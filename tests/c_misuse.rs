@@ -33,9 +33,16 @@ fn threads_forks_and_signal_handlers_give_codes() {
 fn states(scenario: &str) {
     let program = program(&format!("states-{scenario}"), "ffi-tests/c/misuse_states.c", &["-std=c11"]);
     let mut service = Hosted::start(&program, scenario);
+    let looked = |service: &mut Hosted, resumes: u32| {
+        if scenario == "poll" {
+            service.wait_for(&format!("looked after resume {resumes}"));
+        }
+    };
     let outcome = service.expect("quits", Verdict::RolledBack); // in the drain
+    looked(&mut service, 1);
     assert!(outcome.reason.contains('\u{fffd}'), "the reason of the drain: {}", outcome.reason);
     service.expect("quits", Verdict::RolledBack); // after the seal
+    looked(&mut service, 2);
     service.wait_for("quits: 0, 0 failures");
     service.expect("waits", Verdict::Committed);
     service.expect_end(scenario);

@@ -158,8 +158,12 @@ static void on_event(handoff *handle, const handoff_event *e, void *user) {
 }
 
 static void on_polled(const handoff_event *e) {
+    static int resumed;
     on_event(h, e, NULL);
-    if (e->kind == HANDOFF_EVENT_RESUME) everything_in(HANDOFF_PHASE_SERVING);
+    if (e->kind == HANDOFF_EVENT_RESUME) {
+        everything_in(HANDOFF_PHASE_SERVING);
+        fprintf(stderr, "looked after resume %d\n", ++resumed); /* until then there may be no other handoff */
+    }
 }
 
 static int incumbent(void) {

@@ -106,6 +106,21 @@ pub(super) unsafe fn call<H: Guarded>(
     name: &'static str,
     f: impl FnOnce(&H) -> Result<c_int>,
 ) -> c_int {
+    let mut f = Some(f);
+    // SAFETY: the caller's promise.
+    unsafe { guarded(h, class, name, &mut |handle| f.take().map_or(Err(no_handle()), |f| f(handle))) }
+}
+
+/// The same for all functions of a kind of handle: compiled once for each of them, it would be a kilobyte each time.
+///
+/// # Safety
+/// As [`call`].
+unsafe fn guarded<H: Guarded>(
+    h: *const H,
+    class: Class,
+    name: &'static str,
+    f: &mut dyn FnMut(&H) -> Result<c_int>,
+) -> c_int {
     // SAFETY: the caller's promise.
     let Some(handle) = (unsafe { known(h) }) else { return no_handle().code() };
     if let Err(error) = handle.check() {

@@ -1,6 +1,7 @@
 //! A supervisor that has no session asks for one: it was restarted, or the session was cut.
 
 use super::core::{Core, Machine, Source, Timer, add, remove};
+use super::trace;
 use crate::channel::{Channel, ChannelError};
 use crate::limits::{CONTROL_WATCH, LISTENERS_IN_MESSAGE_MAX};
 use crate::protocol::message::{AdoptAck, AdoptListeners, Message, Side};
@@ -52,7 +53,7 @@ impl Core {
         self.close_session();
         remove(&self.sources, channel.as_fd());
         if let Err(error) = self.install(channel) {
-            return tracing::warn!(target: "handoff", %error, "not adopted");
+            return trace::trouble(&error, "not adopted");
         }
         let listeners = Arc::clone(&self.listeners);
         let ack = AdoptAck {
@@ -69,7 +70,7 @@ impl Core {
         }
         let Some(session) = &mut self.session else { return };
         if let Err(error) = send_listeners(session, &listeners.0) {
-            tracing::warn!(target: "handoff", %error, "the listeners can not be handed over");
+            trace::trouble(&error, "the listeners can not be handed over");
             self.lose_session("the supervisor can not take the listeners");
         }
     }

@@ -2,6 +2,7 @@
 
 use super::core::{Core, End, Link, Machine, Task, Timer};
 use super::event::{Event, EventKind};
+use super::trace;
 use super::transfer::Giving;
 use crate::channel::decide;
 use crate::error::{Error, Result};
@@ -35,7 +36,7 @@ impl Core {
             Action::Cancel => self.events.cancel(),
             Action::Park => {
                 let id = self.handoff_id();
-                tracing::info!(target: "handoff", handoff_id = id.0, "parked");
+                trace::step(id, "parked");
                 self.notices.push_back(Event::notice(EventKind::Parked, id));
             }
             Action::SendGate => {
@@ -81,7 +82,7 @@ impl Core {
                 self.end = Some(reason.map_or(End::Replaced, End::Lost));
             }
             Action::EndSession(violation) => {
-                tracing::error!(target: "handoff", %violation, "the supervisor broke the protocol");
+                trace::violation(&violation);
                 self.close_session();
             }
         }
@@ -116,19 +117,15 @@ impl Core {
     /// Asks the application; the answer comes by the event's id.
     fn run(&mut self, hook: Hook) -> Option<Input> {
         let id = self.handoff_id();
-        let (kind, deadline_ns) = match hook {
-            Hook::Drain | Hook::Leave => (EventKind::Drain, self.drain_deadline()),
-            Hook::Seal => (EventKind::Seal, self.link.as_ref().map_or(u64::MAX, |link| link.deadline_ns)),
-            Hook::Resume { .. } => (EventKind::Resume, u64::MAX),
+        let (kind, deadline_ns, step) = match hook {
+            Hook::Drain => (EventKind::Drain, self.drain_deadline(), "prepare"),
+            Hook::Leave => (EventKind::Drain, self.drain_deadline(), "leave"),
+            Hook::Seal => (EventKind::Seal, self.link.as_ref().map_or(u64::MAX, |link| link.deadline_ns), "seal"),
+            Hook::Resume { .. } => (EventKind::Resume, u64::MAX, "resume"),
         };
-        match hook {
-            Hook::Drain => tracing::info!(target: "handoff", handoff_id = id.0, "prepare"),
-            Hook::Leave => tracing::info!(target: "handoff", handoff_id = id.0, "leave"),
-            Hook::Seal => tracing::info!(target: "handoff", handoff_id = id.0, "seal"),
-            Hook::Resume { .. } => {
-                tracing::info!(target: "handoff", handoff_id = id.0, "resume");
-                self.fence.open();
-            }
+        trace::step(id, step);
+        if kind == EventKind::Resume {
+            self.fence.open();
         }
         let after_commit = matches!(hook, Hook::Leave | Hook::Resume { after_commit: true });
         crash::around('O', format_args!("ask {kind:?}"), || self.events.ask(kind, deadline_ns, id, after_commit));
@@ -143,15 +140,15 @@ impl Core {
         self.send_gate()?;
         let lock = self.lock.as_mut().ok_or_else(no_lock)?;
         crash::around('O', format_args!("release lock"), || lock.release())?;
-        tracing::info!(target: "handoff", handoff_id = self.handoff_id().0, "seal_complete");
+        trace::step(self.handoff_id(), "seal_complete");
         Ok(fingerprint)
     }
 
     fn send_gate(&mut self) -> Result<()> {
         let gate = self.lock.as_ref().and_then(|lock| lock.gate());
         let gate = gate.ok_or_else(|| Error::State("there is no gate to hand over".into()))?;
-        let link = self.link.as_mut().ok_or(Error::State("there is no handoff".into()))?;
-        let transfer = link.transfer.as_mut().ok_or(Error::Aborted("the successor is gone".into()))?;
+        let link = self.link.as_mut().ok_or_else(|| Error::State("there is no handoff".into()))?;
+        let transfer = link.transfer.as_mut().ok_or_else(|| Error::Aborted("the successor is gone".into()))?;
         let sent = link.giving.as_ref().map(Giving::totals).unwrap_or_default();
         let message = Message::Gate(Gate { id: link.id, sent });
         let sent =

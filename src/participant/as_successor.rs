@@ -1,6 +1,7 @@
 //! What the driver does for N's machine.
 
 use super::core::{Core, End, Machine, Task, Timer};
+use super::trace;
 use crate::channel::decide;
 use crate::error::Result;
 use crate::limits::{HEARTBEAT, HELLO_TIMEOUT, LOCK_PATIENCE};
@@ -63,7 +64,7 @@ impl Core {
                 self.end = Some(End::Aborted(reason));
             }
             Action::EndSession(violation) => {
-                tracing::error!(target: "handoff", %violation, "the supervisor broke the protocol");
+                trace::violation(&violation);
                 self.close_session();
             }
         }
@@ -162,7 +163,7 @@ impl Core {
     /// The word is won: everybody may see it.
     pub(super) fn publish(&mut self) {
         self.publish_control();
-        tracing::info!(target: "handoff", handoff_id = self.handoff_id().0, "commit");
+        trace::step(self.handoff_id(), "commit");
     }
 
     /// The application serves: N tells everybody, and is O from here on.

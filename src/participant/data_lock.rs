@@ -1,5 +1,6 @@
 //! The lock of the data directory, and the gate that keeps strangers out of the moment between two holders.
 
+use super::trace;
 use crate::error::{Error, Result};
 use crate::protocol::message::{Fingerprint, Mode, Sealed};
 use crate::sys::fork;
@@ -164,7 +165,7 @@ impl DataDirLock {
         let record = LockRecord { generation, pid, start_time: start_time(pid).unwrap_or(0) };
         let file = if self.gate_only { &self.gate } else { &self.lock };
         if let Some(Err(error)) = file.as_ref().map(|file| file.write_record(&record)) {
-            tracing::warn!(target: "handoff", %error, "the record in the lock file could not be written");
+            trace::trouble(&error, "the record in the lock file could not be written");
         }
     }
 

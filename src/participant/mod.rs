@@ -20,6 +20,7 @@ mod publish;
 mod role;
 mod shared;
 mod start;
+mod trace;
 mod transfer;
 
 pub use self::config::Config;

@@ -4,6 +4,7 @@
 
 use super::core::{Core, Source, add, remove};
 use super::event::{Event, EventKind};
+use super::trace;
 use crate::error::{Error, Result};
 use crate::protocol::HandoffId;
 use crate::sys::page::DecisionPage;
@@ -26,7 +27,7 @@ impl Core {
         remove(&self.sources, link.peer.as_fd());
         // Not watched, its end is only seen with the next handoff.
         if let Err(error) = add(&self.sources, link.peer.as_fd(), Source::Predecessor) {
-            tracing::warn!(target: "handoff", %error, "the end of the probation will not be told");
+            trace::trouble(&error, "the end of the probation will not be told");
         }
         self.predecessor = Some(Predecessor { id: link.id, page: link.page, pidfd: link.peer });
     }
@@ -41,7 +42,7 @@ impl Core {
     fn confirm(&mut self) {
         let Some(predecessor) = self.predecessor.take() else { return };
         remove(&self.sources, predecessor.pidfd.as_fd());
-        tracing::info!(target: "handoff", handoff_id = predecessor.id.0, "confirmed");
+        trace::step(predecessor.id, "confirmed");
         self.notices.push_back(Event::notice(EventKind::Confirmed, predecessor.id));
     }
 

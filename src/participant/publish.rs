@@ -1,6 +1,7 @@
 //! The control path of a daemon on its way: bound, in its place, without room for those who come, bound again.
 
 use super::core::{Core, Source, Timer, add, remove};
+use super::trace;
 use crate::error::Result;
 use crate::limits::{ACCEPT_RETRY, CONTROL_RETRY};
 use crate::sys::clock::{monotonic_ns, nanoseconds};
@@ -23,7 +24,7 @@ impl Core {
             }
             Ok(None) => return,
             Err(error) => {
-                tracing::warn!(target: "handoff", %error, "the control path is not in its place; trying again");
+                trace::trouble(&error, "the control path is not in its place; trying again");
                 self.timers.arm(Timer::Control, monotonic_ns() + nanoseconds(CONTROL_RETRY));
                 Err(error.to_string())
             }
@@ -56,7 +57,7 @@ impl Core {
         }
         match self.prepare_control() {
             Ok(()) => self.publish_control(),
-            Err(error) => tracing::warn!(target: "handoff", %error, "the control path can not be bound again"),
+            Err(error) => trace::trouble(&error, "the control path can not be bound again"),
         }
     }
 }

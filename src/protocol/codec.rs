@@ -25,6 +25,8 @@ mod tests;
 use super::message::{Message, Sealed, VERSION_MAX, VERSION_MIN};
 use super::transfer;
 use crate::limits::{FRAME_BYTES_MAX, LISTENERS_IN_MESSAGE_MAX, REVISIONS_MAX, TEXT_BYTES_MAX};
+use bincode::enc::write::Writer;
+use bincode::error::EncodeError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -264,11 +266,10 @@ fn decode_body(number: u16, body: &[u8]) -> Result<Message> {
 }
 
 fn pack(body: &impl Serialize, out: &mut Vec<u8>) -> Result<()> {
-    match bincode::serde::encode_to_vec(body, bincode::config::legacy()) {
-        Ok(bytes) => out.extend_from_slice(&bytes),
-        Err(error) => return fail(format!("the message can not be packed: {error}")),
+    match bincode::serde::encode_into_writer(body, Out(out), bincode::config::legacy()) {
+        Ok(()) => Ok(()),
+        Err(error) => fail(format!("the message can not be packed: {error}")),
     }
-    Ok(())
 }
 
 fn unpack<T: DeserializeOwned>(name: &str, body: &[u8]) -> Result<T> {
@@ -279,5 +280,16 @@ fn unpack<T: DeserializeOwned>(name: &str, body: &[u8]) -> Result<T> {
             fail(format!("{name}: {} bytes left over after byte {}", body.len() - read, HEADER_BYTES + read))
         }
         Err(error) => fail(format!("{name}: bad body of {} bytes: {error}", body.len())),
+    }
+}
+
+/// Where the bytes of a body go. bincode has one of its own, which is compiled anew into each field of each message.
+struct Out<'a>(&'a mut Vec<u8>);
+
+impl Writer for Out<'_> {
+    #[inline(never)]
+    fn write(&mut self, bytes: &[u8]) -> std::result::Result<(), EncodeError> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
     }
 }

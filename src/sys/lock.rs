@@ -189,7 +189,7 @@ fn parse_record(text: &str) -> Option<LockRecord> {
     })
 }
 
-/// Who has a description open that is locked with flock(2), for an error message; by pid. What
+/// Who has a description open that is locked with flock(2), for an error message; by pid, as /proc is. What
 /// cannot be read (another user's processes) is skipped, and a description on its way through a
 /// socket has no holder: the list may be empty although the file is locked.
 ///
@@ -199,10 +199,8 @@ pub fn holders(path: &Path) -> Vec<Holder> {
     let Ok(file) = fs::metadata(path) else {
         return Vec::new();
     };
-    let mut holders: Vec<_> =
-        proc::pids().filter(|pid| holds(*pid, &file)).map(|pid| Holder { pid, command: proc::command(pid) }).collect();
-    holders.sort_unstable_by_key(|holder| holder.pid);
-    holders
+    let holders = proc::pids().filter(|pid| holds(*pid, &file));
+    holders.map(|pid| Holder { pid, command: proc::command(pid) }).collect()
 }
 
 fn holds(pid: i32, file: &fs::Metadata) -> bool {

@@ -2,21 +2,20 @@
 //! What cannot be read is skipped.
 
 use std::fs;
-use std::path::PathBuf;
 
-/// The processes that can be seen, by pid.
+/// The processes that can be seen, the lowest pid first: so the kernel lists them.
 pub fn pids() -> impl Iterator<Item = i32> {
-    numbers(PathBuf::from("/proc"))
+    numbers("/proc").into_iter()
 }
 
 /// The numbers of the open descriptors of a process.
 pub fn descriptors(pid: i32) -> impl Iterator<Item = i32> {
-    numbers(PathBuf::from(format!("/proc/{pid}/fd")))
+    numbers(&format!("/proc/{pid}/fd")).into_iter()
 }
 
-fn numbers(dir: PathBuf) -> impl Iterator<Item = i32> {
+fn numbers(dir: &str) -> Vec<i32> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
 /// The command line of a process, its arguments joined by spaces, cut to a length for a

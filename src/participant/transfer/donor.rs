@@ -6,6 +6,7 @@ use crate::channel::{Channel, Incoming};
 use crate::error::{Error, Result};
 use crate::limits::FRAMES_READ_MAX;
 use crate::participant::core::{Core, Source, add, remove};
+use crate::participant::trace;
 use crate::protocol::message::{Message, Mode};
 use crate::protocol::{HandoffId, transfer::Connections};
 use crate::sys::{crash, fork};
@@ -28,7 +29,7 @@ impl Core {
         let added = add(&self.sources, transfer.as_fd(), Source::Donor);
         self.donor = Some(Donor { id, transfer });
         if let Err(error) = added {
-            tracing::warn!(target: "handoff", %error, "connections of the process before can not be taken");
+            trace::trouble(&error, "connections of the process before can not be taken");
             self.close_donor();
         }
     }
@@ -40,7 +41,7 @@ impl Core {
             match donor.transfer.receive() {
                 Ok(Incoming::Message(Message::Connections(m), fds, _)) if m.id == donor.id => self.take_gift(m, fds),
                 Ok(Incoming::Message(message, ..)) => {
-                    tracing::warn!(target: "handoff", name = message.name(), "dropped: not for a daemon that serves");
+                    trace::dropped(&message, "dropped: not for a daemon that serves");
                 }
                 Ok(Incoming::Nothing) => return,
                 Ok(Incoming::End) | Err(_) => return self.close_donor(),
@@ -61,7 +62,7 @@ impl Core {
                 self.watch_untaken();
             }
             Err(why) => {
-                tracing::error!(target: "handoff", why, "no more connections are taken from the process before");
+                trace::transfer_failed(&why, "no more connections are taken from the process before");
                 self.close_donor();
             }
         }

@@ -6,6 +6,7 @@ use crate::limits::{CONNECTION_STATE_BYTES_MAX, NAME_BYTES_MAX, SEND_RETRY};
 use crate::participant::core::Core;
 use crate::participant::event::Event;
 use crate::participant::handle::Participant;
+use crate::participant::trace;
 use crate::protocol::message::{Message, Mode, PrepareHandoff};
 use crate::protocol::transfer::{Connection, Giver, Identity, Totals};
 use crate::sys::clock::monotonic_ns;
@@ -269,7 +270,7 @@ fn send(transfer: &mut Channel, message: &Message, fds: &[RawFd]) -> Result<Atte
 
 /// The handoff will be undone, and the event cancelled: nobody has to wait for that.
 fn lost(error: &ChannelError) -> Error {
-    tracing::warn!(target: "handoff", %error, "the successor can not be reached");
+    trace::trouble(error, "the successor can not be reached");
     Error::Stale
 }
 

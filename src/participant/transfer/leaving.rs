@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::participant::core::Core;
 use crate::participant::event::Event;
 use crate::participant::handle::Participant;
+use crate::participant::trace;
 use crate::protocol::incumbent::Phase;
 use crate::protocol::message::Mode;
 
@@ -16,7 +17,7 @@ impl Participant {
         self.shared.with(Core::refuse_gifts)??;
         match self.finish_giving(event) {
             Err(Error::Refused(why)) => {
-                tracing::error!(target: "handoff", why, "the last drain is done");
+                trace::transfer_failed(&why, "the last drain is done");
                 Ok(Err(Error::Refused(why)))
             }
             Err(error) => Err(error),

@@ -4,6 +4,7 @@ use crate::channel::Incoming;
 use crate::error::Error;
 use crate::limits::FRAMES_READ_MAX;
 use crate::participant::core::{Core, Machine, remove};
+use crate::participant::trace;
 use crate::protocol::{HandoffId, Message, incumbent};
 use crate::sys::{crash, fork};
 use std::os::fd::AsFd;
@@ -42,7 +43,7 @@ impl Core {
                     self.on_taken(taken.batch);
                 }
                 (Ok(Incoming::Message(message, ..)), _) => {
-                    tracing::warn!(target: "handoff", name = message.name(), "dropped: not for the transfer socket");
+                    trace::dropped(&message, "dropped: not for the transfer socket");
                 }
                 (Ok(Incoming::Nothing), _) => return,
                 (Ok(Incoming::End) | Err(_), _) => return self.close_transfer(), // the pidfd tells who died

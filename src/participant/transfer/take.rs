@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use crate::limits::UNTAKEN_GRACE;
 use crate::participant::core::{Core, End, Machine, Timer};
 use crate::participant::handle::Participant;
+use crate::participant::trace;
 use crate::protocol::message::{Message, Sealed};
 use crate::protocol::successor::{Input, Phase};
 use crate::protocol::transfer::{Connection, State, Taker, Totals};
@@ -120,7 +121,7 @@ impl Core {
         match self.try_receive(message, fds) {
             Ok(answer) => self.tell(&answer),
             Err(why) => {
-                tracing::error!(target: "handoff", why, "the transfer has failed");
+                trace::transfer_failed(&why, "the transfer has failed");
                 self.received = Received::default();
                 self.feed_successor(Input::TransferFailed(why));
             }

@@ -61,26 +61,26 @@ impl Engine {
     }
 }
 
-/// The listeners that the daemon has, or one of its processes. What none of them has any more is left out.
+/// The listeners that the daemon has, or one of its processes, in the order in which daemons get them. What none of them has any
+/// more is left out.
 fn take_listeners(daemon: Identity, wanted: &[(u64, String)]) -> Result<Vec<(String, OwnedFd)>> {
-    let mut left: Vec<&(u64, String)> = wanted.iter().collect();
-    let mut taken = Vec::new();
-    let mut pids = members(session_of(daemon.pid).unwrap_or(daemon.pid));
-    pids.sort_by_key(|pid| *pid != daemon.pid);
-    for pid in pids {
+    let mut taken: Vec<Option<OwnedFd>> = wanted.iter().map(|_| None).collect();
+    let others = members(session_of(daemon.pid).unwrap_or(daemon.pid)).into_iter().filter(|pid| *pid != daemon.pid);
+    for pid in std::iter::once(daemon.pid).chain(others) {
         let Ok(pidfd) = Pidfd::open(pid) else { continue };
         for number in descriptors(pid) {
-            let Some(at) = left.iter().position(|(inode, _)| is_socket(pid, number, *inode)) else { continue };
-            let fd = pidfd.descriptor(number).map_err(|error| not_taken(daemon.pid, &left[at].1, &error))?;
-            taken.push((left.remove(at).1.clone(), fd));
+            let is_it = |((inode, _), taken): (&(u64, String), &Option<OwnedFd>)| {
+                taken.is_none() && is_socket(pid, number, *inode)
+            };
+            let Some(at) = wanted.iter().zip(&taken).position(is_it) else { continue };
+            let fd = pidfd.descriptor(number).map_err(|error| not_taken(daemon.pid, &wanted[at].1, &error))?;
+            taken[at] = Some(fd);
         }
-        if left.is_empty() {
+        if taken.iter().all(Option::is_some) {
             break;
         }
     }
-    // In the order in which daemons get them.
-    taken.sort_by_key(|(name, _)| wanted.iter().position(|(_, wanted)| wanted == name));
-    Ok(taken)
+    Ok(wanted.iter().zip(taken).filter_map(|((_, name), fd)| Some((name.clone(), fd?))).collect())
 }
 
 fn not_taken(pid: i32, name: &str, error: &std::io::Error) -> Error {
