@@ -63,7 +63,10 @@ impl World<'_> {
             Action::Run(hook) => {
                 let may = match hook {
                     Hook::Drain | Hook::Seal => self.locked && !self.sealed,
-                    Hook::Resume => self.locked && self.may_resume(),
+                    Hook::Resume { after_commit } => {
+                        let committed = self.told.is_some_and(Decision::is_committed);
+                        self.locked && self.may_resume() && after_commit == committed
+                    }
                     Hook::Leave => self.told.is_some_and(Decision::is_committed),
                 };
                 assert!(may, "{hook:?} may not run now: {:?} {:?}", self.told, self.word);
@@ -163,7 +166,7 @@ impl World<'_> {
                 let revisions = self.bytes.revisions();
                 self.feed(Input::Sealed(revisions));
             }
-            (_, Hook::Resume) => self.feed(Input::Resumed),
+            (_, Hook::Resume { .. }) => self.feed(Input::Resumed),
         }
     }
 

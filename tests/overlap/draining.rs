@@ -1,7 +1,8 @@
 //! Processes that were replaced and serve their last clients: who waits for them, and for how long.
 
 use crate::scene::{Held, heard, program, request, start, variant};
-use crate::support::{Service, lives, wait_until};
+use crate::support::{SIGTERM, Service, lives, signal, wait_until};
+use std::fs;
 
 /// An upgrade after which the process before has a client that stays.
 fn replace(service: &Service, build: &str, arguments: &[&str]) -> (i32, Held) {
@@ -42,8 +43,8 @@ fn an_upgrade_waits_is_refused_or_ends_the_oldest() {
     let third = service.daemon_pid();
     drop(two);
     assert_eq!(waits.wait().result, "committed", "the second has ended");
-    wait_until("the third has nobody to serve", || (draining(&service) == [first]).then_some(()));
-    assert!(!lives(second) && !lives(third));
+    wait_until("the third has nobody to serve", || (!lives(second) && !lives(third)).then_some(()));
+    wait_until("the first drains on", || (draining(&service) == [first]).then_some(()));
 
     let (fourth, mut four) = replace(&service, "a", &[]);
     let cut = service.upgrade(program("b"), &["--when-draining", "cut"]);
@@ -98,6 +99,22 @@ fn a_stop_ends_those_that_drain_as_well() {
     assert!(!lives(first) && !lives(second));
     assert_eq!(heard(&service, first).last().unwrap(), "replaced");
     assert_eq!(heard(&service, second).last().unwrap(), "stopped");
+}
+
+/// Who serves has ended by itself, and is not started again: nothing of the service is left when `handoff run` ends.
+#[test]
+fn the_end_of_the_service_ends_those_that_drain_as_well() {
+    let mut service = start(&[]);
+    let (first, mut held) = replace(&service, "b", &[]);
+    let second = service.daemon_pid();
+    signal(second, SIGTERM);
+    assert_eq!(service.wait_for_end(), Some(0));
+    assert!(!lives(first) && !lives(second));
+    assert_eq!(held.ask(), None);
+    assert_eq!(heard(&service, first).last().unwrap(), "replaced", "it was asked to end, and did");
+    let names = fs::read_dir(service.path("run")).unwrap().map(|entry| entry.unwrap().file_name());
+    let output: Vec<_> = names.filter(|name| name.to_str().unwrap().ends_with(".stderr")).collect();
+    assert!(output.is_empty(), "{output:?}");
 }
 
 #[test]

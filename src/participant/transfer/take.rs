@@ -129,8 +129,7 @@ impl Core {
 
     pub(super) fn try_receive(&mut self, message: Message, fds: Vec<OwnedFd>) -> std::result::Result<Message, String> {
         if fds.is_empty() {
-            let what = "descriptors from the incumbent did not fit into the successor: its RLIMIT_NOFILE is reached";
-            return Err(format!("{what} (ulimit -Hn, LimitNOFILE=)"));
+            return Err(Error::no_room("descriptors from the incumbent", "the successor").to_string());
         }
         let received = &mut self.received;
         match message {
