@@ -120,7 +120,7 @@ typedef enum handoff_phases {
     HANDOFF_PHASE_REPLACED = 7,
 } handoff_phases;
 
-// handoff_event.kind
+// handoff_event.kind. A kind that is not here is a newer library's: ignore it. It never wants an answer.
 typedef enum handoff_events {
     // Stop accepting, finish, make acknowledged writes durable. Answer: done or failed. Take a listener out of your epoll before you
     // close it: an epoll watches what the successor has, too, and would go on to wake you.

@@ -3,7 +3,11 @@ package handoff
 // #include "shim.h"
 import "C"
 
-import "context"
+import (
+	"context"
+	"fmt"
+	"log/slog"
+)
 
 // AfterCommit says of the context of a hook that the successor has committed.
 //
@@ -39,11 +43,15 @@ func (h *Handoff) OnConnections(hook func()) error {
 
 // news runs what belongs to an event that wants no answer.
 func (h *Handoff) news(event C.handoff_event) {
-	hook := map[C.uint32_t]func(){
+	hook, known := map[C.uint32_t]func(){
 		C.HANDOFF_EVENT_CONFIRMED:   h.hooks.confirmed,
 		C.HANDOFF_EVENT_PARKED:      h.hooks.parked,
 		C.HANDOFF_EVENT_CONNECTIONS: h.hooks.connections,
 	}[event.kind]
+	if !known && h.sink != nil {
+		text := fmt.Sprintf("an event of kind %d, which a newer library has, is ignored", event.kind)
+		h.sink.push(line{slog.LevelInfo, "handoff", text})
+	}
 	if hook != nil {
 		hook()
 	}

@@ -82,7 +82,7 @@ pub enum handoff_phases {
     HANDOFF_PHASE_REPLACED = 7,
 }
 
-/// handoff_event.kind
+/// handoff_event.kind. A kind that is not here is a newer library's: ignore it. It never wants an answer.
 #[repr(C)]
 pub enum handoff_events {
     /// Stop accepting, finish, make acknowledged writes durable. Answer: done or failed. Take a listener out of your epoll before you

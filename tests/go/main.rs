@@ -7,6 +7,7 @@ mod moves;
 mod overlap;
 mod web;
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -97,6 +98,25 @@ fn stores_in_go_replace_each_other_under_load() {
         expect_good(&service, load);
         assert_eq!(service.stop(), Some(0), "{}", service.stderr());
     }
+}
+
+/// The library knows of events that the binding does not.
+#[test]
+fn a_newer_library_is_no_reason_to_end() {
+    if !have_go() {
+        return;
+    }
+    let mut service = Service::place();
+    let newer = service.path("newer");
+    let library = support::newer_library();
+    let text = format!("#!/bin/sh\nLD_PRELOAD={} exec {} \"$@\"\n", library.display(), stores().a.display());
+    std::fs::write(&newer, text).unwrap();
+    std::fs::set_permissions(&newer, std::fs::Permissions::from_mode(0o755)).unwrap();
+    service.launch(&newer, &[]);
+    expect_committed(&service, &newer, "go-a");
+    expect_committed(&service, &stores().b, "go-b");
+    assert!(service.stderr().contains("newer: an event of a later kind"), "{}", service.stderr());
+    assert_eq!(service.stop(), Some(0), "{}", service.stderr());
 }
 
 #[test]

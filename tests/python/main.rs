@@ -18,7 +18,7 @@ use std::thread::JoinHandle;
 use support::load::{Load, LoadOptions, verify};
 use support::overlapping::upgrades_stop_nobody;
 use support::python::{Python, binding};
-use support::{KeptAlive, SIGKILL, Service, library, signal, wait_until};
+use support::{KeptAlive, SIGKILL, Service, library, newer_library, signal, wait_until};
 
 // ---- hooks that do not behave
 
@@ -185,6 +185,24 @@ fn upgrades_in_overlap_mode_stop_nobody() {
     let [a, b] = ["a", "b"].map(|build| python.daemon(build, script, &format!("BUILD={build}")));
     let slow = python.daemon("slow", script, &format!("WEB_INIT={}", go.display()));
     upgrades_stop_nobody([&a, &b], &slow, &go);
+}
+
+/// The library knows of events that the binding does not.
+#[test]
+fn a_newer_library_is_no_reason_to_end() {
+    let Some(mut python) = Python::find() else { return };
+    python.library = newer_library();
+    for store in ["kv_blocking", "kv_asyncio"] {
+        let script = format!("ffi-tests/python/{store}.py");
+        let [a, b] = ["a", "b"].map(|name| python.daemon(&format!("{store}-{name}"), &script, ""));
+        let mut service = Service::start(&a);
+        for next in [&b, &a] {
+            let upgrade = service.upgrade(next, &[]);
+            assert_eq!(upgrade.result, "committed", "{store}: {upgrade:?}");
+        }
+        heard(&service, "newer: an event of a later kind");
+        assert_eq!(service.stop(), Some(0), "{store}: {}", service.stderr());
+    }
 }
 
 // ---- the examples

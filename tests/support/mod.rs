@@ -65,6 +65,11 @@ pub fn compile(name: &str, source: &str, flags: &[&str]) -> PathBuf {
     compile_with(&library(), name, source, flags)
 }
 
+/// A library that stands in front of the real one, and has events that nobody knows yet.
+pub fn newer_library() -> PathBuf {
+    compile("libnewer.so", "ffi-tests/c/newer.c", &["-shared", "-fPIC", "-Wl,--no-as-needed"])
+}
+
 /// The same, against another build's library.
 pub fn compile_with(library: &Path, name: &str, source: &str, flags: &[&str]) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -12,6 +12,8 @@ pub struct Python {
     /// The interpreter itself: `python3` may be a wrapper that takes its time.
     pub interpreter: &'static str,
     pub dir: tempfile::TempDir,
+    /// The library that it loads.
+    pub library: PathBuf,
 }
 
 impl Python {
@@ -27,13 +29,13 @@ impl Python {
             eprintln!("SKIPPED: python3 is not installed");
             return None;
         };
-        Some(Self { interpreter, dir: tempfile::tempdir().unwrap() })
+        Some(Self { interpreter, dir: tempfile::tempdir().unwrap(), library: library() })
     }
 
     /// Any program that runs it.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
-        command.env("PYTHONPATH", binding()).env("LIBHANDOFF", library());
+        command.env("PYTHONPATH", binding()).env("LIBHANDOFF", &self.library);
         command
     }
 
@@ -45,8 +47,8 @@ impl Python {
 
     /// The shell's line that runs it.
     pub fn line(&self, script: &str, variables: &str) -> String {
-        let (path, library, interpreter) = (binding(), library(), self.interpreter);
-        let (path, library) = (path.display(), library.display());
+        let (path, library, interpreter) = (binding(), self.library.display(), self.interpreter);
+        let path = path.display();
         format!("env PYTHONPATH={path} LIBHANDOFF={library} {variables} {interpreter} {script}")
     }
 

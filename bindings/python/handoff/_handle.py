@@ -19,7 +19,7 @@ from ._errors import Busy, NotGiven, Pending, Sealed, WrongState, error
 from ._event import Event, Revisions, make_readiness
 from ._hooks import Hooks
 from ._listener import Listener
-from ._log import log_lines, on_log
+from ._log import log_lines, logger, on_log
 from ._native import (
     ErrorCode,
     EventKind,
@@ -48,6 +48,9 @@ _TEXT_BYTES = 4096
 _TURN_S = 0.05
 
 Path = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]"]
+
+# A library that is newer may have more.
+_EVENT_KINDS, _PHASES = frozenset(EventKind), frozenset(Phase)
 
 
 class _Fence(AbstractContextManager[None]):
@@ -199,12 +202,12 @@ class Handoff(Hooks):
         return self._call("handoff_pollfd")
 
     @property
-    def phase(self) -> Phase:
-        """A hint, not a fence: see ``writing``."""
+    def phase(self) -> Union[Phase, int]:
+        """A hint, not a fence: see ``writing``. A plain number, if only a newer library knows it."""
         code = self._native.handoff_phase(self._pointer)
         if code < 0:
             raise self._error(code, "handoff_phase")
-        return Phase(code)
+        return Phase(code) if code in _PHASES else code
 
     def stop(self) -> None:
         """Asks to stop; what a handler of SIGTERM calls. ``serve`` and the waits before it return soon.
@@ -337,11 +340,14 @@ class Handoff(Hooks):
         if self._in_hook:
             raise Busy(ErrorCode.EBUSY, "handoff_dispatch", "a hook is running, and this is inside it, or another thread")
         raw = RawEvent()
-        if self._call("handoff_dispatch", ctypes.byref(raw), ctypes.sizeof(raw)) == 0:
-            return None
-        event = Event(self, raw)
-        self._lose(event)
-        return event
+        while self._call("handoff_dispatch", ctypes.byref(raw), ctypes.sizeof(raw)) != 0:
+            if raw.kind not in _EVENT_KINDS:
+                logger.info("an event of kind %d, which a newer library has, is ignored", raw.kind)
+                continue
+            event = Event(self, raw)
+            self._lose(event)
+            return event
+        return None
 
     def dispatch(self) -> Optional[EventKind]:
         """Runs the hooks of what is there, for a loop of your own that polls ``fileno()``.

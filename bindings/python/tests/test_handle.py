@@ -47,6 +47,10 @@ class Start(WithData):
             h.stop()
             self.assertIsNone(h.serve())
 
+    def test_a_phase_of_a_newer_library_is_a_number(self):
+        with self.handle() as h, mock.patch.object(h._native, "handoff_phase", lambda _: 1000):
+            self.assertEqual((h.phase, type(h.phase)), (1000, int))
+
     def test_in_a_loop_as_well(self):
         async def main():
             h = self.handle()

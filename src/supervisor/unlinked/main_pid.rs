@@ -45,6 +45,9 @@ impl Process {
     }
 
     /// Whether this is a process of the daemon, and lives. Its descriptor was opened before.
+    ///
+    /// That a process of the daemon names it is no reason to believe it: by now the number may be a stranger's, whom we
+    /// would signal, perhaps as root.
     fn has_member(&self, pid: i32, pidfd: &Pidfd) -> bool {
         let near = |leader: i32| belongs_to(pid, leader);
         let is_ours = near(self.leader) || self.former.iter().any(|former| near(former.pid));
