@@ -56,7 +56,7 @@ impl Engine {
             id: HandoffId(id),
             mode: Mode::Exclusive,
             deadline_ns: attempt.deadline_ns(),
-            park_ns: nanoseconds(attempt.spec.probation),
+            park_ns: nanoseconds(attempt.spec.park_time()),
             open_descriptors: incumbent.map_or(0, |incumbent| open_descriptors_of(incumbent.pid)),
         };
         let drain_grace_ns = nanoseconds(attempt.spec.drain_grace);
