@@ -345,7 +345,8 @@ typedef struct handoff_outcome {
     uint64_t seal_ns;
     // From begin to ready.
     uint64_t ready_ns;
-    // What a client could feel: from "accept closed" to committed.
+    // What a client could feel: from "accept closed" to committed, or until the incumbent served again; of a commit that
+    // was reverted, from the successor's death.
     uint64_t pause_ns;
     // All, from the call to its outcome.
     uint64_t total_ns;

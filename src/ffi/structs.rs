@@ -83,7 +83,8 @@ pub struct handoff_outcome {
     pub seal_ns: u64,
     /// From begin to ready.
     pub ready_ns: u64,
-    /// What a client could feel: from "accept closed" to committed.
+    /// What a client could feel: from "accept closed" to committed, or until the incumbent served again; of a commit that
+    /// was reverted, from the successor's death.
     pub pause_ns: u64,
     /// All, from the call to its outcome.
     pub total_ns: u64,

@@ -69,8 +69,14 @@ impl FromStr for ListenSpec {
         let mut parts = rest.split(',');
         let address = parts.next().unwrap_or_default().parse().map_err(bad)?;
         let mut spec = Self { name: name.to_owned(), address, blocking: false, backlog: None, mode: None, sockets: 1 };
+        let mut seen = Vec::new();
         for option in parts {
+            let key = option.split('=').next().unwrap_or_default();
+            if seen.contains(&key) {
+                return Err(bad(format!("option '{key}' is there twice; leave one of them out")));
+            }
             spec.set(option).map_err(bad)?;
+            seen.push(key);
         }
         Ok(spec)
     }

@@ -31,8 +31,11 @@ impl Service {
             return condemned.map(|()| WayBack::Verdict).map_err(|error| self.refused(error.to_string()));
         }
         let Some(previous) = self.supervisor.previous() else {
-            let why = "there is nothing to go back to: this supervisor knows of no program before the present one";
-            return Err(self.refused(why.to_owned()));
+            let why = match self.supervisor.went_back() {
+                true => "there is nothing to go back to any more: the last upgrade was taken back already",
+                false => "there is nothing to go back to: this supervisor knows of no program before the present one",
+            };
+            return Err(self.refused(format!("{why}; upgrade --binary PATH starts the one that you name")));
         };
         self.begin_back(previous).map(|()| WayBack::Upgrade)
     }

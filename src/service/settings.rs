@@ -7,8 +7,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::restart::Policy;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::supervisor::{Health, Mode, ReadySign, SpawnSpec};
+use crate::sys::limits::hard_nofile;
 use nix::sys::signal::Signal;
 
 /// How a service is run.
@@ -43,6 +44,22 @@ impl Settings {
     /// [`Error::System`](crate::Error::System) of the kinds `NotFound`, `PermissionDenied`, `IsADirectory`.
     pub fn check_program(&self) -> Result<PathBuf> {
         SpawnSpec::new(&self.argv).check()
+    }
+
+    /// Whether a process could have the descriptor that its readiness is seen on (`RLIMIT_NOFILE`, getrlimit(2)).
+    ///
+    /// # Errors
+    /// [`Error::Limit`]: it could not.
+    pub fn check_readiness(&self) -> Result<()> {
+        let Some(ReadySign::Descriptor(number)) = self.readiness else { return Ok(()) };
+        let limit = hard_nofile().map_err(Error::system("RLIMIT_NOFILE"))?;
+        if u64::try_from(number).is_ok_and(|number| number < limit) {
+            return Ok(());
+        }
+        Err(Error::Limit(format!(
+            "--ready fd={number}: a process has {limit} descriptors here at most (RLIMIT_NOFILE, ulimit -Hn): write a \
+             smaller number"
+        )))
     }
 }
 

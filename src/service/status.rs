@@ -58,7 +58,7 @@ pub struct ServiceStatus {
 pub struct DrainingStatus {
     /// Its pid.
     pub pid: i32,
-    /// Which process of the service it was.
+    /// Which process of the service it was; 0 if it was undone.
     pub generation: u64,
     /// For how long it has been draining.
     pub since_ms: u64,

@@ -28,6 +28,8 @@ pub(super) struct Attempt {
     begin_ns: u64,
     ready_ns: u64,
     committed_ns: u64,
+    /// When a process of the service died last.
+    died_ns: u64,
     /// What the successor took.
     taken: Totals,
 }
@@ -49,6 +51,7 @@ impl Attempt {
             begin_ns: 0,
             ready_ns: 0,
             committed_ns: 0,
+            died_ns: 0,
             taken: Totals::default(),
         }
     }
@@ -90,6 +93,20 @@ impl Attempt {
         (self.begin_ns, self.ready_ns) = (self.spawn_ns, monotonic_ns());
     }
 
+    pub(super) fn note_death(&mut self) {
+        self.died_ns = monotonic_ns();
+    }
+
+    /// For how long nobody accepted. Whoever serves after an undo does so from now on.
+    fn pause_ns(&self, verdict: Verdict) -> u64 {
+        match verdict {
+            Verdict::Committed => between(self.accept_stopped_ns, self.committed_ns),
+            Verdict::RolledBack => between(self.accept_stopped_ns, monotonic_ns()),
+            Verdict::Reverted => between(self.died_ns, monotonic_ns()),
+            _ => 0,
+        }
+    }
+
     /// What the caller hears. `server` is the process that serves now.
     pub(super) fn outcome(&self, verdict: Verdict, reason: String, server: Option<&Process>) -> HandoffOutcome {
         let moved = if verdict == Verdict::Committed { self.taken } else { Totals::default() };
@@ -104,7 +121,7 @@ impl Attempt {
             drain_ns: between(self.prepare_ns, self.drained_ns),
             seal_ns: between(self.seal_ns, self.sealed_ns),
             ready_ns: between(self.begin_ns, self.ready_ns),
-            pause_ns: between(self.accept_stopped_ns, self.committed_ns),
+            pause_ns: self.pause_ns(verdict),
             total_ns: between(self.started_ns, monotonic_ns()),
             transferred_connections: moved.connections,
             transferred_state_bytes: moved.state_bytes,

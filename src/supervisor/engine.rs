@@ -77,6 +77,8 @@ pub(super) struct Engine {
     pub(super) replaced: Option<Arc<SpawnSpec>>,
     /// The same, of the newest one that has committed, and stands.
     pub(super) previous: Option<Arc<SpawnSpec>>,
+    /// There is none because it serves again.
+    pub(super) went_back: bool,
     pub(super) phase_told: Phase,
     pub(super) events: VecDeque<Event>,
 }
@@ -188,6 +190,7 @@ impl Engine {
             serving_spec: None,
             replaced: None,
             previous: None,
+            went_back: false,
             phase_told: Phase::Idle,
             events: VecDeque::new(),
         })
@@ -387,6 +390,7 @@ impl Engine {
             let text = self.machine.condemnation().unwrap_or(&text).to_owned();
             self.push(Event::ProbationFailed { program, text });
         }
+        self.attempt.iter_mut().for_each(Attempt::note_death);
         self.feed(Input::Died(peer, text.clone()));
         if peer == Peer::Incumbent && self.machine.phase() == Phase::Idle && self.processes.incumbent.is_none() {
             self.search_again();

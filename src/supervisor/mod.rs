@@ -127,7 +127,7 @@ pub struct Status {
 pub struct Draining {
     /// Its pid.
     pub pid: i32,
-    /// Which process of the service it was.
+    /// Which process of the service it was; 0 if it was undone, as it was not ready in time, and may have accepted clients.
     pub generation: u64,
     /// When it was replaced.
     pub since_ns: u64,

@@ -28,7 +28,8 @@ pub struct HandoffOutcome {
     pub seal_ns: u64,
     /// From Begin to Ready.
     pub ready_ns: u64,
-    /// Nobody accepted for this long: from "accept closed", as O says, to the commit, as N says.
+    /// Nobody accepted for this long: from "accept closed", as O says, to the commit, as N says, or until O served again; of a
+    /// commit that was reverted, from N's death. 0 if that is not known.
     pub pause_ns: u64,
     /// From the call to the outcome.
     pub total_ns: u64,

@@ -34,6 +34,10 @@ fn each_socket_of_a_group_is_served_at_every_instant() {
     let status = service.status().unwrap();
     let sockets: Vec<_> = status["listeners"].as_array().unwrap().iter().map(|of| of["sockets"].as_u64()).collect();
     assert_eq!(sockets, [Some(1), Some(1), Some(SOCKETS as u64), Some(SOCKETS as u64)]);
+    let said = service.command("status").output().unwrap();
+    let said = String::from_utf8_lossy(&said.stdout);
+    assert!(said.contains(&format!("listener   group {tcp},sockets=3\n")), "{said}");
+    assert_eq!(said.matches("sockets=").count(), 2, "{said}");
     let load = Load::start(tcp, 4);
     for round in 1..=6 {
         assert_eq!(service.upgrade(program(if round % 2 == 0 { "a" } else { "b" }), &[]).result, "committed");

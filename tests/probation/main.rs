@@ -7,8 +7,9 @@ mod support;
 mod without;
 
 use std::path::Path;
+use std::time::Duration;
 use support::load::{Load, LoadOptions, verify};
-use support::{SIGKILL, Service, freeze, lives, programs, signal, wait_for_death, wait_until};
+use support::{SIGKILL, Service, freeze, lives, programs, signal, thaw, wait_for_death, wait_until};
 
 /// Longer than any test.
 const LONG: [&str; 2] = ["--probation", "10m"];
@@ -119,7 +120,32 @@ fn an_operator_goes_back_in_the_probation() {
     assert_eq!(refused.code, 13, "{refused:?}");
     let (code, said) = rollback(&trial.service);
     assert_eq!(code, Some(13), "{said}");
-    assert!(said.contains("nothing to go back to"), "{said}");
+    assert!(said.contains("nothing to go back to any more") && said.contains("taken back already"), "{said}");
+    assert!(said.contains("upgrade --binary PATH"), "{said}");
+}
+
+/// The time without anybody is that of the undo, and not that of the commit before it.
+#[test]
+fn the_pause_of_an_undo_is_its_own() {
+    const LENGTH: Duration = Duration::from_millis(500);
+    let trial = Trial::begin(&LONG);
+    let service = &trial.service;
+    let committed = service.status().unwrap()["last_handoff"]["pause_ns"].as_u64().unwrap();
+    freeze(trial.incumbent);
+    signal(trial.successor, SIGKILL);
+    wait_until("its death is seen", || service.stderr().contains("failed its probation").then_some(()));
+    std::thread::sleep(LENGTH);
+    thaw(trial.incumbent);
+    assert_eq!(service.wait_until_served(), trial.incumbent);
+    let reverted = wait_until("the outcome", || {
+        Some(service.status()?["last_handoff"].clone()).filter(|last| last["result"] == "reverted")
+    });
+    let pause = reverted["pause_ns"].as_u64().unwrap();
+    assert!(pause >= LENGTH.as_nanos() as u64 && pause != committed, "{committed}: {reverted}");
+
+    let undone = service.upgrade(&service.faulty("unhealthy"), &[]);
+    let of = |step: &str| undone.outcome[step].as_u64().unwrap();
+    assert!(of("pause_ns") > of("seal_ns") && of("pause_ns") < of("total_ns"), "{undone:?}");
 }
 
 #[test]
@@ -145,6 +171,9 @@ fn an_operator_goes_back_to_a_file_that_is_not_at_its_path_any_more() {
     std::fs::rename(&new, &path).unwrap();
     let (code, said) = rollback(&service);
     assert_eq!((code, said.as_str()), (Some(0), "committed \"\""));
+    let twice =
+        wait_until("it can be asked again", || Some(rollback(&service).1).filter(|said| !said.contains("busy")));
+    assert!(twice.contains("taken back already"), "{twice}");
     let (pid, build) = service.ping().unwrap();
     assert_eq!(build, "a");
     // A crash does not bring the path's own content back.

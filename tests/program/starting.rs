@@ -47,6 +47,54 @@ fn a_data_directory_must_be_one() {
 }
 
 #[test]
+fn options_that_mean_nothing_are_errors() {
+    let place = Place::new();
+    let refused = |arguments: &str, words: &[&str]| {
+        let arguments: Vec<&str> = arguments.split_whitespace().chain(["--name", "x", "--", "true"]).collect();
+        run(&place, &arguments).expect(2, words);
+    };
+    refused("--ready notify", &["--ready is for daemons", "--mode overlap"]);
+    refused("--mode exclusive --ready delay=1s", &["--ready is for daemons", "--mode overlap"]);
+    refused(
+        "--mode overlap --ready notify --health tcp://127.0.0.1:80",
+        &["--health", "no probation", "leave one of them out"],
+    );
+    refused("--mode exclusive --max-draining 3", &["--max-draining", "--mode exclusive", "leave one of them out"]);
+    refused("--mode overlap --max-draining 0", &["1 or more", "never be replaced"]);
+    refused("--max-draining many", &["'many' is no number"]);
+    refused("--mode overlap --ready delay=-1s", &["a time can not be negative"]);
+    refused("--drain-grace=-1s", &["a time can not be negative"]);
+    for number in ["2", "-1", "x", "99999999999999"] {
+        let words = format!("'{number}' is no number of a descriptor; the first one that is free is 3");
+        refused(&format!("--mode overlap --ready fd={number}"), &[&words]);
+    }
+    for (option, value) in [("sockets", "4"), ("backlog", "4"), ("blocking", "")] {
+        let option = if value.is_empty() { option.to_owned() } else { format!("{option}={value}") };
+        let twice = format!("--listen web=127.0.0.1:0,{option},{option}");
+        refused(&twice, &[&format!("'{}' is there twice", option.split('=').next().unwrap())]);
+    }
+    assert!(!place.path("runtime").exists(), "nothing was changed");
+}
+
+#[test]
+fn a_descriptor_that_no_process_can_have_is_no_sign() {
+    let place = Place::new();
+    let far = ["--mode", "overlap", "--ready", "fd=2147483647", "--", "true"];
+    run(&place, &far).expect(125, &["--ready fd=2147483647", "RLIMIT_NOFILE", "smaller number"]);
+    assert!(!place.path("runtime").exists(), "nothing was changed");
+}
+
+#[test]
+fn a_probe_that_waits_for_a_probation_says_so() {
+    let place = Place::new();
+    let probe = ["--health", "tcp://127.0.0.1:80"];
+    let said = run(&place, &[&probe[..], &["--", "true"]].concat());
+    said.expect(0, &["--health: nothing is asked without a probation", "upgrade --probation"]);
+    let said = run(&place, &[&probe[..], &["--probation", "1s", "--", "true"]].concat());
+    assert!(said.code == 0 && !said.stderr.contains("--health"), "{said:?}");
+}
+
+#[test]
 fn policies_say_what_starts_again() {
     let place = Place::new();
     let count = place.path("count");

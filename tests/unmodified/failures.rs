@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 const OVERLAP: &str = "--listen web=127.0.0.1:0 --mode overlap --ready notify";
+/// A program that is never ready, and ignores its stop signal.
+const DEAF: &str = "#!/bin/sh\ntrap '' TERM\nwhile :; do sleep 1; done\n";
 
 /// A daemon that runs, and an upgrade of it that waits for the successor's readiness: the pids of both.
 pub fn waiting<'a>(place: &'a Place, run: &Run<'_>, binary: &Path) -> (Run<'a>, i32, i32) {
@@ -37,7 +39,7 @@ fn a_successor_that_is_never_ready_is_told_to_stop_before_it_is_killed() {
     let run = run(&place, OVERLAP, &[text(&good)]);
     let (incumbent, address) = serving(&run);
     let load = Load::start(address);
-    let (code, outcome) = upgrade(&place, Some(&bad), "--ready-timeout 1s");
+    let (code, outcome) = upgrade(&place, Some(&bad), "--ready-timeout 3s"); // longer than its start takes
     assert_eq!(
         (code, outcome["reason"].as_str(), pid_of(&outcome)),
         (10, Some("the successor was not ready in time"), incumbent)
@@ -65,13 +67,31 @@ fn a_probation_is_refused() {
 fn a_successor_that_ignores_its_stop_signal_is_killed_after_the_grace() {
     let place = Place::new();
     let good = small(&place, "good", "notify");
-    let deaf = place.file("deaf", "#!/bin/sh\ntrap '' TERM\nwhile :; do sleep 1; done\n", 0o755);
+    let deaf = place.file("deaf", DEAF, 0o755);
     let run = run(&place, OVERLAP, &[text(&good)]);
     let (incumbent, _) = serving(&run);
     assert_eq!(upgrade(&place, Some(&deaf), "--ready-timeout 300ms --drain-grace 300ms").0, 10);
     let service = run.wait_for("its end", |service| service["draining"].as_array().is_some_and(Vec::is_empty));
     assert_eq!(pid_of(&service), incumbent);
     wait_until("its end", || (crate::support::children(run.pid()) == [incumbent]).then_some(()));
+}
+
+/// It never was a process of the service: the next one has that number.
+#[test]
+fn one_that_is_undone_has_no_number_while_it_drains() {
+    let place = Place::new();
+    let good = small(&place, "good", "notify");
+    let deaf = place.file("deaf", DEAF, 0o755);
+    let run = run(&place, OVERLAP, &[text(&good)]);
+    serving(&run);
+    assert_eq!(upgrade(&place, Some(&deaf), "--ready-timeout 2s").0, 10);
+    let service = run.wait_for("it is idle", |service| service["phase"] == "idle");
+    let undone = &service["draining"][0];
+    assert_eq!((&undone["generation"], &service["generation"]), (&0.into(), &1.into()), "{service}");
+    let status = place.output("status", &[]).stdout;
+    assert!(status.contains(&format!("draining   process {} (undone), for ", undone["pid"])), "{status}");
+    let (code, outcome) = upgrade(&place, Some(&good), "");
+    assert_eq!((code, &outcome["generation"]), (0, &2.into()), "{outcome}");
 }
 
 #[test]

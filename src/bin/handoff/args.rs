@@ -7,9 +7,7 @@ use std::time::Duration;
 
 use crate::demo::DemoArgs;
 use crate::demo::daemon::DaemonArgs;
-use clap::builder::RangedU64ValueParser;
 use clap::{Parser, Subcommand, ValueEnum};
-use handoff::limits::MAX_DRAINING;
 use handoff::service::address::ListenSpec;
 use handoff::service::restart::Policy;
 use handoff::service::{self, Times};
@@ -61,25 +59,27 @@ pub struct RunArgs {
     /// When a daemon that ended is started again [default: on-failure, but a first start that fails by itself is final]
     #[arg(long, value_enum)]
     pub restart: Option<Restart>,
-    /// Whether a successor begins when its predecessor has stopped, or serves beside it for a while
-    #[arg(long, value_enum, default_value = "exclusive")]
-    pub mode: HandoffMode,
+    /// Whether a successor begins when its predecessor has stopped, or serves beside it for a while [default: exclusive];
+    /// of daemons that link libhandoff their own modes decide
+    #[arg(long, value_enum)]
+    pub mode: Option<HandoffMode>,
     /// How a daemon that does not link libhandoff tells that it is ready: notify (READY=1 to NOTIFY_SOCKET), fd=N (a line
     /// end on that descriptor), health=tcp://IP:PORT, health=http://IP:PORT/PATH (status 200 to 399), the same over a Unix socket,
     /// health=unix:/SOCKET and health=http+unix://%2FSOCKET/PATH, delay=TIME.
-    /// With --mode overlap, it can be upgraded
+    /// Needs --mode overlap; then it can be upgraded
     #[arg(long, value_name = "SIGN", value_parser = readiness)]
     pub ready: Option<ReadySign>,
-    /// During a probation, ask the process that serves every second whether it is well: tcp://IP:PORT, http://IP:PORT/PATH (status 200 to
-    /// 399). If it fails three times in a row, it is killed, and the one before it takes over
+    /// During a probation (--probation, here or of upgrade), ask the process that serves every second whether it is well:
+    /// tcp://IP:PORT, http://IP:PORT/PATH (status 200 to 399). If it fails three times in a row, it is killed, and the one before it takes over
     #[arg(long, value_name = "URL", value_parser = health)]
     pub health: Option<Health>,
     /// What makes a daemon stop: when it is replaced in mode overlap, or the service ends
     #[arg(long, value_name = "SIGNAL", default_value = "TERM", value_parser = signal)]
     pub stop_signal: Signal,
-    /// Daemons in overlap mode: how many processes that were replaced may serve their last clients at the same time
-    #[arg(long, value_name = "N", default_value_t = MAX_DRAINING, value_parser = at_least_one())]
-    pub max_draining: usize,
+    /// Daemons in overlap mode: how many processes that were replaced may serve their last clients at the same time, 1 or
+    /// more [default: 2]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub max_draining: Option<usize>,
     #[command(flatten)]
     pub place: Place,
     #[command(flatten)]
@@ -98,6 +98,32 @@ pub enum HandoffMode {
     Exclusive,
     /// The successor serves before the incumbent stops
     Overlap,
+}
+
+impl RunArgs {
+    /// What is wrong with options that are good one by one.
+    pub fn check_together(&self) -> Result<(), &'static str> {
+        let overlap = matches!(self.mode, Some(HandoffMode::Overlap));
+        if self.ready.is_some() && !overlap {
+            return Err(
+                "--ready is for daemons that do not link libhandoff, which can be replaced side by side only: add \
+                        --mode overlap, or leave --ready out",
+            );
+        }
+        if self.health.is_some() && overlap {
+            return Err(
+                "--health asks during a probation, and in --mode overlap there is no probation: leave one of them out; \
+                        --ready health=URL is what tells there whether a new process is ready",
+            );
+        }
+        if self.max_draining.is_some() && matches!(self.mode, Some(HandoffMode::Exclusive)) {
+            return Err(
+                "--max-draining counts processes that were replaced in overlap mode, of which there are none in \
+                        --mode exclusive: leave one of them out",
+            );
+        }
+        Ok(())
+    }
 }
 
 impl From<HandoffMode> for Mode {
@@ -278,8 +304,12 @@ impl From<TimeArgs> for Times {
     }
 }
 
-fn at_least_one() -> RangedU64ValueParser<usize> {
-    RangedU64ValueParser::new().range(1..)
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("write 1 or more: with 0 the daemon could never be replaced".to_owned()),
+        Ok(number) => Ok(number),
+        Err(_) => Err(format!("'{text}' is no number; write 1 or more")),
+    }
 }
 
 fn not_empty(text: &str) -> Result<OsString, String> {
@@ -304,7 +334,7 @@ fn readiness(text: &str) -> Result<ReadySign, String> {
         ("notify", "") => Ok(ReadySign::Notify),
         ("fd", number) => match number.parse() {
             Ok(number @ 3..) => Ok(ReadySign::Descriptor(number)),
-            _ => Err(format!("'{number}' is no descriptor above 2")),
+            _ => Err(format!("'{number}' is no number of a descriptor; the first one that is free is 3")),
         },
         ("health", url) => health(url).map(ReadySign::Health),
         ("delay", time) => duration(time).map(ReadySign::Delay),
@@ -356,6 +386,9 @@ fn unescaped(text: &str) -> Result<PathBuf, String> {
 /// `30s`, `500ms`, `5m`, `1h`; a number alone is seconds.
 fn duration(text: &str) -> Result<Duration, String> {
     const YEAR_SECONDS: f64 = 365.0 * 86_400.0;
+    if text.starts_with('-') {
+        return Err("a time can not be negative; write 500ms, 30s, 5m or 1h".to_owned());
+    }
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let seconds = match unit {

@@ -6,11 +6,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use handoff::Error;
+use handoff::limits::MAX_DRAINING;
 use handoff::service::address::{ListenSpec, check_all};
 use handoff::service::instance::Instance;
 use handoff::service::paths::{RuntimeDir, check_data_dir, check_name, name_of};
 use handoff::service::signals::{Arrived, Signals};
 use handoff::service::{Service, Settings};
+use handoff::supervisor::Mode;
 use serde_json::json;
 use tracing::{Level, Metadata};
 use tracing_subscriber::filter::filter_fn;
@@ -24,6 +26,8 @@ use crate::exit::{CANNOT_EXECUTE, Failure, ITSELF_FAILED, NOT_FOUND, USAGE, of_d
 use crate::host::{Host, SIGNALS, reason_to_stop};
 use crate::output::Output;
 
+const HEALTH_UNASKED: &str = "--health: nothing is asked without a probation: --probation TIME gives one to every upgrade, \
+     upgrade --probation TIME to one";
 /// How long the last words wait for a reader.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -71,7 +75,9 @@ fn supervise(args: &RunArgs, output: &Output) -> Result<u8, Failure> {
         let text = format!("{} is {}", listener.name, listener.address);
         output.say("listening", &name, &text, json!({ "name": listener.name, "address": listener.address }));
     }
-    for text in args.listen.iter().filter_map(ListenSpec::backlog_warning) {
+    let unasked = args.health.is_some() && args.times.probation.is_none();
+    let unasked = unasked.then(|| HEALTH_UNASKED.to_owned());
+    for text in args.listen.iter().filter_map(ListenSpec::backlog_warning).chain(unasked) {
         output.say("warning", &name, &text, json!({}));
     }
     service.start();
@@ -112,6 +118,7 @@ fn service_name(args: &RunArgs) -> handoff::Result<String> {
 /// Everything that can be seen to be wrong before anything is changed.
 fn settings(args: &RunArgs) -> Result<Settings, Failure> {
     let usage = |error: Error| Failure::new(USAGE, error.to_string());
+    args.check_together().map_err(|text| Failure::new(USAGE, text))?;
     check_all(&args.listen).map_err(usage)?;
     let data_dir: Option<PathBuf> = args.data_dir.as_deref().map(check_data_dir).transpose().map_err(itself)?;
     let settings = Settings {
@@ -120,12 +127,13 @@ fn settings(args: &RunArgs) -> Result<Settings, Failure> {
         data_dir,
         restart: Restart::policy(args.restart),
         times: args.times.into(),
-        mode: args.mode.into(),
+        mode: args.mode.map_or(Mode::Exclusive, Mode::from),
         readiness: args.ready.clone(),
         health: args.health.clone(),
         stop_signal: args.stop_signal,
-        max_draining: args.max_draining,
+        max_draining: args.max_draining.unwrap_or(MAX_DRAINING),
     };
+    settings.check_readiness().map_err(itself)?;
     settings.check_program().map_err(|error| match &error {
         Error::System { source, .. } if source.kind() == ErrorKind::NotFound => {
             Failure::new(NOT_FOUND, error.to_string())

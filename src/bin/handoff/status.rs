@@ -49,12 +49,19 @@ fn show(service: &Value) {
     text::print(&format!("    program    {}", word("program")));
     for draining in service["draining"].as_array().into_iter().flatten() {
         let left = text::nanoseconds(draining["left_ms"].as_u64().unwrap_or(0).saturating_mul(1_000_000));
-        let (pid, generation) = (&draining["pid"], &draining["generation"]);
-        text::print(&format!("    draining   process {pid} (generation {generation}), for {left} more at most"));
+        let which = match draining["generation"].as_u64() {
+            Some(0) => "undone".to_owned(),
+            _ => format!("generation {}", draining["generation"]),
+        };
+        text::print(&format!("    draining   process {} ({which}), for {left} more at most", draining["pid"]));
     }
     for listener in service["listeners"].as_array().into_iter().flatten() {
         let part = |field: &str| listener[field].as_str().unwrap_or_default();
-        text::print(&format!("    listener   {} {}", part("name"), part("address")));
+        let group = match listener["sockets"].as_u64() {
+            Some(sockets @ 2..) => format!(",sockets={sockets}"),
+            _ => String::new(),
+        };
+        text::print(&format!("    listener   {} {}{group}", part("name"), part("address")));
     }
     let linked = match service["linked"].as_bool().unwrap_or_default() {
         true => "yes",

@@ -320,7 +320,8 @@ impl Engine {
 
     /// Its stop signal, and SIGKILL only after the grace.
     fn stop_and_leave(&mut self, peer: Peer) {
-        if let Some(process) = self.processes.peer(peer).take() {
+        if let Some(mut process) = self.processes.peer(peer).take() {
+            process.generation = 0; // the next one has its number
             let signal = process.spec.stop_signal;
             if let Err(error) = process.signal(signal) {
                 trace::trouble(&self.service, Some(process.pid), &error.to_string());
