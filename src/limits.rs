@@ -94,6 +94,11 @@ pub const DEATH_AFTER_END: Duration = for_peer(1_000);
 pub const ABORT_GRACE: Duration = for_peer(2_000);
 /// A retired incumbent that does not exit, until it gets SIGTERM, and from there to SIGKILL.
 pub const RETIRE_GRACE: Duration = for_peer(10_000);
+/// A reserve that is not needed any more and does not say so, until it gets SIGTERM, and from there to SIGKILL: its data is with its
+/// successor, and an operator waits.
+pub const RESERVE_GRACE: Duration = for_peer(2_000);
+/// A reserve that was not heard of for so long could not take over: two of its heartbeats, and some slack.
+pub const RESERVE_SILENCE: Duration = for_peer(5_000);
 /// Processes in overlap mode that were replaced and serve their last clients, by default: with the one that serves and one that
 /// starts, the machine must have room for four.
 pub const MAX_DRAINING: usize = 2;
@@ -173,3 +178,6 @@ pub const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
 pub const HEALTH_LOOK: Duration = Duration::from_millis(50);
 /// Probes in a row that such a process may fail, until it is no good: one alone may be a pause for its own cleaning up.
 pub const HEALTH_FAILURES_MAX: u32 = 3;
+/// How much longer than its probation a process has a reserve, if it is asked whether it is well: the answer that is waited for then
+/// takes six seconds at most if it is no, but a busy machine looks late.
+pub const HEALTH_VERDICT: Duration = Duration::from_secs(30);

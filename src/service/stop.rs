@@ -3,7 +3,7 @@
 use nix::sys::signal::Signal;
 
 use super::unit::{Ended, Event, Service, State};
-use crate::limits::{CANCEL_GRACE, STOP_GRACE};
+use crate::limits::{CANCEL_GRACE, RESERVE_GRACE, STOP_GRACE};
 use crate::sys::clock::monotonic_ns;
 
 /// Where a stop is, and until when it stays there, in `CLOCK_MONOTONIC` nanoseconds.
@@ -34,7 +34,9 @@ impl Service {
         }
         self.drop_queued("the service stops");
         self.supervisor.close(why);
-        self.state = State::Stopping(Stop::Cancelling(after(CANCEL_GRACE)));
+        let has_reserve = self.supervisor.status().parked_pid.is_some();
+        let grace = if has_reserve { RESERVE_GRACE } else { CANCEL_GRACE };
+        self.state = State::Stopping(Stop::Cancelling(after(grace)));
         self.advance_stop();
     }
 
@@ -73,6 +75,8 @@ impl Service {
         let late = monotonic_ns() >= stop.until_ns();
         let next = match stop {
             Stop::Cancelling(_) if late || status.handoff_id.is_none() => {
+                // A reserve that has not retired by now would take over.
+                self.supervisor.kill_reserve();
                 self.signal_all(self.settings.stop_signal);
                 Stop::Terminating(after(STOP_GRACE))
             }

@@ -41,8 +41,8 @@ pub enum Event {
         /// Which process of the service it is.
         generation: u64,
     },
-    /// A start or a handoff has come to this phase.
-    Phase(&'static str),
+    /// A start or a handoff has come to this phase; with what it waits for there, for people.
+    Phase(&'static str, Option<String>),
     /// A step of a handoff progresses, in the application's own unit.
     Progress {
         /// How much of it is done.
@@ -94,6 +94,8 @@ const RETIRING: &str = "retiring";
 pub(super) const PROBATION: &str = "probation";
 /// The phase in which that is over, and the incumbent about to exit.
 const CONFIRMING: &str = "confirming";
+/// The phase in which the incumbent is to take over again.
+const REVERTING: &str = "reverting";
 /// The phase in which nothing is under way.
 pub(super) const IDLE: &str = "idle";
 
@@ -317,9 +319,12 @@ impl Service {
         status
     }
 
-    /// A process that is new is reported once.
+    /// A process that is new is reported once; one that is to take over again, only when it has.
     fn announce(&mut self) {
         let status = self.look();
+        if status.phase == REVERTING {
+            return;
+        }
         self.said_hello |= status.linked;
         if status.pid != self.announced {
             self.announced = status.pid;
@@ -331,7 +336,11 @@ impl Service {
 
     fn on_event(&mut self, event: supervisor::Event) {
         match event {
-            supervisor::Event::Phase(phase) => self.events.push(Event::Phase(phase)),
+            supervisor::Event::Phase(phase) => {
+                let reserve = self.supervisor.status().parked_pid.filter(|_| phase == CONFIRMING);
+                let waits = reserve.map(|pid| format!("process {pid}, which was the reserve, must end first"));
+                self.events.push(Event::Phase(phase, waits));
+            }
             supervisor::Event::Progress { done, total } => self.events.push(Event::Progress { done, total }),
             supervisor::Event::Stderr { bytes, .. } => self.events.push(Event::Output(bytes)),
             supervisor::Event::Outcome(outcome) => self.on_outcome(outcome),

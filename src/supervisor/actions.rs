@@ -7,8 +7,8 @@ use super::outcome::verdict_name;
 use super::trace;
 use crate::channel::{ChannelError, decide};
 use crate::limits::{
-    ABORT_GRACE, ADOPTION_TIMEOUT, DEATH_AFTER_END, LIVENESS, REPAIRED_IN_PAUSE_MAX, RETIRE_GRACE, SERVING_TIMEOUT,
-    SLACK,
+    ABORT_GRACE, ADOPTION_TIMEOUT, DEATH_AFTER_END, LIVENESS, REPAIRED_IN_PAUSE_MAX, RESERVE_GRACE, RETIRE_GRACE,
+    SERVING_TIMEOUT, SLACK,
 };
 use crate::protocol::message::Message;
 use crate::protocol::supervisor::{Action, Input, Peer, Phase, Timer, Verdict};
@@ -132,9 +132,10 @@ impl Engine {
             Timer::Lost(_) => after(DEATH_AFTER_END),
             Timer::AbortGrace => after(ABORT_GRACE),
             Timer::Retire if self.machine.overlaps() => after(RETIRE_GRACE.max(spec.drain_grace.saturating_add(SLACK))),
+            Timer::Retire if self.machine.phase() == Phase::Confirming => after(RESERVE_GRACE),
             Timer::Retire => after(RETIRE_GRACE),
             Timer::Adoption => after(ADOPTION_TIMEOUT),
-            Timer::Probation => now_ns.saturating_add(self.machine.park_ns()),
+            Timer::Probation => self.probation_end_ns(),
         }
     }
 

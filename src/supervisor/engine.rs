@@ -291,7 +291,7 @@ impl Engine {
         self.rendezvous.as_ref().is_some_and(|rendezvous| rendezvous.page.word().is_committed())
     }
 
-    fn drain_all(&mut self) {
+    pub(super) fn drain_all(&mut self) {
         let Processes { incumbent, successor, parked, .. } = &self.processes;
         let keys = [successor, incumbent, parked].map(|process| process.as_ref().map(|process| process.key));
         keys.into_iter().flatten().for_each(|key| self.drain(key));
@@ -314,6 +314,9 @@ impl Engine {
             attempt.note(&message);
         }
         super::trace::message(&message, &self.service, process.pid);
+        if peer == Peer::Parked {
+            self.probation.heard_ns = monotonic_ns();
+        }
         if !matches!(message, Message::Heartbeat(_) | Message::SealProgress(_)) {
             crash::point('S', format_args!("receive {}", message.name()));
         }
@@ -422,6 +425,7 @@ impl Engine {
         loop {
             self.drain_all(); // an answer in time is in time
             match self.timers.next_due() {
+                Some(Due::Machine(Timer::Probation)) if self.asks_once_more() => {}
                 Some(Due::Machine(timer)) => self.feed(Input::Timer(timer)),
                 Some(Due::Leaving(key)) => self.hasten(key),
                 Some(Due::Adopt) => self.adopt(),

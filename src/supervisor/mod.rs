@@ -368,6 +368,14 @@ impl Supervisor {
         }
     }
 
+    /// SIGKILL to the reserve, if there is one.
+    #[cfg(feature = "program")]
+    pub(crate) fn kill_reserve(&self) {
+        if let Some(process) = &self.engine.processes.parked {
+            let _ = process.signal(Signal::SIGKILL); // it may just have ended
+        }
+    }
+
     /// Writes the journal anew, with the listeners as they are now.
     pub(crate) fn record(&mut self) {
         self.engine.record();

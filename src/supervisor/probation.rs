@@ -6,9 +6,11 @@ use super::leaving::Term;
 use super::process::Process;
 use super::{Executable, SpawnSpec, Supervisor};
 use crate::error::{Error, Result};
-use crate::limits::{HEALTH_FAILURES_MAX, HEALTH_INTERVAL, HEALTH_LOOK};
+use crate::limits::{HEALTH_FAILURES_MAX, HEALTH_INTERVAL, HEALTH_LOOK, HEALTH_VERDICT, RESERVE_SILENCE};
 use crate::protocol::supervisor::{Input, Phase};
 use crate::sys::clock::{monotonic_ns, nanoseconds};
+use crate::sys::proc::is_stopped;
+use std::path::Path;
 
 /// The probation that is under way.
 #[derive(Debug, Default)]
@@ -19,12 +21,17 @@ pub(super) struct Probation {
     probe: Option<Probe>,
     /// Probes that it has failed, one after the other.
     failures: u32,
+    /// Its time is over, but for the answer to the last probe.
+    overdue: bool,
+    /// When the reserve was heard of last.
+    pub(super) heard_ns: u64,
 }
 
 impl Engine {
     /// N is the incumbent; O is its reserve.
     pub(super) fn park(&mut self) {
-        self.probation.end_ns = monotonic_ns().saturating_add(self.machine.park_ns());
+        self.probation.end_ns = self.probation_end_ns();
+        self.probation.heard_ns = monotonic_ns();
         self.processes.parked = self.processes.incumbent.take();
         // If it has to be started again, that is because what its path leads to is no good.
         self.serving_spec = self.processes.parked.as_ref().map(|parked| parked.pinned());
@@ -33,14 +40,31 @@ impl Engine {
         self.watch_health();
     }
 
+    /// Of one that begins now. O parks for longer, if N is asked whether it is well.
+    pub(super) fn probation_end_ns(&self) -> u64 {
+        let asked = self.attempt.as_ref().is_some_and(|attempt| attempt.spec.health.is_some());
+        let last_words = if asked { nanoseconds(HEALTH_VERDICT) } else { 0 };
+        monotonic_ns().saturating_add(self.machine.park_ns().saturating_sub(last_words))
+    }
+
     /// The first probe comes after a while: clients come first.
     fn watch_health(&mut self) {
         let of = |process: &Process| Some(Probe::new(process.spec.health.clone()?, process.leader));
         self.probation.probe = self.processes.incumbent.as_ref().and_then(of);
-        self.probation.failures = 0;
+        (self.probation.failures, self.probation.overdue) = (0, false);
         if self.probation.probe.is_some() {
             self.timers.arm(Due::Health, monotonic_ns().saturating_add(nanoseconds(HEALTH_INTERVAL)));
         }
+    }
+
+    /// The probation is over; but nobody is confirmed who does not answer now.
+    pub(super) fn asks_once_more(&mut self) -> bool {
+        let asks = self.machine.phase() == Phase::Probation && self.probation.probe.is_some();
+        if asks {
+            self.probation.overdue = true;
+            self.timers.arm(Due::Health, monotonic_ns());
+        }
+        asks
     }
 
     /// After the probation nothing is asked any more.
@@ -50,6 +74,7 @@ impl Engine {
         let step = probe.advance();
         match step {
             Step::Pending => {}
+            Step::Ready if self.probation.overdue => return self.feed(Input::EndProbation),
             Step::Ready => self.probation.failures = 0,
             Step::Failed => self.probation.failures += 1,
         }
@@ -59,6 +84,26 @@ impl Engine {
         }
         let why = format!("unhealthy: {} failed {HEALTH_FAILURES_MAX} times in a row", probe.health());
         self.feed(Input::Condemn(why));
+    }
+
+    /// Why the reserve could not take over now, as far as that can be told.
+    fn doubt_of_reserve(&self) -> Option<String> {
+        let parked = self.processes.parked.as_ref()?;
+        let pid = parked.pid;
+        let silence_ns = monotonic_ns().saturating_sub(self.probation.heard_ns);
+        let (what, remedy) = match parked.session {
+            _ if is_stopped(pid) => ("is stopped".to_owned(), format!("let it go on (kill -CONT {pid}), or ")),
+            Some(_) if silence_ns > nanoseconds(RESERVE_SILENCE) => {
+                (format!("was not heard of for {} s", silence_ns / 1_000_000_000), String::new())
+            }
+            _ => return None,
+        };
+        let program =
+            parked.spec.binary.as_deref().or(parked.spec.argv.first().map(Path::new)).unwrap_or(Path::new(""));
+        let program = program.display();
+        Some(format!(
+            "the reserve, process {pid}, {what}, so it could not take over, and the process that serves was left alone:              {remedy}replace that by the program before: handoff upgrade --binary {program}"
+        ))
     }
 
     /// N is dead; O is the incumbent again, if it lives.
@@ -121,10 +166,15 @@ impl Supervisor {
     /// [`super::Verdict::Reverted`] follows, with the id of the handoff.
     ///
     /// # Errors
-    /// [`Error::State`]: no probation is under way.
+    /// [`Error::State`]: no probation is under way, or the reserve is stopped (proc_pid_stat(5), state T), or was not heard of for
+    /// [`crate::limits::RESERVE_SILENCE`]; nothing was disturbed.
     pub fn condemn(&mut self, reason: &str) -> Result<()> {
         if !self.in_probation() {
             return Err(Error::State("no probation is under way".into()));
+        }
+        self.engine.drain_all();
+        if let Some(why) = self.engine.doubt_of_reserve() {
+            return Err(Error::State(why));
         }
         self.engine.feed(Input::Condemn(reason.to_owned()));
         self.engine.wake();

@@ -4,7 +4,7 @@ use super::executable::Executable;
 use super::health::Health;
 use super::unlinked::ReadySign;
 use crate::error::{Error, Result};
-use crate::limits::{DRAIN_GRACE, HANDOFF_DEADLINE, HELLO_TIMEOUT, READY_TIMEOUT};
+use crate::limits::{DRAIN_GRACE, HANDOFF_DEADLINE, HEALTH_VERDICT, HELLO_TIMEOUT, READY_TIMEOUT};
 use crate::protocol::message::Mode;
 use crate::protocol::supervisor::OnIncumbentDeath;
 use crate::sys::spawn::find_program;
@@ -152,7 +152,8 @@ impl SpawnSpec {
 
     /// What the successor must answer during its [`Self::probation`]: it is asked every second, and if it fails three times in a row,
     /// it is ended as by [`super::Supervisor::condemn`]. An answer counts only if it comes from the process itself, or from one of its
-    /// session. Default: nothing is asked.
+    /// session. When the probation is over it is asked once more, and stays only if it answers; the reserve waits for that. Default:
+    /// nothing is asked.
     #[must_use]
     pub fn health(mut self, health: Health) -> Self {
         self.health = Some(health);
@@ -187,6 +188,12 @@ impl SpawnSpec {
     pub fn stop_signal(mut self, signal: Signal) -> Self {
         self.stop_signal = signal;
         self
+    }
+
+    /// How long the incumbent must be able to take over: also while the last answer of its successor is waited for.
+    pub(super) fn park_time(&self) -> Duration {
+        let asked = self.health.is_some() && !self.probation.is_zero();
+        self.probation.saturating_add(if asked { HEALTH_VERDICT } else { Duration::ZERO })
     }
 
     /// The number that the daemon writes to when it is ready.

@@ -58,7 +58,7 @@ impl Engine {
             id: HandoffId(id),
             mode: Mode::Exclusive,
             deadline_ns: attempt.deadline_ns(),
-            park_ns: nanoseconds(attempt.spec.probation),
+            park_ns: nanoseconds(attempt.spec.park_time()),
             open_descriptors: self.processes.incumbent.as_ref().map_or(0, open),
         };
         let drain_grace_ns = nanoseconds(attempt.spec.drain_grace);

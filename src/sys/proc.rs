@@ -34,10 +34,21 @@ pub fn command(pid: i32) -> String {
     line.chars().take(CHARS_MAX).collect()
 }
 
+/// Whether a process is stopped, by a signal or a debugger (proc_pid_stat(5)).
+pub fn is_stopped(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name, in parentheses, may itself hold spaces and parentheses.
+    let state = stat.rsplit(')').next().and_then(|rest| rest.trim_start().chars().next());
+    state.is_some_and(|state| matches!(state, 'T' | 't'))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::pidfd::Pidfd;
     use crate::sys::testing::Cat;
+    use nix::sys::signal::Signal;
+    use std::time::{Duration, Instant};
 
     #[test]
     fn sees_a_child() {
@@ -46,5 +57,11 @@ mod tests {
         assert!(descriptors(cat.pid()).any(|fd| fd == 0));
         assert_eq!(command(cat.pid()), "cat");
         assert_eq!(command(i32::MAX), "");
+        assert!(!is_stopped(cat.pid()) && !is_stopped(i32::MAX));
+        Pidfd::open(cat.pid()).unwrap().kill(Signal::SIGSTOP).unwrap();
+        let until = Instant::now() + Duration::from_secs(60);
+        while !is_stopped(cat.pid()) {
+            assert!(Instant::now() < until, "it never stops");
+        }
     }
 }

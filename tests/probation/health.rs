@@ -44,6 +44,15 @@ fn one_that_stops_answering_is_undone() {
     assert_eq!(verify(trial.service.address, &report.acknowledged).unwrap(), Vec::<String>::new());
 }
 
+/// Its time is shorter than what the probes need to notice it.
+#[test]
+fn one_that_does_not_answer_when_its_time_is_over_is_not_confirmed() {
+    let (service, incumbent) = asking("tcp");
+    let trial = Trial::of(service, &["--probation", "5s"]);
+    freeze(trial.successor);
+    expect_undone(&trial.service, incumbent, "tcp");
+}
+
 #[test]
 fn one_that_answers_something_else_is_undone() {
     let (service, incumbent) = asking("http");

@@ -1,6 +1,7 @@
 //! A successor serves on probation: the process before it is its reserve, and takes over if it dies.
 
 mod health;
+mod reserve;
 #[path = "../support/mod.rs"]
 mod support;
 mod without;

@@ -216,8 +216,9 @@ pub struct UpgradeArgs {
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "During a probation the process that serves is killed, and the one before it takes over, with everything that was
-written. After it, the present process is replaced, by an ordinary handoff, by the file that was started before,
-also if its path leads to another one by now; but not to one that was written over in place.
+written; unless that one is stopped or silent: then nothing is done. After it, the present process is replaced, by an
+ordinary handoff, by the file that was started before, also if its path leads to another one by now; but not to one that
+was written over in place.
 
 Exit status: 0 the process or the program before serves; otherwise as of upgrade."
 )]

@@ -144,7 +144,9 @@ impl Host {
                 let text = format!("process {pid} serves already (generation {generation}): adopted");
                 self.output.say("adopted", name, &text, json!({ "pid": pid, "generation": generation }));
             }
-            Event::Phase(phase) => self.tell(name, "phase", &json!({ "service": name, "phase": phase })),
+            Event::Phase(phase, waits) => {
+                self.tell(name, "phase", &json!({ "service": name, "phase": phase, "waits_for": waits }));
+            }
             Event::Progress { done, total } => {
                 self.tell(name, "progress", &json!({ "service": name, "done": done, "total": total }));
             }

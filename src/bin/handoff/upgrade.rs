@@ -107,8 +107,16 @@ struct Progress {
 struct Phase {
     service: String,
     name: String,
+    /// For people; often empty.
+    waits_for: String,
     since: Instant,
     done: Option<(u64, u64)>,
+}
+
+impl Phase {
+    fn text(&self) -> String {
+        if self.waits_for.is_empty() { self.name.clone() } else { format!("{}: {}", self.name, self.waits_for) }
+    }
 }
 
 impl Progress {
@@ -135,12 +143,13 @@ impl Progress {
     fn enter(&mut self, params: &Value) {
         self.end();
         let word = |field: &str| params[field].as_str().unwrap_or_default().to_owned();
-        let phase = Phase { service: word("service"), name: word("phase"), since: Instant::now(), done: None };
+        let (name, waits_for) = (word("phase"), word("waits_for"));
+        let phase = Phase { service: word("service"), name, waits_for, since: Instant::now(), done: None };
         if phase.name == "idle" {
             return;
         }
         if !self.terminal {
-            let _ = writeln!(io::stdout(), "{}: {}", phase.service, phase.name);
+            let _ = writeln!(io::stdout(), "{}: {}", phase.service, phase.text());
         }
         self.phase = Some(phase);
         self.draw();
@@ -155,7 +164,7 @@ impl Progress {
         };
         let time = text::nanoseconds(phase.since.elapsed().as_nanos() as u64);
         let mut out = io::stdout();
-        let _ = write!(out, "\r\x1b[K{}: {} {time}{done}", phase.service, phase.name);
+        let _ = write!(out, "\r\x1b[K{}: {} {time}{done}", phase.service, phase.text());
         let _ = out.flush();
     }
 

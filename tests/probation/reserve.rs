@@ -1,0 +1,76 @@
+//! A reserve that gives no sign of life: nobody waits for it for long, and nobody is killed for its sake.
+
+use super::support::load::verify;
+use super::support::{SIGTERM, Service, freeze, lives, programs, signal, thaw, wait_for_death, wait_until};
+use super::{LONG, Trial, rollback};
+
+#[test]
+fn an_operator_does_not_go_back_to_one_that_is_stopped() {
+    let trial = Trial::begin(&LONG);
+    let load = trial.load();
+    freeze(trial.incumbent);
+    let (code, said) = rollback(&trial.service);
+    assert_eq!(code, Some(13), "{said}");
+    assert!(said.contains(&format!("process {}", trial.incumbent)) && said.contains("is stopped"), "{said}");
+    assert!(said.contains("handoff upgrade --binary"), "{said}");
+    assert_eq!(trial.service.ping(), Some((trial.successor, "b".to_owned())));
+    let status = trial.service.status().unwrap();
+    assert_eq!((&status["phase"], &status["parked_pid"]), (&"probation".into(), &trial.incumbent.into()), "{status}");
+    // When it goes on, it is the reserve as before.
+    thaw(trial.incumbent);
+    let (code, said) = rollback(&trial.service);
+    assert_eq!(code, Some(0), "{said}");
+    trial.incumbent_takes_over(load);
+}
+
+/// The successor is stopped, too, so that it can not go before the reserve.
+#[test]
+fn a_stop_does_not_wait_for_it() {
+    let mut trial = Trial::begin(&LONG);
+    freeze(trial.incumbent);
+    freeze(trial.successor);
+    signal(trial.service.supervisor_pid(), SIGTERM);
+    wait_for_death(trial.incumbent);
+    assert!(lives(trial.successor), "it has had its stop signal only then");
+    thaw(trial.successor);
+    assert_eq!(trial.service.wait_for_end(), Some(0));
+    assert_eq!(trial.service.daemons(), Vec::<i32>::new());
+}
+
+#[test]
+fn an_upgrade_says_what_it_waits_for() {
+    let trial = Trial::begin(&LONG);
+    let load = trial.load();
+    freeze(trial.incumbent);
+    let mut upgrade = trial.service.command("upgrade");
+    let output = upgrade.arg("--binary").arg(&programs().kv_a).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let waits = format!("kv: confirming: process {}, which was the reserve, must end first\n", trial.incumbent);
+    assert!(said.contains(&waits), "{said}");
+    assert!(!lives(trial.incumbent));
+    let report = load.stop();
+    assert_eq!(report.failures, Vec::<String>::new());
+    assert_eq!(verify(trial.service.address, &report.acknowledged).unwrap(), Vec::<String>::new());
+}
+
+/// The successor dies, and its reserve can not take over: nobody says that it runs.
+#[test]
+fn one_that_can_not_take_over_is_not_said_to_run() {
+    let trial = Trial::begin(&LONG);
+    let begun = started(&trial.service);
+    freeze(trial.incumbent);
+    signal(trial.successor, super::SIGKILL);
+    let third =
+        wait_until("a cold start", || trial.service.ping().map(|(pid, _)| pid).filter(|pid| *pid != trial.successor));
+    assert_ne!(third, trial.incumbent);
+    wait_until("it is said", || started(&trial.service).contains(&third).then_some(()));
+    assert_eq!(started(&trial.service)[begun.len()..], [third]);
+}
+
+/// The processes that `handoff run` has said to run.
+fn started(service: &Service) -> Vec<i32> {
+    let said = service.stderr();
+    let lines = said.lines().filter_map(|line| line.strip_prefix("handoff: kv: process ")?.split_once(" runs "));
+    lines.map(|(pid, _)| pid.parse().unwrap()).collect()
+}
