@@ -28,6 +28,8 @@ pub struct ServiceStatus {
     pub generation: u64,
     /// Processes that were replaced in overlap mode, and serve their last clients.
     pub draining: Vec<DrainingStatus>,
+    /// An upgrade or a rollback that has not begun.
+    pub waits: Option<WaitingStatus>,
     /// The program that runs, and that is started again after a crash.
     pub program: String,
     /// Its sockets.
@@ -75,6 +77,18 @@ impl DrainingStatus {
     }
 }
 
+/// An upgrade or a rollback that waits to begin. It is given up when its command ends.
+#[derive(Clone, Debug, Serialize)]
+pub struct WaitingStatus {
+    /// `upgrade` or `rollback`.
+    pub what: &'static str,
+    /// Those that serve their last clients, one of which must end first. If there are none, the process before the present one is
+    /// about to exit.
+    pub pids: Vec<i32>,
+    /// For how much longer it waits.
+    pub left_ms: u64,
+}
+
 /// A socket of a service.
 #[derive(Clone, Debug, Serialize)]
 pub struct ListenerStatus {
@@ -119,6 +133,11 @@ impl Service {
             pid: status.pid,
             generation: status.generation,
             draining: status.draining.iter().map(DrainingStatus::of).collect(),
+            waits: self.queued.as_ref().map(|queued| WaitingStatus {
+                what: queued.what,
+                pids: self.crowd(),
+                left_ms: queued.until_ns.saturating_sub(monotonic_ns()) / 1_000_000,
+            }),
             program: program.to_string_lossy().into_owned(),
             listeners: self.listeners.clone(),
             linked: status.linked,
