@@ -32,9 +32,9 @@ impl Service {
             return condemned.map(|()| WayBack::Verdict).map_err(|error| self.refused(error.to_string()));
         }
         let Some(previous) = self.supervisor.previous() else {
-            let why = match self.supervisor.went_back() {
-                true => "there is nothing to go back to any more: the last upgrade was taken back already",
-                false => "there is nothing to go back to: this supervisor knows of no program before the present one",
+            let why = match self.supervisor.pinned() {
+                Some(_) => "there is nothing to go back to any more: the last upgrade was taken back already",
+                None => "there is nothing to go back to: this supervisor knows of no program before the present one",
             };
             return Err(self.refused(format!("{why}; upgrade --binary PATH starts the one that you name")));
         };
