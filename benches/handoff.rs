@@ -7,9 +7,10 @@ mod measure;
 
 use handoff::sys::clock::monotonic_ns;
 use handoff::sys::seqpacket::{Received, Seqpacket};
-use handoff::{Config, Deadline, DrainReport, Drainable, HookError, Role, SealReport, StateSnapshot, detect_role};
+use handoff::{Config, Role, detect_role};
 use measure::{
-    DAEMON, FLOOR, Measured, Program, WARM_UP, handoffs, percentile, print_head, print_row, reap, wait_readable,
+    DAEMON, FLOOR, Measured, OnDrain, Program, WARM_UP, handoffs, percentile, print_head, print_row, reap,
+    wait_readable,
 };
 use std::os::fd::AsFd;
 
@@ -43,33 +44,14 @@ fn main() {
 
 // ---- the daemon
 
-struct NoOp;
-
-impl Drainable for NoOp {
-    fn drain(&mut self, _: &Deadline<'_>) -> Result<DrainReport, HookError> {
-        Ok(DrainReport::default())
-    }
-
-    fn seal(&mut self, _: &Deadline<'_>) -> Result<SealReport, HookError> {
-        Ok(SealReport::default())
-    }
-
-    fn resume_after_abort(&mut self) -> Result<(), HookError> {
-        Ok(())
-    }
-
-    fn snapshot_state(&self) -> StateSnapshot {
-        StateSnapshot::default()
-    }
-}
-
 fn daemon() {
     let begun = match detect_role(&Config::new()).expect("a role") {
         Role::ColdStart(cold) => cold.begin(),
         Role::Successor(successor) => successor.handshake().and_then(|greeted| greeted.wait_for_begin()),
     };
-    let incumbent = begun.and_then(|begun| begun.announce_and_bind(&NoOp)).expect("a commit");
-    let _ = incumbent.serve(&mut NoOp);
+    let mut nothing = OnDrain(|| Ok(()));
+    let incumbent = begun.and_then(|begun| begun.announce_and_bind(&nothing)).expect("a commit");
+    let _ = incumbent.serve(&mut nothing);
     std::process::exit(0);
 }
 

@@ -7,10 +7,10 @@ mod measure;
 
 use handoff::sys::clock::monotonic_ns;
 use handoff::sys::seqpacket::{Received, Seqpacket};
-use handoff::{
-    Config, Deadline, DrainReport, Drainable, HookError, Role, SealReport, StateSnapshot, Transfer, detect_role,
+use handoff::{Config, HookError, Role, Transfer, detect_role};
+use measure::{
+    DAEMON, FLOOR, OnDrain, Program, WARM_UP, handoffs, percentile, print_head, print_row, reap, wait_readable,
 };
-use measure::{DAEMON, FLOOR, Program, WARM_UP, handoffs, percentile, print_head, print_row, reap, wait_readable};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::fs::File;
 use std::io::Write;
@@ -66,58 +66,35 @@ fn number(name: &str) -> usize {
 
 // ---- the daemon
 
-struct Holder {
-    transfer: Transfer,
-    connections: Vec<OwnedFd>,
-    state: Option<OwnedFd>,
-}
-
-impl Drainable for Holder {
-    fn drain(&mut self, _: &Deadline<'_>) -> Result<DrainReport, HookError> {
-        for connection in &self.connections {
-            self.transfer.put_connection(connection, "c", b"x")?;
-        }
-        if let Some(state) = &self.state {
-            self.transfer.put_state_fd("state", state)?;
-        }
-        Ok(DrainReport::default())
-    }
-
-    fn seal(&mut self, _: &Deadline<'_>) -> Result<SealReport, HookError> {
-        Ok(SealReport::default())
-    }
-
-    fn resume_after_abort(&mut self) -> Result<(), HookError> {
-        Ok(())
-    }
-
-    fn snapshot_state(&self) -> StateSnapshot {
-        StateSnapshot::default()
-    }
-}
-
 fn daemon() {
-    let (connections, bytes) = (number(HOW_MANY), number(HOW_MUCH));
+    let (count, bytes) = (number(HOW_MANY), number(HOW_MUCH));
     let (begun, cold) = match detect_role(&Config::new()).expect("a role") {
         Role::ColdStart(cold) => (cold.begin(), true),
         Role::Successor(successor) => (successor.handshake().and_then(|greeted| greeted.wait_for_begin()), false),
     };
     let begun = begun.expect("a begin");
     let transfer = begun.transfer();
-    let mut holder = Holder { transfer: transfer.clone(), connections: Vec::new(), state: None };
-    if cold {
-        holder.connections = connect(connections);
-        holder.state = (bytes > 0).then(|| filled(bytes));
-    } else if bytes > 0 {
-        holder.state = Some(transfer.take_state_fd("state").expect("the state"));
-    }
-    let incumbent = begun.announce_and_bind(&holder).expect("a commit");
+    let (mut connections, state) = match cold {
+        true => (connect(count), (bytes > 0).then(|| filled(bytes))),
+        false => (Vec::new(), (bytes > 0).then(|| transfer.take_state_fd("state").expect("the state"))),
+    };
+    let incumbent = begun.announce_and_bind(&OnDrain(|| Ok(()))).expect("a commit");
     while let Some(connection) = transfer.next_connection().expect("a connection") {
-        holder.connections.push(connection.fd);
+        connections.push(connection.fd);
     }
-    assert_eq!(holder.connections.len(), connections);
-    let _ = incumbent.serve(&mut holder);
+    assert_eq!(connections.len(), count);
+    let _ = incumbent.serve(&mut OnDrain(|| give(&transfer, &connections, state.as_ref())));
     std::process::exit(0);
+}
+
+fn give(transfer: &Transfer, connections: &[OwnedFd], state: Option<&OwnedFd>) -> Result<(), HookError> {
+    for connection in connections {
+        transfer.put_connection(connection, "c", b"x")?;
+    }
+    if let Some(state) = state {
+        transfer.put_state_fd("state", state)?;
+    }
+    Ok(())
 }
 
 /// The accepted ends; nobody is at the other ends any more, which makes no difference here.

@@ -103,6 +103,13 @@ impl Error {
         }
     }
 
+    /// Descriptors, of which `what` says what they are, can not be had in a process: this one, or one that it tells so.
+    pub(crate) fn no_room(what: &str, process: &str) -> Self {
+        Self::Limit(format!(
+            "{what} did not fit into {process}: its RLIMIT_NOFILE is reached (ulimit -Hn, LimitNOFILE=)"
+        ))
+    }
+
     /// For `map_err`: names what was tried.
     pub(crate) fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();

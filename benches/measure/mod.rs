@@ -6,6 +6,7 @@
 use handoff::supervisor::{SpawnSpec, Supervisor};
 use handoff::sys::clock::monotonic_ns;
 use handoff::sys::spawn::{Child, Spawn, spawn};
+use handoff::{Deadline, DrainReport, Drainable, HookError, SealReport, StateSnapshot};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::ffi::OsString;
 use std::net::TcpListener;
@@ -18,6 +19,27 @@ pub const WARM_UP: usize = 20;
 pub const DAEMON: &str = "BENCH_HANDOFF_DAEMON";
 /// Set for a program that is to write a byte to standard output, first of all in main, and to exit.
 pub const FLOOR: &str = "BENCH_HANDOFF_FLOOR";
+
+/// An application without data, which does this in its drain.
+pub struct OnDrain<F>(pub F);
+
+impl<F: FnMut() -> Result<(), HookError>> Drainable for OnDrain<F> {
+    fn drain(&mut self, _: &Deadline<'_>) -> Result<DrainReport, HookError> {
+        (self.0)().map(|()| DrainReport::default())
+    }
+
+    fn seal(&mut self, _: &Deadline<'_>) -> Result<SealReport, HookError> {
+        Ok(SealReport::default())
+    }
+
+    fn resume_after_abort(&mut self) -> Result<(), HookError> {
+        Ok(())
+    }
+
+    fn snapshot_state(&self) -> StateSnapshot {
+        StateSnapshot::default()
+    }
+}
 
 /// A daemon: what is executed, and what it finds in its environment.
 pub struct Program {

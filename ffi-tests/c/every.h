@@ -1,6 +1,7 @@
 /* every.h - each call on a handle, once, with arguments that do no harm by themselves. */
 #ifndef EVERY_H
 #define EVERY_H
+#include "check.h"
 #include <handoff.h>
 #include <string.h>
 #include <unistd.h>

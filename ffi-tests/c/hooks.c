@@ -1,24 +1,17 @@
 /* hooks.c SCENARIO REPORT - a daemon without data, whose hooks misbehave; what is not as promised goes to REPORT. */
 #define _GNU_SOURCE
-#include "check.h"
+#include "scenario.h"
 #include <fcntl.h>
-#include <handoff.h>
 #include <limits.h>
-#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
-static handoff *h;
-static const char *scenario;
 static int resumed, destroyed;
 static uint64_t drain_id, seal_id;
 static pthread_t owner;
 
-static int is(const char *name) { return strcmp(scenario, name) == 0; }
 static void destroy(void *user) { *(int *)user += 1; }
 
 static void check_event(handoff *handle, const handoff_event *e, uint32_t kind, void *user) {
@@ -162,31 +155,14 @@ static void on_log(void *user, int32_t level, const char *target, const char *te
     inside--;
 }
 
-static int by_poll(void) {
-    handoff_event e;
-    struct pollfd p = {.fd = handoff_pollfd(h), .events = POLLIN};
-    for (;;) {
-        poll(&p, 1, -1);
-        int got = handoff_dispatch(h, &e, sizeof e);
-        if (got < 0) return got;
-        if (got == 0) continue;
-        switch (e.kind) {
-        case HANDOFF_EVENT_DRAIN: IS(handoff_done(h, e.id), HANDOFF_OK); break;
-        case HANDOFF_EVENT_SEAL: IS(handoff_sealed(h, e.id, NULL, 0), HANDOFF_OK); break;
-        case HANDOFF_EVENT_RESUME: IS(handoff_done(h, e.id), HANDOFF_OK); break;
-        case HANDOFF_EVENT_PARKED: told(&e, "parked"); break;
-        case HANDOFF_EVENT_CONFIRMED: told(&e, "confirmed"); break;
-        case HANDOFF_EVENT_REPLACED: return HANDOFF_REPLACED;
-        case HANDOFF_EVENT_STOPPED: return HANDOFF_STOPPED;
-        }
+static void on_event(const handoff_event *e) {
+    switch (e->kind) {
+    case HANDOFF_EVENT_DRAIN: IS(handoff_done(h, e->id), HANDOFF_OK); break;
+    case HANDOFF_EVENT_SEAL: IS(handoff_sealed(h, e->id, NULL, 0), HANDOFF_OK); break;
+    case HANDOFF_EVENT_RESUME: IS(handoff_done(h, e->id), HANDOFF_OK); break;
+    case HANDOFF_EVENT_PARKED: told(e, "parked"); break;
+    case HANDOFF_EVENT_CONFIRMED: told(e, "confirmed"); break;
     }
-}
-
-static void on_sigterm(int signal) { (void)signal; handoff_stop(h); }
-
-static int finish(int code) {
-    fprintf(stderr, "%s: %d, %d failures\n", scenario, code, (int)failures);
-    _exit(failures ? 99 : code);
 }
 
 int main(int argc, char **argv) {
@@ -213,7 +189,7 @@ int main(int argc, char **argv) {
             IS(handoff_on_confirmed(h, on_confirmed, &destroyed, destroy), HANDOFF_OK);
             IS(handoff_serve(h), HANDOFF_STOPPED);
         } else {
-            IS(by_poll(), HANDOFF_STOPPED);
+            IS(by_poll(on_event), HANDOFF_STOPPED);
         }
         handoff_free(h);
         return finish(0);
@@ -228,7 +204,7 @@ int main(int argc, char **argv) {
     IS(handoff_wait_for_begin(h, -1), HANDOFF_OK);
     IS(handoff_announce_ready(h, NULL, -1), HANDOFF_OK);
     if (is("poll")) {
-        IS(by_poll(), HANDOFF_REPLACED);
+        IS(by_poll(on_event), HANDOFF_REPLACED);
         return finish(0);
     }
     pid_t self = getpid();

@@ -2,10 +2,9 @@
  * names function and state. "poll" and "hooks" are incumbents, "quits" and "waits" successors; what is not as promised
  * goes to REPORT, as in hooks.c. */
 #define _GNU_SOURCE
-#include "check.h"
 #include "every.h"
+#include "scenario.h"
 #include <limits.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -57,11 +56,8 @@ static const struct {
     {"handoff_on_confirmed", {EINVAL, EINVAL, EINVAL, EINVAL, EINVAL, EINVAL, EINVAL, EINVAL}},
 };
 
-static handoff *h;
-static const char *scenario, *report;
+static const char *report;
 static int in_hook, states_seen, as_successor, quitting = 1;
-
-static int is(const char *name) { return strcmp(scenario, name) == 0; }
 
 /* handoff_errmsg names the call that failed, and the state. */
 static void names(const char *call, int state) {
@@ -161,24 +157,9 @@ static void on_event(handoff *handle, const handoff_event *e, void *user) {
     in_hook = 0;
 }
 
-static int finish(int code) {
-    fprintf(stderr, "%s: %d, %d failures\n", scenario, code, (int)failures);
-    _exit(failures ? 99 : code);
-}
-
-static int by_poll(void) {
-    struct pollfd p = {.fd = handoff_pollfd(h), .events = POLLIN};
-    handoff_event e;
-    for (;;) {
-        poll(&p, 1, -1);
-        int got = handoff_dispatch(h, &e, sizeof e);
-        if (got < 0) return got;
-        if (got == 0) continue;
-        if (e.kind == HANDOFF_EVENT_REPLACED) return HANDOFF_REPLACED;
-        if (e.kind == HANDOFF_EVENT_STOPPED) return HANDOFF_STOPPED;
-        on_event(h, &e, NULL);
-        if (e.kind == HANDOFF_EVENT_RESUME) everything_in(HANDOFF_PHASE_SERVING);
-    }
+static void on_polled(const handoff_event *e) {
+    on_event(h, e, NULL);
+    if (e->kind == HANDOFF_EVENT_RESUME) everything_in(HANDOFF_PHASE_SERVING);
 }
 
 static int incumbent(void) {
@@ -193,14 +174,12 @@ static int incumbent(void) {
         IS(handoff_on_resume(h, on_event, NULL, NULL), HANDOFF_OK);
         IS(handoff_serve(h), HANDOFF_REPLACED);
     } else {
-        IS(by_poll(), HANDOFF_REPLACED);
+        IS(by_poll(on_polled), HANDOFF_REPLACED);
     }
     everything_in(HANDOFF_PHASE_REPLACED);
     IS(states_seen, 0xff); /* each of them */
     return finish(0);
 }
-
-static void on_sigterm(int signal) { (void)signal, handoff_stop(h); }
 
 static int successor(void) {
     uint64_t revision = 5;
@@ -225,7 +204,7 @@ static int successor(void) {
     everything_in(HANDOFF_PHASE_SERVING); /* the first handoff_dispatch is in it */
     everything_in(HANDOFF_PHASE_SERVING);
     fprintf(stderr, "the successor has looked\n"); /* from now on it may be stopped */
-    IS(by_poll(), HANDOFF_STOPPED);
+    IS(by_poll(on_polled), HANDOFF_STOPPED);
     handoff_free(h);
     return finish(0);
 }

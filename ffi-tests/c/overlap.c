@@ -2,7 +2,8 @@
  *
  * SET key value -> OK <revision>, GET key -> VALUE <value>, or NONE; any other line, and a datagram -> PONG <pid> <build>. Its
  * data is for two at once: a value is a file, put into its place by a rename, and the revision the end of a line that was
- * appended to a log. A client's connection stays until the client closes it. OVERLAP_FAULT chooses what goes wrong; OVERLAP_INIT names a file that it waits for while it
+ * appended to a log. A client's connection stays until the client closes it; with OVERLAP_GIVE the last drain gives those on which more
+ * than one line has come to the successor. OVERLAP_FAULT chooses what goes wrong; OVERLAP_INIT names a file that it waits for while it
  * initialises, OVERLAP_DRAIN one that its last drain waits for, OVERLAP_LOG one for what it hears. */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -28,6 +29,7 @@ static unsigned tcp_count, udp_count, open_connections;
 static int connections[CONNECTIONS_MAX]; /* descriptors plus one; 0 is a free place */
 static char input[CONNECTIONS_MAX][4096];
 static size_t input_size[CONNECTIONS_MAX];
+static unsigned lines[CONNECTIONS_MAX];  /* that came */
 static int log_fd = -1;
 static char data[256];
 static uint64_t draining;                /* the event, while the last drain is under way */
@@ -62,20 +64,23 @@ static void watch(int fd, unsigned what) {
 static void hang_up(unsigned place) {
     close(connections[place] - 1);
     connections[place] = 0;
-    input_size[place] = 0;
+    input_size[place] = lines[place] = 0;
     open_connections--;
+}
+
+static unsigned add(int fd) {
+    unsigned place = 0;
+    while (place < CONNECTIONS_MAX && connections[place]) place++;
+    if (place == CONNECTIONS_MAX) abort();
+    connections[place] = fd + 1;
+    open_connections++;
+    watch(fd, place);
+    return place;
 }
 
 static void accept_all(int listener) {
     int fd;
-    while ((fd = accept(listener, NULL, NULL)) >= 0) {
-        unsigned place = 0;
-        while (place < CONNECTIONS_MAX && connections[place]) place++;
-        if (place == CONNECTIONS_MAX) abort();
-        connections[place] = fd + 1;
-        open_connections++;
-        watch(fd, place);
-    }
+    while ((fd = accept(listener, NULL, NULL)) >= 0) add(fd);
 }
 
 static int pong(char *reply, size_t size) { return snprintf(reply, size, "PONG %ld " BUILD "\n", (long)getpid()); }
@@ -127,6 +132,7 @@ static void serve_connection(unsigned place) {
             return;
         }
         line = end + 1;
+        lines[place]++;
     }
     input_size[place] = strlen(line);
     memmove(input[place], line, input_size[place]);
@@ -156,11 +162,32 @@ static void stop_accepting(void) {
     tcp_count = udp_count = 0;
 }
 
-static void finish_drain(void) {
-    if (draining && open_connections == 0 && exists("OVERLAP_DRAIN")) {
-        handoff_done(h, draining);
-        draining = 0;
+static void take(void) {
+    handoff_connection c;
+    while (handoff_next_connection(h, &c, sizeof c) == 1) {
+        unsigned place = add(c.fd);
+        memcpy(input[place], c.state, c.state_size);
+        input_size[place] = c.state_size;
+        lines[place] = 2; /* it goes on to the next one, too */
     }
+}
+
+/* What can not be given is served to its end. */
+static void give(void) {
+    for (unsigned place = 0; place < CONNECTIONS_MAX; place++) {
+        int fd = connections[place] - 1;
+        if (fd < 0 || lines[place] < 2) continue;
+        if (handoff_put_connection(h, fd, "client", input[place], input_size[place]) < 0) return;
+        epoll_ctl(epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+        hang_up(place);
+    }
+}
+
+static void finish_drain(void) {
+    if (draining && getenv("OVERLAP_GIVE")) give();
+    if (!draining || open_connections > 0 || !exists("OVERLAP_DRAIN")) return;
+    if (handoff_done(h, draining) == HANDOFF_ESTATE) take(); /* and gives them on */
+    else draining = 0;
 }
 
 static int on_event(const handoff_event *event) {
@@ -172,6 +199,7 @@ static int on_event(const handoff_event *event) {
         stop_accepting();
         draining = event->id;
         return 0;
+    case HANDOFF_EVENT_CONNECTIONS: take(); return 0;
     case HANDOFF_EVENT_REPLACED: say("replaced"); _exit(0);
     case HANDOFF_EVENT_STOPPED: say("stopped"); exit(0);
     default: say("another event"); return handoff_done(h, event->id);

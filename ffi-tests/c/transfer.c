@@ -3,29 +3,21 @@
  * thread, "loses" one whose successor has no room. "unhealthy", "dies", "takes", "sleeps" (takes nothing), "shrinks" (has no
  * room) and "refused" are successors. */
 #define _GNU_SOURCE
-#include "check.h"
+#include "scenario.h"
 #include <arpa/inet.h>
 #include <fcntl.h>
-#include <handoff.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 enum { MEMFD_BYTES = 64 << 20, STATE_BYTES_MAX = 60 * 1024, NAME_BYTES_MAX = 255, BLOBS = 6 };
 
-static handoff *h;
-static const char *scenario;
 static int resumed;
 static char most[STATE_BYTES_MAX + 1], longest[NAME_BYTES_MAX + 2];
-
-static int is(const char *name) { return strcmp(scenario, name) == 0; }
 
 /* Both ends of everything that has two: what is written into the first is read from the second. */
 enum { TCP, UNIX, PIPE, PTY, PAIRS };
@@ -187,54 +179,39 @@ static void put_and_close(void) {
     close(fd);
 }
 
-static int finish(int code) {
-    fprintf(stderr, "%s: %d, %d failures\n", scenario, code, (int)failures);
-    _exit(failures ? 99 : code);
-}
-
-static int by_poll(void) {
-    struct pollfd p = {.fd = handoff_pollfd(h), .events = POLLIN};
-    handoff_event e;
-    for (;;) {
-        poll(&p, 1, -1);
-        int got = handoff_dispatch(h, &e, sizeof e);
-        if (got < 0) return got;
-        if (got == 0) continue;
-        switch (e.kind) {
-        case HANDOFF_EVENT_REPLACED: return HANDOFF_REPLACED;
-        case HANDOFF_EVENT_STOPPED: return HANDOFF_STOPPED;
-        case HANDOFF_EVENT_DRAIN:
-            if (is("closes") && !resumed) {
-                put_and_close();
-                IS(handoff_done(h, e.id), HANDOFF_OK);
-                break;
-            }
-            if (!is("gives") && !resumed) {
-                put_until_it_is_over(e.id);
-                break;
-            }
-            own_descriptors(); /* while there are no duplicates of mine */
-            put_all();
-            bad_input();
-            IS(handoff_done(h, e.id), HANDOFF_OK);
-            too_early_or_late();
+static void on_event(const handoff_event *e) {
+    switch (e->kind) {
+    case HANDOFF_EVENT_DRAIN:
+        if (is("closes") && !resumed) {
+            put_and_close();
+            IS(handoff_done(h, e->id), HANDOFF_OK);
             break;
-        case HANDOFF_EVENT_SEAL:
-            if (is("closes") && !resumed) {
-                IS(handoff_sealed(h, e.id, NULL, 0), HANDOFF_EINVAL);
-                break;
-            }
-            IS(handoff_put_connection(h, udp, "udp", "u", 1), HANDOFF_OK); /* also here */
-            IS(handoff_sealed(h, e.id, NULL, 0), HANDOFF_OK);
-            too_early_or_late();
-            break;
-        case HANDOFF_EVENT_RESUME:
-            too_early_or_late();
-            all_work();
-            IS(handoff_done(h, e.id), HANDOFF_OK);
-            resumed++;
-            fprintf(stderr, "everything works on\n");
         }
+        if (!is("gives") && !resumed) {
+            put_until_it_is_over(e->id);
+            break;
+        }
+        own_descriptors(); /* while there are no duplicates of mine */
+        put_all();
+        bad_input();
+        IS(handoff_done(h, e->id), HANDOFF_OK);
+        too_early_or_late();
+        break;
+    case HANDOFF_EVENT_SEAL:
+        if (is("closes") && !resumed) {
+            IS(handoff_sealed(h, e->id, NULL, 0), HANDOFF_EINVAL);
+            break;
+        }
+        IS(handoff_put_connection(h, udp, "udp", "u", 1), HANDOFF_OK); /* also here */
+        IS(handoff_sealed(h, e->id, NULL, 0), HANDOFF_OK);
+        too_early_or_late();
+        break;
+    case HANDOFF_EVENT_RESUME:
+        too_early_or_late();
+        all_work();
+        IS(handoff_done(h, e->id), HANDOFF_OK);
+        resumed++;
+        fprintf(stderr, "everything works on\n");
     }
 }
 
@@ -258,7 +235,7 @@ static int incumbent(void) {
     no_state();
     IS(handoff_announce_ready(h, NULL, -1), HANDOFF_OK);
     IS(handoff_next_connection(h, &c, sizeof c), 0);
-    IS(by_poll(), HANDOFF_REPLACED);
+    IS(by_poll(on_event), HANDOFF_REPLACED);
     return finish(0);
 }
 
@@ -320,8 +297,6 @@ static void take_all(void) {
     all_work();
 }
 
-static void on_sigterm(int signal) { (void)signal, handoff_stop(h); }
-
 static int successor(void) {
     handoff_connection c;
     handoff_readiness r = {.size = sizeof r, .flags = is("unhealthy") ? HANDOFF_READY_UNHEALTHY : 0};
@@ -360,7 +335,7 @@ static int successor(void) {
     }
     IS(ready, HANDOFF_OK);
     take_all();
-    IS(by_poll(), HANDOFF_STOPPED);
+    IS(by_poll(on_event), HANDOFF_STOPPED);
     handoff_free(h);
     return finish(0);
 }

@@ -63,7 +63,10 @@ impl World<'_> {
             Action::Run(hook) => {
                 let may = match hook {
                     Hook::Drain | Hook::Seal => self.locked && !self.sealed,
-                    Hook::Resume => self.locked && self.may_resume(),
+                    Hook::Resume { after_commit } => {
+                        let committed = self.told.is_some_and(Decision::is_committed);
+                        self.locked && self.may_resume() && after_commit == committed
+                    }
                     Hook::Leave => self.told.is_some_and(Decision::is_committed),
                 };
                 assert!(may, "{hook:?} may not run now: {:?} {:?}", self.told, self.word);
@@ -163,7 +166,7 @@ impl World<'_> {
                 let revisions = self.bytes.revisions();
                 self.feed(Input::Sealed(revisions));
             }
-            (_, Hook::Resume) => self.feed(Input::Resumed),
+            (_, Hook::Resume { .. }) => self.feed(Input::Resumed),
         }
     }
 
@@ -183,18 +186,7 @@ impl World<'_> {
         let id = HandoffId(200);
         for step in 0..steps {
             match step {
-                0 => {
-                    let prepare = PrepareHandoff {
-                        id,
-                        mode: Mode::Exclusive,
-                        deadline_ns: 1,
-                        drain_grace_ns: 1,
-                        park_ns,
-                        transfer: None,
-                    };
-                    self.offered();
-                    self.feed(Input::Message(Message::PrepareHandoff(prepare)));
-                }
+                0 => self.prepare(Mode::Exclusive, park_ns),
                 1 => {
                     self.hook = None;
                     self.feed(Input::Drained { connections_open: 0, accept_stopped_ns: 1 });
@@ -207,6 +199,29 @@ impl World<'_> {
                 _ => drop(self.word.swap(Decision::Committed)),
             }
         }
+    }
+
+    /// The same in overlap mode, to the end of the drain in which it gives its connections.
+    fn begin_beside(&mut self, steps: u8) {
+        for step in 0..steps {
+            match step {
+                0 => self.prepare(Mode::Overlap, 0),
+                1 => drop(self.word.swap(Decision::Committed)),
+                2 => self.feed(Input::SuccessorServing),
+                3 => {
+                    self.hook = None;
+                    self.feed(Input::Drained { connections_open: 0, accept_stopped_ns: 1 });
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn prepare(&mut self, mode: Mode, park_ns: u64) {
+        let (id, deadline_ns, drain_grace_ns) = (HandoffId(200), 1, 1);
+        let prepare = PrepareHandoff { id, mode, deadline_ns, drain_grace_ns, park_ns, transfer: None };
+        self.offered();
+        self.feed(Input::Message(Message::PrepareHandoff(prepare)));
     }
 
     /// A page and a successor have come.
@@ -279,7 +294,10 @@ pub fn run(bytes: &[u8]) {
         world.feed(Input::Served { now_ns: 1, control: Ok(()) });
     }
     let choice = world.bytes.byte();
-    world.begin_well(choice % 6, u64::from(choice & 128 != 0));
+    match choice & 64 == 0 {
+        true => world.begin_well(choice % 6, u64::from(choice & 128 != 0)),
+        false => world.begin_beside(choice % 6),
+    }
     for _ in 0..STEPS_MAX {
         if world.bytes.is_empty() {
             return;

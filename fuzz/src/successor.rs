@@ -136,9 +136,10 @@ impl World<'_> {
     }
 
     /// Honest steps, as many as are wanted, so that lies come at each of them.
-    fn begin_well(&mut self, steps: u8) {
+    fn begin_well(&mut self, steps: u8, mode: Mode) {
         let id = HandoffId(100);
-        let terms = Terms { id, mode: Mode::Exclusive, deadline_ns: 1, park_ns: 0, open_descriptors: 0 };
+        let terms = Terms { id, mode, deadline_ns: 1, park_ns: 0, open_descriptors: 0 };
+        let sealed = if mode == Mode::Overlap { Sealed::Beside } else { Sealed::Recover };
         for step in 0..steps {
             match step {
                 0 => {
@@ -148,7 +149,7 @@ impl World<'_> {
                 1 => self.feed(Input::Warmed),
                 2 => {
                     self.begun = true;
-                    self.feed(Input::Message(Message::Begin(Begin { id, sealed: Sealed::Recover })));
+                    self.feed(Input::Message(Message::Begin(Begin { id, sealed: sealed.clone() })));
                 }
                 3 => self.run_task(),
                 4 if self.locked => self.feed(Input::Opened(Readiness::default())),
@@ -229,8 +230,8 @@ pub fn run(bytes: &[u8]) {
     };
     let hello = world.bytes.hello(Side::Successor, 1);
     world.feed(Input::Start(hello));
-    let stage = world.bytes.byte() % 8;
-    world.begin_well(stage);
+    let choice = world.bytes.byte();
+    world.begin_well(choice % 8, if choice & 64 == 0 { Mode::Exclusive } else { Mode::Overlap });
     for _ in 0..STEPS_MAX {
         if world.bytes.is_empty() {
             return;

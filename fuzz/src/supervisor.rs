@@ -2,7 +2,8 @@
 
 use crate::bytes::{ACTIONS_MAX, Bytes, STEPS_MAX, Word};
 use crate::protocol::message::{
-    Drained, Fingerprint, Message, Mode, Readiness, Ready, SealComplete, Serving, Side, Terms, Warmed,
+    Announced, Drained, Fingerprint, Hello, Message, Mode, Readiness, Ready, SealComplete, Serving, Side, Terms,
+    Warmed, capability,
 };
 use crate::protocol::supervisor::{
     Action, Input, OnIncumbentDeath, Past, PastHandoff, Peer, Phase, Plan, Sender, Supervisor, Timer, Verdict,
@@ -264,9 +265,9 @@ impl World<'_> {
     }
 
     /// Honest steps, as many as are wanted, so that lies come at each of them.
-    fn begin_well(&mut self, steps: u8) {
+    fn begin_well(&mut self, steps: u8, capabilities: u32) {
         let id = HandoffId(100);
-        let hello = |side, pid| Bytes::new(&[]).hello(side, pid);
+        let hello = |side, pid| Hello { capabilities, ..Bytes::new(&[]).hello(side, pid) };
         let sender = |pid| Sender { pid, uid: 1000, spawned_pid: pid, time_namespace: 0 };
         let fingerprint = Fingerprint { directory: (1, 2), lock: (1, 3) };
         let sealed = SealComplete { id, revisions: vec![1], fingerprint };
@@ -295,10 +296,14 @@ impl World<'_> {
                     self.feed(Input::Hello(Peer::Successor, hello(Side::Successor, 7), sender(7)));
                 }
                 2 => self.feed(Input::Message(Peer::Successor, Message::Warmed(Warmed { id }))),
+                3 if capabilities == capability::OVERLAP => {
+                    self.feed(Input::Message(Peer::Incumbent, Message::Announced(Announced { id })));
+                }
                 3 => {
                     let drained = Drained { id, connections_open: 0, accept_stopped_ns: 1 };
                     self.feed(Input::Message(Peer::Incumbent, Message::Drained(drained)));
                 }
+                4 if capabilities == capability::OVERLAP => {}
                 4 => self.feed(Input::Message(Peer::Incumbent, Message::SealComplete(sealed.clone()))),
                 5 => {
                     let ready = Ready { id, readiness: readiness.clone(), taken: Totals::default() };
@@ -353,6 +358,8 @@ impl World<'_> {
             9 => self.gone(peer),
             10 if self.bytes.yes() => self.garbage(peer),
             11 if matches!(self.machine.phase(), Phase::Retiring | Phase::Confirming) => self.feed(Input::Retired),
+            // The page says that O drains.
+            11 if self.machine.phase() == Phase::Reverting && self.machine.overlaps() => self.feed(Input::Retired),
             11 if self.machine.phase() == Phase::Probation => match self.bytes.yes() {
                 true => self.feed(Input::EndProbation),
                 false => {
@@ -420,7 +427,8 @@ pub fn run(bytes: &[u8]) {
     let choice = world.bytes.byte();
     world.park_ns = u64::from(choice & 128 != 0);
     match choice % 16 {
-        stage @ 0..=8 => world.begin_well(stage),
+        stage @ 0..=8 if choice & 64 == 0 => world.begin_well(stage, capability::EXCLUSIVE),
+        stage @ 0..=8 => world.begin_well(stage, capability::OVERLAP),
         _ => world.resume(),
     }
     for _ in 0..STEPS_MAX {

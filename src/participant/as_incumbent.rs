@@ -119,23 +119,19 @@ impl Core {
         let (kind, deadline_ns) = match hook {
             Hook::Drain | Hook::Leave => (EventKind::Drain, self.drain_deadline()),
             Hook::Seal => (EventKind::Seal, self.link.as_ref().map_or(u64::MAX, |link| link.deadline_ns)),
-            Hook::Resume => (EventKind::Resume, u64::MAX),
+            Hook::Resume { .. } => (EventKind::Resume, u64::MAX),
         };
         match hook {
             Hook::Drain => tracing::info!(target: "handoff", handoff_id = id.0, "prepare"),
             Hook::Leave => tracing::info!(target: "handoff", handoff_id = id.0, "leave"),
             Hook::Seal => tracing::info!(target: "handoff", handoff_id = id.0, "seal"),
-            Hook::Resume => {
+            Hook::Resume { .. } => {
                 tracing::info!(target: "handoff", handoff_id = id.0, "resume");
                 self.fence.open();
             }
         }
-        crash::around('O', format_args!("ask {kind:?}"), || self.events.ask(kind, deadline_ns, id));
-        // After such a resume, too, the connections that were given away are not the application's any more.
-        let undone = hook == Hook::Resume && self.link.as_ref().is_some_and(|link| link.page.word().is_committed());
-        if hook == Hook::Leave || undone {
-            self.events.mark_after_commit();
-        }
+        let after_commit = matches!(hook, Hook::Leave | Hook::Resume { after_commit: true });
+        crash::around('O', format_args!("ask {kind:?}"), || self.events.ask(kind, deadline_ns, id, after_commit));
         self.events.skip_resume().then_some(Input::Resumed)
     }
 

@@ -386,8 +386,7 @@ impl Core {
     /// Takes over what came with HelloAck or PrepareHandoff: page, the peer's pidfd, transfer socket.
     pub(super) fn open_link(&mut self, id: HandoffId, deadline_ns: u64, fds: Vec<OwnedFd>) -> Result<()> {
         if fds.is_empty() {
-            let text = "its descriptors did not fit into this process: RLIMIT_NOFILE is reached";
-            return Err(Error::Limit(text.into()));
+            return Err(Error::no_room("the descriptors of the handoff", "this process"));
         }
         let [page, peer, transfer] = <[OwnedFd; 3]>::try_from(fds)
             .map_err(|fds| Error::Protocol(format!("{} descriptors came, not 3", fds.len())))?;

@@ -88,18 +88,11 @@ impl EventSlot {
         })
     }
 
-    pub(super) fn ask(&mut self, kind: EventKind, deadline_ns: u64, handoff: HandoffId) {
+    pub(super) fn ask(&mut self, kind: EventKind, deadline_ns: u64, handoff: HandoffId, after_commit: bool) {
         self.last_id += 1;
         let cancel_fd = self.cancel.as_fd().as_raw_fd();
         let (id, handoff_id) = (self.last_id, handoff.0);
-        self.pending = Some(Event { kind, id, deadline_ns, cancel_fd, handoff_id, after_commit: false });
-    }
-
-    /// Of the drain or resume that was just asked for.
-    pub(super) fn mark_after_commit(&mut self) {
-        if let Some(event) = &mut self.pending {
-            event.after_commit = true;
-        }
+        self.pending = Some(Event { kind, id, deadline_ns, cancel_fd, handoff_id, after_commit });
     }
 
     /// The answer is not wanted any more. `Err` of the eventfd can only be that it is readable already.
@@ -196,7 +189,7 @@ mod tests {
     fn accepting_stops_with_the_drain_unless_the_application_went_on() {
         let mut slot = EventSlot::new().unwrap();
         let before_ns = monotonic_ns();
-        slot.ask(EventKind::Drain, u64::MAX, HandoffId(1));
+        slot.ask(EventKind::Drain, u64::MAX, HandoffId(1), false);
         slot.deliver().unwrap();
         let began_ns = slot.accept_stopped_ns(None);
         assert!((before_ns..=monotonic_ns()).contains(&began_ns));
@@ -207,7 +200,7 @@ mod tests {
     #[test]
     fn a_late_event_can_fail_but_not_succeed() {
         let mut slot = EventSlot::new().unwrap();
-        slot.ask(EventKind::Seal, monotonic_ns() - 1, HandoffId(1));
+        slot.ask(EventKind::Seal, monotonic_ns() - 1, HandoffId(1), false);
         let event = slot.deliver().unwrap();
         assert!(matches!(slot.answer(event.id), Err(Error::Stale)));
         assert!(matches!(slot.give_up(event.id + 1), Err(Error::Stale)));
@@ -223,12 +216,12 @@ mod tests {
     #[test]
     fn a_cancelled_event_shows_until_the_application_comes_for_the_next() {
         let mut slot = EventSlot::new().unwrap();
-        slot.ask(EventKind::Drain, u64::MAX, HandoffId(1));
+        slot.ask(EventKind::Drain, u64::MAX, HandoffId(1), false);
         slot.deliver().unwrap();
         assert!(!is_cancelled(&slot));
         slot.cancel();
         // The resume may be wanted in the same instant: the hook that drains has not looked yet.
-        slot.ask(EventKind::Resume, u64::MAX, HandoffId(1));
+        slot.ask(EventKind::Resume, u64::MAX, HandoffId(1), false);
         assert!(is_cancelled(&slot));
         slot.deliver().unwrap();
         assert!(!is_cancelled(&slot));

@@ -2,9 +2,10 @@
 
 use nix::sys::signal::Signal;
 
-use super::unit::{Ended, Service, State};
+use super::unit::{Ended, Event, Service, State};
 use crate::limits::{CANCEL_GRACE, STOP_GRACE};
 use crate::sys::clock::monotonic_ns;
+use crate::sys::control::remove_dead;
 
 /// Where a stop is, and until when it stays there, in `CLOCK_MONOTONIC` nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,15 +47,29 @@ impl Service {
         }
     }
 
+    /// The daemon has ended by itself, for good: whoever it has left is ended as by a stop.
+    pub(super) fn finish(&mut self, ended: Ended) {
+        let left: Vec<String> = self.supervisor.leaving().map(|pid| pid.to_string()).collect();
+        if !left.is_empty() {
+            let text = format!("{}; waits for the end of process {}", ended.text, left.join(", "));
+            self.events.push(Event::Ending { text });
+        }
+        self.drop_queued("the service has ended");
+        self.supervisor.close(&ended.text);
+        self.last_end = Some(ended);
+        self.state = State::Stopping(Stop::Cancelling(after(CANCEL_GRACE)));
+        self.advance_stop();
+    }
+
     /// Goes on to the next step when the one before is done, or late.
     pub(super) fn advance_stop(&mut self) {
         let State::Stopping(stop) = self.state else { return };
         let status = self.supervisor.status();
         let others = [status.pid, status.successor_pid, status.parked_pid];
-        if others.iter().all(Option::is_none) && !self.supervisor.is_draining() {
-            let status = self.last_end.take().and_then(|(status, _)| status);
-            let text = status.map_or_else(|| "it did not run".to_owned(), |status| status.to_string());
-            return self.end(Ended { status, errno: None, text });
+        if others.iter().all(Option::is_none) && self.supervisor.leaving().next().is_none() {
+            let unknown = || Ended { status: None, errno: None, text: "it did not run".to_owned() };
+            let ended = self.last_end.take().unwrap_or_else(unknown);
+            return self.end(ended);
         }
         let late = monotonic_ns() >= stop.until_ns();
         let next = match stop {
@@ -75,11 +90,18 @@ impl Service {
         self.state = State::Stopping(next);
     }
 
+    /// When it has ended for good: removes its files that have no meaning any more. Locks stay, since another one may be about to take
+    /// them.
+    pub fn remove_files(&mut self) {
+        self.supervisor.remove_journal();
+        remove_dead(&self.runtime.control(&self.settings.name));
+    }
+
     /// To the process that serves, and, before that, to others that could take its place; and to those that serve their last clients.
     fn signal_all(&self, signal: Signal) {
         self.supervisor.signal_others(signal);
         let _ = self.supervisor.signal(signal as i32);
-        self.supervisor.signal_draining(signal);
+        self.supervisor.signal_leaving(signal);
     }
 }
 

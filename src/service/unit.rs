@@ -68,6 +68,11 @@ pub enum Event {
     },
     /// What the daemon wrote to its standard error.
     Output(Vec<u8>),
+    /// The daemon ended for good, and others that it has left are still to end: for people.
+    Ending {
+        /// How it ended, and who is left.
+        text: String,
+    },
     /// The service ended for good.
     Ended(Ended),
 }
@@ -114,7 +119,7 @@ pub(super) enum State {
 #[derive(Debug)]
 pub struct Service {
     pub(super) settings: Settings,
-    runtime: RuntimeDir,
+    pub(super) runtime: RuntimeDir,
     pub(super) supervisor: Supervisor,
     pub(super) listeners: Vec<ListenerStatus>,
     /// What is executed instead of `argv[0]`.
@@ -135,7 +140,7 @@ pub struct Service {
     /// The pid that [`Event::Started`] named last.
     announced: Option<i32>,
     /// How the process that ended last did.
-    pub(super) last_end: Option<(Option<ExitStatus>, String)>,
+    pub(super) last_end: Option<Ended>,
     /// A start failed (with errno(3) if the program could not be executed), and nobody serves.
     pub(super) failed: Option<(Option<i32>, String)>,
     /// The supervisor may have news that its descriptor does not tell of.
@@ -342,7 +347,7 @@ impl Service {
     /// A process died, and nobody serves, unless another was started at once.
     fn on_exit(&mut self, status: Option<ExitStatus>, text: String) {
         self.failed = None;
-        self.last_end = Some((status, text.clone()));
+        self.last_end = status.map(|own| Ended { status, errno: None, text: own.to_string() });
         if self.supervisor.status().pid.is_none() {
             self.on_end(status, None, text);
         }
@@ -365,7 +370,7 @@ impl Service {
             _ => self.why = text,
         }
         if first_exec_failed {
-            return self.end(Ended { status, errno, text: short });
+            return self.finish(Ended { status, errno, text: short });
         }
         let chance = RandomState::new().build_hasher().finish() as f64 / u64::MAX as f64;
         match self.restarts.on_end(end, Duration::from_nanos(monotonic_ns()), chance) {
@@ -374,11 +379,11 @@ impl Service {
                 self.why = format!("its last process ended: {}", self.why);
                 self.events.push(Event::Restarting { text: short, after });
             }
-            Next::Ended => self.end(Ended { status, errno, text: short }),
+            Next::Ended => self.finish(Ended { status, errno, text: short }),
             Next::GivenUp => {
                 self.why = format!("it failed too often to be started again; the last time: {}", self.why);
                 let text = format!("{short}; it failed too often to be started again");
-                self.end(Ended { status, errno, text });
+                self.finish(Ended { status, errno, text });
             }
         }
     }

@@ -52,6 +52,8 @@ impl Identity {
 pub(super) struct Entry {
     pub(super) generation: u64,
     pub(super) incumbent: Option<Identity>,
+    /// Those that were its main process before, and end with it.
+    pub(super) former: Vec<Identity>,
     /// What it was started from, if that is not what the service's command says.
     pub(super) program: Option<PathBuf>,
     /// The handoff that is open.
@@ -168,6 +170,12 @@ impl Journal {
         })
     }
 
+    /// An error leaves a file of no meaning.
+    #[cfg(feature = "program")]
+    pub(super) fn remove(&self) {
+        let _ = fs::remove_file(&self.path);
+    }
+
     fn text(&self, service: &str, build_id: &[u8], entry: &Entry) -> String {
         let mut text = format!("{FIRST_LINE}\nboot_id={}\nservice={service}\nbuild_id=", self.boot_id);
         for byte in build_id {
@@ -176,6 +184,9 @@ impl Journal {
         let _ = writeln!(text, "\ngeneration={}", entry.generation);
         if let Some(Identity { pid, start_time }) = entry.incumbent {
             let _ = writeln!(text, "incumbent={pid} {start_time}");
+        }
+        for Identity { pid, start_time } in &entry.former {
+            let _ = writeln!(text, "former={pid} {start_time}");
         }
         for retired in &entry.leaving {
             let _ = writeln!(text, "{}", retired.line());
@@ -234,6 +245,7 @@ impl Journal {
         Ok(Some(Entry {
             generation,
             incumbent: identity("incumbent"),
+            former: text.lines().filter_map(|line| Identity::parse(value_of(line, "former")?)).collect(),
             program: program("program"),
             handoff,
             leaving,
@@ -276,7 +288,9 @@ mod tests {
             let (unlinked, joining) = (handoff.is_none(), handoff.is_none().then_some(own));
             let listeners = vec![(4711, "kv".to_owned()), (4712, "a name".to_owned())];
             let (incumbent, program) = (Some(own), Some("/old/kv".into()));
-            let entry = Entry { generation: 3, incumbent, program, handoff, leaving, unlinked, joining, listeners };
+            let former = vec![own, Identity { pid: 8, ..own }];
+            let entry =
+                Entry { generation: 3, incumbent, former, program, handoff, leaving, unlinked, joining, listeners };
             journal.write("kv", b"\x01\xfe", &entry).unwrap();
             assert_eq!(journal.read().unwrap(), Some(entry));
         }

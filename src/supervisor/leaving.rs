@@ -124,18 +124,18 @@ impl Supervisor {
         Some(oldest.process.pid)
     }
 
-    /// Sends a signal to all that drain. Whoever has had such a one, and may take a second one amiss, gets SIGKILL only.
-    pub(crate) fn signal_draining(&self, signal: Signal) {
-        let wanted = |leaving: &&Leaving| {
-            leaving.term.drains && (signal == Signal::SIGKILL || leaving.signal != Signal::SIGKILL)
-        };
+    /// Sends a signal to all that will never serve again. Whoever has had such a one, and may take a second one amiss, or is about to
+    /// exit anyway, gets SIGKILL only.
+    pub(crate) fn signal_leaving(&self, signal: Signal) {
+        let wanted =
+            |leaving: &&Leaving| signal == Signal::SIGKILL || leaving.term.drains && leaving.signal != Signal::SIGKILL;
         for leaving in self.engine.processes.leaving.iter().filter(wanted) {
             let _ = leaving.process.signal(signal); // it may just have ended
         }
     }
 
-    /// Whether one of them lives.
-    pub(crate) fn is_draining(&self) -> bool {
-        self.engine.processes.leaving.iter().any(|leaving| leaving.term.drains)
+    /// The pids of all that are still there.
+    pub(crate) fn leaving(&self) -> impl Iterator<Item = i32> {
+        self.engine.processes.leaving.iter().map(|leaving| leaving.process.pid)
     }
 }

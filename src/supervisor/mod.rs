@@ -373,6 +373,13 @@ impl Supervisor {
         self.engine.record();
     }
 
+    /// After the end of the service: removes the journal, which has no meaning any more, unless a process that it tells of is left.
+    #[cfg(feature = "program")]
+    pub(crate) fn remove_journal(&mut self) {
+        let nobody_is_left = self.engine.processes.iter().next().is_none();
+        self.engine.journal.iter().filter(|_| nobody_is_left).for_each(Journal::remove);
+    }
+
     /// What the process that serves, or served last, was started from, if that is not its `argv[0]`.
     pub fn program(&self) -> Option<&Path> {
         let server = self.server().as_ref().map(|process| &process.spec).or(self.engine.serving_spec.as_ref());

@@ -153,7 +153,7 @@ impl Engine {
     /// Listeners of an incumbent that is being adopted.
     pub(super) fn gather(&mut self, names: &[String], fds: Vec<OwnedFd>) -> std::result::Result<(), String> {
         if names.len() != fds.len() {
-            return Err("its listeners did not fit: RLIMIT_NOFILE is reached".into());
+            return Err(Error::no_room("its listeners", "this process").to_string());
         }
         if let Some(gathered) = &mut self.adoption.gathered {
             gathered.listeners.extend(names.iter().cloned().zip(fds));

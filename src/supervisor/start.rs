@@ -363,10 +363,12 @@ impl Engine {
             Some(Retired { identity: process.identity?, generation: process.generation, term: *term })
         };
         let leaving = self.processes.leaving.iter().filter_map(retired).collect();
+        let former = self.processes.incumbent.iter().flat_map(|process| &process.former);
         let joining = self.processes.successor.as_ref().filter(|_| self.rendezvous.is_none());
         let entry = Entry {
             generation: self.machine.generation(),
             incumbent,
+            former: former.filter_map(|former| former.identity).collect(),
             program,
             handoff,
             leaving,

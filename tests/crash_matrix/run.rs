@@ -79,7 +79,7 @@ impl Scene {
         let points = service.path("points");
         fs::create_dir(&points).unwrap();
         service.handoff = build().handoff.clone();
-        service.environment.push(("CRASH_POINTS", points));
+        service.environment.extend([("CRASH_POINTS", points), ("OVERLAP_GIVE", "yes".into())]);
         let (incumbent, successor) = scenario.programs(service.dir.path());
         service.launch(&incumbent, &[]);
         let incumbent = service.daemon_pid();

@@ -11,7 +11,7 @@ pub struct Scenario {
     pub name: &'static str,
     /// How it ends if nobody else crashes.
     pub result: &'static str,
-    /// The daemons run in overlap mode: `ffi-tests/c/overlap.c`.
+    /// The daemons run in overlap mode: `ffi-tests/c/overlap.c`. The incumbent gives the connections in its last drain.
     pub overlap: bool,
     /// Faults of the store of `ffi-tests/c/faulty_kv.c`: in the first process that runs the program, not in later ones.
     incumbent_fault: Option<&'static str>,
@@ -234,6 +234,8 @@ pub const SCENARIOS: &[Scenario] = &[
             "O:before send Announced",
             "O:before let go of the gate",
             "O:before set retired",
+            "O:before send Connections to the other daemon",
+            "O:receive Taken from the other daemon",
             "N:before take lock",
             "N:before send Ready",
             "N:before commit",
@@ -241,6 +243,9 @@ pub const SCENARIOS: &[Scenario] = &[
             "N:before set serving",
             "N:before send Serving to the other daemon",
             "N:before send Serving",
+            "N:receive Connections from the other daemon",
+            "N:before send Taken to the other daemon",
+            "N:show a connection",
         ],
     },
     Scenario {

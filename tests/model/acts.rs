@@ -3,6 +3,7 @@
 use crate::config::Mutant;
 use crate::daemon::{Do, Machine, Take, Task, Timer, Work};
 use crate::world::{Holder, Pid, World};
+use handoff::protocol::incumbent::Hook;
 use handoff::protocol::message::{Fingerprint, Sealed};
 use handoff::protocol::{Decide, Decision, incumbent, successor};
 
@@ -72,8 +73,14 @@ impl World {
             Action::Arm(timer) => self.daemon(i).arm(Timer::Incumbent(timer)),
             Action::Disarm(timer) => self.daemon(i).disarm(Timer::Incumbent(timer)),
             Action::Run(hook) => {
-                if hook == incumbent::Hook::Drain {
-                    self.leave_connection(i);
+                match hook {
+                    Hook::Drain => self.leave_connection(i),
+                    Hook::Resume { after_commit } => {
+                        let page = self.see(i).page.expect("a page");
+                        let right = after_commit == self.page(page).word.is_committed();
+                        self.require(right, "O resumes, and its application does not know whether N had committed");
+                    }
+                    Hook::Seal | Hook::Leave => {}
                 }
                 self.daemon(i).run_hook(hook);
             }

@@ -113,8 +113,18 @@ struct World {
     broken: Option<&'static str>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Event {
+macro_rules! events {
+    ($($event:ident),*) => {
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        enum Event {
+            $($event),*
+        }
+
+        const EVENTS: &[Event] = &[$(Event::$event),*];
+    };
+}
+
+events!(
     Put,
     Send,
     HearTaken,
@@ -131,31 +141,8 @@ enum Event {
     KillO,
     KillN,
     Deadline,
-    Leave,
-}
-
-const EVENTS: [Event; 17] = {
-    use Event::*;
-    [
-        Put,
-        Send,
-        HearTaken,
-        SeeDeath,
-        CallDone,
-        Finish,
-        Fence,
-        LearnServing,
-        Receive,
-        Acknowledge,
-        Commit,
-        Show,
-        Exit,
-        KillO,
-        KillN,
-        Deadline,
-        Leave,
-    ]
-};
+    Leave
+);
 
 impl Event {
     fn fault(self) -> Option<usize> {

@@ -30,7 +30,7 @@ impl World {
                 let sealed = incumbent::Input::Sealed(vec![u64::from(daemon.view)]);
                 self.incumbent_takes(i, sealed);
             }
-            Work::Hook(Hook::Resume) => {
+            Work::Hook(Hook::Resume { .. }) => {
                 self.resume_connection(i);
                 let daemon = self.daemon(i);
                 (daemon.has_data, daemon.serves, daemon.view) = (true, true, disk);

@@ -1,8 +1,9 @@
 //! Processes that were replaced and serve their last clients: who waits for them, and for how long.
 
 use crate::scene::{Held, heard, program, request, start, text, variant};
-use crate::support::{Service, lives, wait_until};
+use crate::support::{SIGINT, SIGTERM, Service, lives, signal, wait_until};
 use serde_json::Value;
+use std::fs;
 use std::process::{Child, Stdio};
 
 /// An upgrade after which the process before has a client that stays.
@@ -102,6 +103,22 @@ fn a_stop_ends_those_that_drain_as_well() {
     assert_eq!(heard(&service, second).last().unwrap(), "stopped");
 }
 
+/// Who serves has ended by itself, and is not started again: nothing of the service is left when `handoff run` ends.
+#[test]
+fn the_end_of_the_service_ends_those_that_drain_as_well() {
+    let mut service = start(&[]);
+    let (first, mut held) = replace(&service, "b", &[]);
+    let second = service.daemon_pid();
+    signal(second, SIGTERM);
+    assert_eq!(service.wait_for_end(), Some(0));
+    assert!(!lives(first) && !lives(second));
+    assert_eq!(held.ask(), None);
+    assert_eq!(heard(&service, first).last().unwrap(), "replaced", "it was asked to end, and did");
+    let names = fs::read_dir(service.path("run")).unwrap().map(|entry| entry.unwrap().file_name());
+    let output: Vec<_> = names.filter(|name| name.to_str().unwrap().ends_with(".stderr")).collect();
+    assert!(output.is_empty(), "{output:?}");
+}
+
 #[test]
 fn a_supervisor_that_comes_back_lets_them_drain_on() {
     let mut service = start(&[]);
@@ -162,7 +179,7 @@ fn what_waits_is_shown_and_ends_with_its_command() {
     }
     assert_eq!(held.ask(), Some(first));
 
-    crate::support::signal(child.id() as i32, crate::support::SIGINT);
+    signal(child.id() as i32, SIGINT);
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(said, format!("kv: waits for the end of process {first}\n"));

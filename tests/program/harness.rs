@@ -93,7 +93,7 @@ impl Place {
         Run { place: self, child: command.spawn().unwrap(), stderr }
     }
 
-    fn living(&self) -> Vec<i32> {
+    pub fn living(&self) -> Vec<i32> {
         let wanted = format!("{MARK}={}", self.mark);
         let carries = |pid: &i32| {
             let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();

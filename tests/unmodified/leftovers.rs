@@ -73,3 +73,33 @@ fn so_is_one_that_was_shut_down_before_a_restart() {
     let service = run.wait_for("the next", |service| service["restarts"] == 1 && service["state"] == "running");
     assert_eq!(request(address).unwrap(), pid_of(&service));
 }
+
+/// Who serves has ended by itself: the one before may finish, and whoever was the daemon's process before it ends, too.
+#[test]
+fn nothing_is_left_when_the_service_ends() {
+    for options in ["", "main=stay", "main=exit"] {
+        let place = Place::new();
+        let go = place.path("go");
+        let slow = small(&place, "slow", &format!("notify until={} {options}", text(&go)));
+        let good = small(&place, "good", &format!("notify {options}"));
+        let mut run = run(&place, &format!("--listen web=127.0.0.1:0 {NOTIFY}"), &[text(&slow)]);
+        let (first, address) = serving(&run);
+        let answer = std::thread::spawn(move || request(address));
+        run.wait_for_text("asked");
+        let (code, outcome) = upgrade(&place, Some(&good), "");
+        assert_eq!(code, 0, "{outcome}");
+        let second = pid_of(&outcome);
+        let all: Vec<i32> = place.living().into_iter().filter(|pid| *pid != run.pid()).collect();
+        assert!(all.contains(&first) && all.contains(&second), "{options}: {all:?}");
+        signal(second, Signal::SIGTERM);
+        run.wait_for("it waits for the first", |service| service["state"] == "stopping" && service["pid"].is_null());
+        std::fs::write(&go, "").unwrap();
+        assert_eq!(run.end(), 0, "{options}");
+        let left: Vec<i32> = all.into_iter().filter(|pid| lives(*pid)).collect();
+        assert!(left.is_empty(), "{options}: {left:?} are left");
+        assert_eq!(answer.join().unwrap().unwrap(), first, "{options}");
+        let names = std::fs::read_dir(place.path("runtime")).unwrap().map(|entry| entry.unwrap().file_name());
+        let output: Vec<_> = names.filter(|name| name.to_str().unwrap().ends_with(".stderr")).collect();
+        assert!(output.is_empty(), "{options}: {output:?}");
+    }
+}

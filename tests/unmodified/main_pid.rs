@@ -69,6 +69,29 @@ fn who_was_the_daemon_before_ends_with_it() {
     assert_eq!(request(address).unwrap(), daemon);
 }
 
+/// Also when it exits by itself, and the service with it: in the same session or in another one, and under the next supervisor.
+#[test]
+fn who_was_the_daemon_before_ends_with_the_service() {
+    for (how, restarted) in [("stay", false), ("stay-away", false), ("stay", true), ("stay-away", true)] {
+        let place = Place::new();
+        let program = small(&place, "stays", &format!("notify main={how}"));
+        let mut first_run = run(&place, NOTIFY, &[text(&program)]);
+        let (daemon, address) = serving(&first_run);
+        let before = parent(daemon);
+        assert_eq!(children(first_run.pid()), [before]);
+        let again = restarted.then(|| {
+            signal(first_run.pid(), Signal::SIGKILL);
+            first_run.end();
+            run(&place, NOTIFY, &[text(&program)])
+        });
+        let mut run = again.unwrap_or(first_run);
+        assert_eq!(serving(&run), (daemon, address));
+        signal(daemon, Signal::SIGTERM);
+        let code = run.end();
+        assert!(!lives(before), "{how}, restarted: {restarted}: its end was {code}; {}", run.stderr());
+    }
+}
+
 #[test]
 fn the_next_supervisor_takes_over_the_one_that_was_named() {
     let place = Place::new();

@@ -28,6 +28,10 @@ def answer(connection):
         connection.setblocking(True)
         if connection.recv(4096):
             time.sleep(float(options.get("think", 0)))
+            if "until" in options:
+                os.write(2, b"asked\n")
+                while not os.path.exists(options["until"]):
+                    time.sleep(0.01)
             body = b"%d\n" % os.getpid()
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
             connection.recv(1)  # the client closes first
@@ -45,11 +49,11 @@ def hand_on(how):
     if os.fork():
         os.close(theirs)
         os.read(ours, 1)
-        if how == "stay":
+        if how.startswith("stay"):
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             signal.pause()
         os._exit(3)
-    if how == "away":
+    if how.endswith("away"):
         os.setsid()
     notify("MAINPID=%d" % os.getpid())
     barrier()

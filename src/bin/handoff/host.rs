@@ -177,6 +177,7 @@ impl Host {
                 let text = format!("{text}; starts again in {}", text::nanoseconds(after.as_nanos() as u64));
                 self.output.say("restarting", name, &text, json!({ "after_ms": after.as_millis() as u64 }));
             }
+            Event::Ending { text } => self.output.say("ending", name, &text, json!({})),
             Event::ProbationFailed { text } => self.output.say("probation_failed", name, &text, json!({})),
             Event::Ended(ended) => {
                 let status = ended.status;

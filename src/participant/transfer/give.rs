@@ -47,9 +47,7 @@ impl Giving {
 /// What a transfer needs could not be opened.
 fn no_room(error: std::io::Error) -> Error {
     match error.raw_os_error() == Some(nix::errno::Errno::EMFILE as i32) {
-        true => {
-            Error::Limit("no descriptor is left in this process: raise RLIMIT_NOFILE (ulimit -n, LimitNOFILE=)".into())
-        }
+        true => Error::no_room("the descriptors of a transfer", "this process"),
         false => Error::system("prepare a transfer")(error),
     }
 }

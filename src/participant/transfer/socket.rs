@@ -22,9 +22,8 @@ impl Core {
                 (Ok(Incoming::Message(Message::Gate(gate), mut fds, _)), Machine::Successor(_))
                     if self.is_current(gate.id) =>
                 {
-                    let lost = "the incumbent's gate did not fit into this process: RLIMIT_NOFILE is reached";
                     self.note_sent(gate.sent);
-                    self.gate = Some(fds.pop().ok_or_else(|| Error::Limit(lost.into())));
+                    self.gate = Some(fds.pop().ok_or_else(|| Error::no_room("the incumbent's gate", "this process")));
                 }
                 (Ok(Incoming::Message(Message::Serving(serving), ..)), Machine::Incumbent(_))
                     if self.is_current(serving.id) =>

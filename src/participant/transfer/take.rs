@@ -129,8 +129,7 @@ impl Core {
 
     pub(super) fn try_receive(&mut self, message: Message, fds: Vec<OwnedFd>) -> std::result::Result<Message, String> {
         if fds.is_empty() {
-            let what = "descriptors from the incumbent did not fit into the successor: its RLIMIT_NOFILE is reached";
-            return Err(format!("{what} (ulimit -Hn, LimitNOFILE=)"));
+            return Err(Error::no_room("descriptors from the incumbent", "the successor").to_string());
         }
         let received = &mut self.received;
         match message {
@@ -192,7 +191,7 @@ impl Core {
         if connections > 0 {
             tracing::warn!(target: "handoff", connections, "connections of the incumbent were not taken, and are closed");
         }
-        crash::around(self.role(), format_args!("close untaken connections"), || self.received.connections.clear());
+        crash::around('N', format_args!("close untaken connections"), || self.received.connections.clear());
     }
 
     pub(in crate::participant) fn watch_untaken(&mut self) {
@@ -211,7 +210,7 @@ impl Core {
         let next = self.received.connections.pop_front();
         self.received.news |= next.is_some(); // of those that are left
         if next.is_some() {
-            crash::point(self.role(), format_args!("show a connection"));
+            crash::point('N', format_args!("show a connection"));
         }
         if self.served && next.is_some() {
             self.watch_untaken();

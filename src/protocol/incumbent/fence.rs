@@ -51,6 +51,7 @@ impl Incumbent {
 
     pub(super) fn on_decided(&mut self, value: Decision, out: &mut Vec<Action>) {
         let (Phase::Fencing, Some(current)) = (self.phase, &mut self.current) else { return };
+        current.committed = value.is_committed();
         // What is written in another format is of no use to O.
         current.parks &= value != Decision::CommittedIncompatible;
         match value {
@@ -96,7 +97,8 @@ impl Incumbent {
             if self.is_overlap() {
                 return self.on_resumed(out); // it has served all the time
             }
-            out.extend([Action::Disarm(Timer::Lock), Action::Run(Hook::Resume)]);
+            let after_commit = self.current.as_ref().is_some_and(|current| current.committed);
+            out.extend([Action::Disarm(Timer::Lock), Action::Run(Hook::Resume { after_commit })]);
         }
     }
 

@@ -124,7 +124,10 @@ pub enum Hook {
     /// Flush and close the writers.
     Seal,
     /// Reopen, accept again.
-    Resume,
+    Resume {
+        /// N had committed, and is dead: what was given to it stays given, and its clients may have been answered.
+        after_commit: bool,
+    },
     /// Overlap mode: N serves. Stop accepting and finish; there is no way back, and this process ends with it.
     Leave,
 }
@@ -243,6 +246,8 @@ struct Current {
     unlocked: bool,
     successor_dead: bool,
     successor_serving: bool,
+    /// The word was found to be so.
+    committed: bool,
     progress: Option<(u64, u64)>,
     /// It parks behind the commit: so it was asked, and nothing has ended that.
     parks: bool,

@@ -105,6 +105,7 @@ impl Incumbent {
             unlocked: false,
             successor_dead: false,
             successor_serving: false,
+            committed: false,
             progress: None,
             parks: prepare.park_ns > 0 && prepare.mode == Mode::Exclusive,
             fence_next: false,

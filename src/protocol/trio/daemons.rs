@@ -211,7 +211,7 @@ impl Daemon {
         let kind = match hook {
             Hook::Drain => Kind::Drain,
             Hook::Seal => Kind::Seal,
-            Hook::Resume => Kind::Resume,
+            Hook::Resume { .. } => Kind::Resume,
             Hook::Leave => unreachable!("of overlap mode"),
         };
         self.serves &= hook != Hook::Drain;

@@ -17,6 +17,8 @@ use std::fs;
 #[derive(Debug)]
 pub(in crate::supervisor) struct Former {
     pub(in crate::supervisor) pid: i32,
+    /// For the journal.
+    pub(in crate::supervisor) identity: Option<Identity>,
     pidfd: Pidfd,
 }
 
@@ -78,7 +80,8 @@ impl Engine {
         }
         self.epoll.add(&pidfd, Token::Death(key).event()).map_err(|errno| format!("it can not be watched: {errno}"))?;
         let _ = self.epoll.delete(&process.pidfd);
-        let former = Former { pid: process.pid, pidfd: std::mem::replace(&mut process.pidfd, pidfd) };
+        let before = std::mem::replace(&mut process.pidfd, pidfd);
+        let former = Former { pid: process.pid, identity: process.identity, pidfd: before };
         let watched = self.epoll.add(&former.pidfd, Token::Former.event());
         process.former.retain(|former| former.pid != pid); // it comes back
         process.former.push(former);
@@ -89,6 +92,18 @@ impl Engine {
         tracing::info!(target: "handoff", service = self.service, pid, before, "the daemon has another main process");
         self.record();
         watched.map_err(|errno| format!("the process before it can not be watched: {errno}"))
+    }
+
+    /// Those that were the incumbent's main process under another supervisor, and live.
+    pub(in crate::supervisor) fn admit_former(&mut self, identities: &[Identity]) {
+        let Some(process) = &mut self.processes.incumbent else { return };
+        for own in identities {
+            let Some(pidfd) = own.open() else { continue };
+            let former = Former { pid: own.pid, identity: Some(*own), pidfd };
+            // One that can not be watched is ended with the daemon all the same.
+            let _ = self.epoll.add(&former.pidfd, Token::Former.event());
+            process.former.push(former);
+        }
     }
 
     /// Whether what a dead process has left in its session must go with it.

@@ -36,6 +36,7 @@ impl Engine {
         let lives = [incumbent.is_some(), successor.is_some()];
         if let Some((own, pidfd)) = incumbent {
             self.admit_incumbent(own.pid, pidfd, entry.program_of(&spec), entry.generation)?;
+            self.admit_former(&entry.former);
         }
         if let Some((own, pidfd)) = successor {
             self.admit_successor(own.pid, pidfd, spec, entry.generation + 1);

@@ -9,7 +9,7 @@ fn explore(start: World) -> (usize, Option<(&'static str, String)>) {
     let mut parents: Vec<Option<(usize, Event)>> = vec![None];
     let mut queue = VecDeque::from([(start, 0)]);
     while let Some((world, at)) = queue.pop_front() {
-        let enabled: Vec<Event> = EVENTS.into_iter().filter(|event| world.is_enabled(*event)).collect();
+        let enabled: Vec<Event> = EVENTS.iter().copied().filter(|event| world.is_enabled(*event)).collect();
         let is_end = enabled.iter().all(|event| event.fault().is_some());
         let wrong = world.judge().or_else(|| if is_end { world.judge_end() } else { None });
         if let Some(wrong) = wrong {
