@@ -36,7 +36,8 @@ pub struct ServiceStatus {
     pub listeners: Vec<ListenerStatus>,
     /// It has said Hello: it can be replaced. While it starts, that is not known yet.
     pub linked: bool,
-    /// `exclusive` or `overlap`: whether a successor serves beside its predecessor for a while.
+    /// `exclusive` or `overlap`: whether a successor serves beside its predecessor for a while. What a daemon that links the library
+    /// offers; of others, and until then, what was asked for.
     pub mode: &'static str,
     /// How a daemon that does not link the library tells that it is ready, as `--ready` has it.
     pub ready: Option<String>,
@@ -141,7 +142,7 @@ impl Service {
             program: program.to_string_lossy().into_owned(),
             listeners: self.listeners.clone(),
             linked: status.linked,
-            mode: mode_name(self.settings.mode),
+            mode: mode_name(status.mode.unwrap_or(self.settings.mode)),
             ready: self.settings.readiness.as_ref().map(ReadySign::to_string),
             says: status.said.clone(),
             next_start_ms: match self.state {

@@ -129,7 +129,7 @@ fn a_supervisor_that_comes_back_lets_them_drain_on() {
     service.launch(program("b"), &[]);
     assert_eq!((service.daemon_pid(), draining(&service)), (second, vec![first]));
     let status = service.status().unwrap();
-    assert_eq!(status["draining"][0]["generation"], 1);
+    assert_eq!((&status["draining"][0]["generation"], &status["mode"]), (&1.into(), &"overlap".into()));
     // It has nearly all of its minute left.
     assert!(status["draining"][0]["left_ms"].as_u64().unwrap() > 10_000, "{status}");
     assert_eq!(service.upgrade(program("a"), &[]).result, "committed");
