@@ -168,6 +168,11 @@ pub const STATUS_CHARS_MAX: usize = 256;
 /// Descriptors that are kept for a daemon that does not link the library (`FDSTORE=1`), at most: few need more than a dozen,
 /// and S itself must stay far from its limit.
 pub const FDSTORE_MAX: usize = 128;
+/// Messages to `NOTIFY_SOCKET` that are refused, and logged, in [`REFUSALS_INTERVAL`]; of others, and of the same again, there is a
+/// count.
+pub const REFUSALS_LOGGED_MAX: u32 = 8;
+/// See [`REFUSALS_LOGGED_MAX`]: a line every few seconds fills no disk.
+pub const REFUSALS_INTERVAL: Duration = Duration::from_secs(5);
 /// Between two looks whether a daemon answers its health probe: the end of its start is seen at once, and it costs it nothing.
 pub const PROBE_INTERVAL: Duration = Duration::from_millis(10);
 /// How long one attempt of a health probe may take: a daemon that answers later is asked anew.

@@ -19,5 +19,5 @@ mod upgrade;
 pub use crate::sys::signals;
 pub use rollback::WayBack;
 pub use settings::{Settings, Times, Upgrade, WhenDraining};
-pub use status::{DrainingStatus, ListenerStatus, ServiceStatus};
+pub use status::{DrainingStatus, ListenerStatus, ServiceStatus, WaitingStatus};
 pub use unit::{Ended, Event, Service};

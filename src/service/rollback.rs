@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use super::settings::WhenDraining;
 use super::unit::{Event, Service, State};
 use crate::error::Result;
 use crate::supervisor::{Executable, HandoffOutcome, SpawnSpec};
@@ -18,11 +19,11 @@ pub enum WayBack {
 impl Service {
     /// Begins to go back to the program before the present one; an [`Event::Outcome`] follows. In a probation the process that serves is
     /// killed, and its reserve takes over; after it, it is replaced by the file that was started before, also if its path leads to
-    /// another one by now.
+    /// another one by now; if too many drain, what `when_draining` says.
     ///
     /// # Errors
     /// The outcome of a rollback that was refused at once; nothing was disturbed.
-    pub fn rollback(&mut self) -> std::result::Result<WayBack, Rc<HandoffOutcome>> {
+    pub fn rollback(&mut self, when_draining: WhenDraining) -> std::result::Result<WayBack, Rc<HandoffOutcome>> {
         self.listen().map_err(|error| self.refused(error.to_string()))?;
         if self.supervisor.in_probation() && matches!(self.state, State::Running) {
             self.again = true;
@@ -31,13 +32,13 @@ impl Service {
             return condemned.map(|()| WayBack::Verdict).map_err(|error| self.refused(error.to_string()));
         }
         let Some(previous) = self.supervisor.previous() else {
-            let why = match self.supervisor.went_back() {
-                true => "there is nothing to go back to any more: the last upgrade was taken back already",
-                false => "there is nothing to go back to: this supervisor knows of no program before the present one",
+            let why = match self.supervisor.pinned() {
+                Some(_) => "there is nothing to go back to any more: the last upgrade was taken back already",
+                None => "there is nothing to go back to: this supervisor knows of no program before the present one",
             };
             return Err(self.refused(format!("{why}; upgrade --binary PATH starts the one that you name")));
         };
-        self.begin_back(previous).map(|()| WayBack::Upgrade)
+        self.begin_back(previous, when_draining).map(|()| WayBack::Upgrade)
     }
 
     /// What a supervisor has seen of a program in its probation.

@@ -28,13 +28,16 @@ pub struct ServiceStatus {
     pub generation: u64,
     /// Processes that were replaced in overlap mode, and serve their last clients.
     pub draining: Vec<DrainingStatus>,
+    /// An upgrade or a rollback that has not begun.
+    pub waits: Option<WaitingStatus>,
     /// The program that runs, and that is started again after a crash.
     pub program: String,
     /// Its sockets.
     pub listeners: Vec<ListenerStatus>,
     /// It has said Hello: it can be replaced. While it starts, that is not known yet.
     pub linked: bool,
-    /// `exclusive` or `overlap`: whether a successor serves beside its predecessor for a while.
+    /// `exclusive` or `overlap`: whether a successor serves beside its predecessor for a while. What a daemon that links the library
+    /// offers; of others, and until then, what was asked for.
     pub mode: &'static str,
     /// How a daemon that does not link the library tells that it is ready, as `--ready` has it.
     pub ready: Option<String>,
@@ -73,6 +76,18 @@ impl DrainingStatus {
         let now_ns = monotonic_ns();
         Self { pid, generation, since_ms: ms(since_ns, now_ns), left_ms: ms(now_ns, deadline_ns) }
     }
+}
+
+/// An upgrade or a rollback that waits to begin. It is given up when its command ends.
+#[derive(Clone, Debug, Serialize)]
+pub struct WaitingStatus {
+    /// `upgrade` or `rollback`.
+    pub what: &'static str,
+    /// Those that serve their last clients, one of which must end first. If there are none, the process before the present one is
+    /// about to exit.
+    pub pids: Vec<i32>,
+    /// For how much longer it waits.
+    pub left_ms: u64,
 }
 
 /// A socket of a service.
@@ -119,10 +134,15 @@ impl Service {
             pid: status.pid,
             generation: status.generation,
             draining: status.draining.iter().map(DrainingStatus::of).collect(),
+            waits: self.queued.as_ref().map(|queued| WaitingStatus {
+                what: queued.what,
+                pids: self.crowd(),
+                left_ms: queued.until_ns.saturating_sub(monotonic_ns()) / 1_000_000,
+            }),
             program: program.to_string_lossy().into_owned(),
             listeners: self.listeners.clone(),
             linked: status.linked,
-            mode: mode_name(self.settings.mode),
+            mode: mode_name(status.mode.unwrap_or(self.settings.mode)),
             ready: self.settings.readiness.as_ref().map(ReadySign::to_string),
             says: status.said.clone(),
             next_start_ms: match self.state {

@@ -5,6 +5,7 @@ use nix::sys::signal::Signal;
 use super::unit::{Ended, Event, Service, State};
 use crate::limits::{CANCEL_GRACE, RESERVE_GRACE, STOP_GRACE};
 use crate::sys::clock::monotonic_ns;
+use crate::sys::control::remove_dead;
 
 /// Where a stop is, and until when it stays there, in `CLOCK_MONOTONIC` nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +92,13 @@ impl Service {
             unchanged => unchanged,
         };
         self.state = State::Stopping(next);
+    }
+
+    /// When it has ended for good: removes its files that have no meaning any more. Locks stay, since another one may be about to take
+    /// them.
+    pub fn remove_files(&mut self) {
+        self.supervisor.remove_journal();
+        remove_dead(&self.runtime.control(&self.settings.name));
     }
 
     /// To the process that serves, and, before that, to others that could take its place; and to those that serve their last clients.

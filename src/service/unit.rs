@@ -121,7 +121,7 @@ pub(super) enum State {
 #[derive(Debug)]
 pub struct Service {
     pub(super) settings: Settings,
-    runtime: RuntimeDir,
+    pub(super) runtime: RuntimeDir,
     pub(super) supervisor: Supervisor,
     pub(super) listeners: Vec<ListenerStatus>,
     /// What is executed instead of `argv[0]`.

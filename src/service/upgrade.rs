@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::settings::{Upgrade, WhenDraining};
 use super::unit::{Event, IDLE, Service, State, is_settling};
 use crate::limits::HANDOFF_DEADLINE;
-use crate::supervisor::{Draining, HandoffOutcome, OnIncumbentDeath, SpawnSpec, Verdict};
+use crate::supervisor::{HandoffOutcome, OnIncumbentDeath, SpawnSpec, Verdict};
 use crate::sys::clock::{monotonic_ns, nanoseconds};
 
 const NEVER_SAID_HELLO: &str = "the daemon never said Hello: it does not link libhandoff, so it can not be drained and sealed; \
@@ -23,13 +23,22 @@ pub(super) struct Pending {
     told: bool,
 }
 
-/// An upgrade that waits to begin.
+/// An upgrade or a rollback that waits to begin.
 #[derive(Debug)]
 pub(super) struct Queued {
+    /// Which of the two.
+    pub(super) what: &'static str,
     spec: SpawnSpec,
     when_draining: WhenDraining,
+    /// When it was asked for, in `CLOCK_MONOTONIC` nanoseconds. No two have the same.
+    since_ns: u64,
     /// Until when it waits for the end of a drain, in `CLOCK_MONOTONIC` nanoseconds.
     pub(super) until_ns: u64,
+}
+
+fn listed(pids: &[i32], separator: &str) -> String {
+    let named: Vec<String> = pids.iter().map(i32::to_string).collect();
+    named.join(separator)
 }
 
 impl Service {
@@ -41,9 +50,7 @@ impl Service {
     /// The outcome of an upgrade that was refused at once; nothing was disturbed.
     pub fn upgrade(&mut self, upgrade: Upgrade) -> std::result::Result<(), Rc<HandoffOutcome>> {
         self.listen().map_err(|error| self.refused(error.to_string()))?;
-        if self.queued.is_some() {
-            return Err(self.refused("busy: another upgrade waits to begin".to_owned()));
-        }
+        self.check_queue()?;
         let spec = self.spec(upgrade.binary.as_ref(), upgrade.times);
         if let Some(why) = self.check_bad(&spec, upgrade.force).map_err(|error| self.refused(error.to_string()))? {
             return Err(self.refused(why));
@@ -53,29 +60,48 @@ impl Service {
             spec.check().map_err(|error| self.refused(error.to_string()))?;
         }
         let trusted = if upgrade.promote { OnIncumbentDeath::Promote } else { OnIncumbentDeath::StartCold };
-        self.begin_with(spec.on_incumbent_death(trusted), upgrade.when_draining, upgrade.times.deadline)
+        self.begin_with("upgrade", spec.on_incumbent_death(trusted), upgrade.when_draining, upgrade.times.deadline)
     }
 
     /// The same for the program before.
-    pub(super) fn begin_back(&mut self, previous: SpawnSpec) -> std::result::Result<(), Rc<HandoffOutcome>> {
-        if self.queued.is_some() {
-            return Err(self.refused("busy: another upgrade waits to begin".to_owned()));
-        }
-        self.begin_with(previous.probation(Duration::ZERO), WhenDraining::default(), None)
+    pub(super) fn begin_back(
+        &mut self,
+        previous: SpawnSpec,
+        when_draining: WhenDraining,
+    ) -> std::result::Result<(), Rc<HandoffOutcome>> {
+        self.check_queue()?;
+        self.begin_with("rollback", previous.probation(Duration::ZERO), when_draining, None)
+    }
+
+    /// Only one may wait.
+    fn check_queue(&self) -> std::result::Result<(), Rc<HandoffOutcome>> {
+        let Some(queued) = &self.queued else { return Ok(()) };
+        Err(self.refused(match self.crowd().as_slice() {
+            [] => format!("busy: {} waits already, until the process before has exited; try again", queued.what),
+            pids => format!(
+                "busy: {} waits already, for the end of process {}; it is given up when its command ends (Ctrl-C there)",
+                queued.what,
+                listed(pids, " or ")
+            ),
+        }))
     }
 
     fn begin_with(
         &mut self,
+        what: &'static str,
         spec: SpawnSpec,
         when_draining: WhenDraining,
         deadline: Option<Duration>,
     ) -> std::result::Result<(), Rc<HandoffOutcome>> {
         self.supervisor.end_probation();
-        let settles = is_settling(self.supervisor.status().phase);
-        if matches!(self.state, State::Running) && (settles || self.is_crowded(when_draining)?) {
+        let phase = self.supervisor.status().phase;
+        // If another one is under way, this one is refused, and nobody ended for it.
+        let must_wait = is_settling(phase) || (phase == IDLE && self.is_crowded(when_draining)?);
+        if matches!(self.state, State::Running) && must_wait {
             let deadline = deadline.or(self.settings().times.deadline).unwrap_or(HANDOFF_DEADLINE);
-            let until_ns = monotonic_ns().saturating_add(nanoseconds(deadline));
-            self.queued = Some(Queued { spec, when_draining, until_ns });
+            let since_ns = monotonic_ns();
+            let until_ns = since_ns.saturating_add(nanoseconds(deadline));
+            self.queued = Some(Queued { what, spec, when_draining, since_ns, until_ns });
             return Ok(());
         }
         self.begin_upgrade(&spec)
@@ -83,10 +109,10 @@ impl Service {
 
     /// Whether it must wait, because as many processes drain as may.
     fn is_crowded(&mut self, when_draining: WhenDraining) -> std::result::Result<bool, Rc<HandoffOutcome>> {
-        while self.draining().len() >= self.settings().max_draining {
+        while !self.crowd().is_empty() {
             match when_draining {
                 WhenDraining::Wait => return Ok(true),
-                WhenDraining::Refuse => return Err(self.refused(self.crowd())),
+                WhenDraining::Refuse => return Err(self.refused(self.too_many())),
                 WhenDraining::Cut if self.supervisor.cut_draining().is_none() => break, // none may drain, and none does
                 WhenDraining::Cut => {}
             }
@@ -94,17 +120,31 @@ impl Service {
         Ok(false)
     }
 
-    fn draining(&self) -> Vec<Draining> {
-        self.supervisor.status().draining
+    /// Those that drain, if they are as many as may: one of them must end before the next upgrade.
+    pub(super) fn crowd(&self) -> Vec<i32> {
+        let draining = self.supervisor.status().draining;
+        let is_full = draining.len() >= self.settings().max_draining;
+        draining.iter().filter(|_| is_full).map(|draining| draining.pid).collect()
     }
 
-    fn crowd(&self) -> String {
-        let named: Vec<String> = self.draining().iter().map(|draining| draining.pid.to_string()).collect();
+    fn too_many(&self) -> String {
         format!(
             "as many processes serve their last clients as may ({}: process {}); --when-draining wait, or cut, the oldest",
             self.settings().max_draining,
-            named.join(", ")
+            listed(&self.crowd(), ", ")
         )
+    }
+
+    /// The upgrade or the rollback that waits to begin, as [`Self::give_up`] wants it.
+    pub fn waiting(&self) -> Option<u64> {
+        self.queued.as_ref().map(|queued| queued.since_ns)
+    }
+
+    /// Whoever asked for this one does not want it any more. One that has begun goes on.
+    pub fn give_up(&mut self, waiting: u64) {
+        if self.waiting() == Some(waiting) {
+            self.drop_queued("given up before it began: the command that asked for it has ended");
+        }
     }
 
     fn begin_upgrade(&mut self, spec: &SpawnSpec) -> std::result::Result<(), Rc<HandoffOutcome>> {
@@ -136,7 +176,7 @@ impl Service {
         let Some(queued) = self.queued.take() else { return };
         let begun = match self.is_crowded(queued.when_draining) {
             Ok(true) if monotonic_ns() < queued.until_ns => return self.queued = Some(queued),
-            Ok(true) => Err(self.refused(self.crowd())),
+            Ok(true) => Err(self.refused(self.too_many())),
             Ok(false) => self.begin_upgrade(&queued.spec),
             Err(refused) => Err(refused),
         };

@@ -185,11 +185,10 @@ impl Engine {
     }
 
     fn report(&mut self, verdict: Verdict, reason: String) {
-        let is_way_back = self.attempt.as_ref().is_some_and(|attempt| attempt.spec.executable.is_some());
         match verdict {
-            Verdict::Committed => (self.previous, self.went_back) = (self.replaced.take(), is_way_back),
+            Verdict::Committed => self.previous = self.replaced.take(),
             // A cold start is one of the program that served, so the one before it stays.
-            Verdict::Reverted => (self.previous, self.went_back) = (None, true),
+            Verdict::Reverted => self.previous = None,
             _ => {}
         }
         let Some(attempt) = &self.attempt else { return };

@@ -77,8 +77,6 @@ pub(super) struct Engine {
     pub(super) replaced: Option<Arc<SpawnSpec>>,
     /// The same, of the newest one that has committed, and stands.
     pub(super) previous: Option<Arc<SpawnSpec>>,
-    /// There is none because it serves again.
-    pub(super) went_back: bool,
     pub(super) phase_told: Phase,
     pub(super) events: VecDeque<Event>,
 }
@@ -110,6 +108,8 @@ pub(super) enum Due {
     Probe,
     /// Another look whether the process on probation is well.
     Health,
+    /// A count of messages that were refused.
+    Refusals,
     /// Events that nobody has fetched, or more output than one turn reads.
     More,
 }
@@ -190,7 +190,6 @@ impl Engine {
             serving_spec: None,
             replaced: None,
             previous: None,
-            went_back: false,
             phase_told: Phase::Idle,
             events: VecDeque::new(),
         })
@@ -432,6 +431,7 @@ impl Engine {
                 Some(Due::Late) => self.on_late(),
                 Some(Due::Probe) => self.probe(),
                 Some(Due::Health) => self.check_health(),
+                Some(Due::Refusals) => self.count_refusals(),
                 Some(Due::Page | Due::More) => {} // the turn looks in any case
                 None => return,
             }

@@ -170,6 +170,12 @@ impl Journal {
         })
     }
 
+    /// An error leaves a file of no meaning.
+    #[cfg(feature = "program")]
+    pub(super) fn remove(&self) {
+        let _ = fs::remove_file(&self.path);
+    }
+
     fn text(&self, service: &str, build_id: &[u8], entry: &Entry) -> String {
         let mut text = format!("{FIRST_LINE}\nboot_id={}\nservice={service}\nbuild_id=", self.boot_id);
         for byte in build_id {

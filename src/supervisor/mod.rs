@@ -106,6 +106,8 @@ pub struct Status {
     pub generation: u64,
     /// It has said Hello, and can be talked to.
     pub linked: bool,
+    /// How it can be replaced, if it has said Hello.
+    pub mode: Option<Mode>,
     /// It has said that it serves.
     pub serving: bool,
     /// The handoff that is under way.
@@ -316,6 +318,7 @@ impl Supervisor {
             pid: pid(self.server()),
             generation: self.server().as_ref().map_or(0, |process| process.generation),
             linked: engine.machine.incumbent_is_linked(),
+            mode: engine.machine.incumbent_mode(),
             serving: engine.machine.incumbent_serves(),
             handoff_id: engine.handoff_id(),
             said: self.server().as_ref().map(|process| process.said.clone()).unwrap_or_default(),
@@ -379,6 +382,13 @@ impl Supervisor {
     /// Writes the journal anew, with the listeners as they are now.
     pub(crate) fn record(&mut self) {
         self.engine.record();
+    }
+
+    /// After the end of the service: removes the journal, which has no meaning any more, unless a process that it tells of is left.
+    #[cfg(feature = "program")]
+    pub(crate) fn remove_journal(&mut self) {
+        let nobody_is_left = self.engine.processes.iter().next().is_none();
+        self.engine.journal.iter().filter(|_| nobody_is_left).for_each(Journal::remove);
     }
 
     /// What the process that serves, or served last, was started from, if that is not its `argv[0]`.

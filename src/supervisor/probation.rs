@@ -143,12 +143,6 @@ impl Supervisor {
         self.engine.previous.as_deref().cloned()
     }
 
-    /// Whether there is no such one because it serves again.
-    #[cfg(feature = "program")]
-    pub(crate) fn went_back(&self) -> bool {
-        self.engine.went_back
-    }
-
     /// The file that is started again if the process that serves dies, if that is not what its path leads to: after a way back.
     #[cfg(feature = "program")]
     pub(crate) fn pinned(&self) -> Option<Executable> {

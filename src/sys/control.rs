@@ -255,8 +255,14 @@ pub fn remove_dead_temporaries(path: &Path) {
         })
     };
     let dead = temporaries(path, ".").filter(is_dead);
-    for name in dead.filter(|name| matches!(living_owner(name), Ok(None))) {
-        let _ = fs::remove_file(name);
+    dead.for_each(|name| remove_dead(&name));
+}
+
+/// Removes this name if it is a socket of ours on which nobody listens. Of no use to anybody but tidiness, so an error is
+/// none: it stays.
+pub fn remove_dead(path: &Path) {
+    if path.exists() && check_existing(path).is_ok() && matches!(living_owner(path), Ok(None)) {
+        let _ = fs::remove_file(path);
     }
 }
 

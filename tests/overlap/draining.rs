@@ -1,8 +1,10 @@
 //! Processes that were replaced and serve their last clients: who waits for them, and for how long.
 
-use crate::scene::{Held, heard, program, request, start, variant};
-use crate::support::{SIGTERM, Service, lives, signal, wait_until};
+use crate::scene::{Held, heard, program, request, start, text, variant};
+use crate::support::{SIGINT, SIGTERM, Service, lives, signal, wait_until};
+use serde_json::Value;
 use std::fs;
+use std::process::{Child, Stdio};
 
 /// An upgrade after which the process before has a client that stays.
 fn replace(service: &Service, build: &str, arguments: &[&str]) -> (i32, Held) {
@@ -37,7 +39,7 @@ fn an_upgrade_waits_is_refused_or_ends_the_oldest() {
     let waits = service.begin_upgrade(program("b"), &[]);
     let busy = wait_until("it waits", || {
         let other = service.upgrade(program("b"), &["--when-draining", "refuse"]);
-        other.reason.contains("another upgrade waits").then_some(other)
+        other.reason.contains("upgrade waits already").then_some(other)
     });
     assert_eq!(busy.code, 13);
     let third = service.daemon_pid();
@@ -127,7 +129,7 @@ fn a_supervisor_that_comes_back_lets_them_drain_on() {
     service.launch(program("b"), &[]);
     assert_eq!((service.daemon_pid(), draining(&service)), (second, vec![first]));
     let status = service.status().unwrap();
-    assert_eq!(status["draining"][0]["generation"], 1);
+    assert_eq!((&status["draining"][0]["generation"], &status["mode"]), (&1.into(), &"overlap".into()));
     // It has nearly all of its minute left.
     assert!(status["draining"][0]["left_ms"].as_u64().unwrap() > 10_000, "{status}");
     assert_eq!(service.upgrade(program("a"), &[]).result, "committed");
@@ -147,4 +149,63 @@ fn one_that_drains_keeps_no_cold_start_out() {
     assert_ne!(third, first);
     assert_eq!(held.ask(), Some(first), "it serves its client to the end");
     assert_eq!(draining(&service), [first]);
+}
+
+/// A command that waits, and what `status` says of it.
+fn waits(service: &Service, subcommand: &str, arguments: &[&str]) -> (Child, Value, String) {
+    let mut command = service.command(subcommand);
+    let child = command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let waits = wait_until("it waits", || Some(service.status()?["waits"].clone()).filter(Value::is_object));
+    let said = service.command("status").output().unwrap();
+    (child, waits, String::from_utf8_lossy(&said.stdout).into_owned())
+}
+
+#[test]
+fn what_waits_is_shown_and_ends_with_its_command() {
+    let service = start(&["--max-draining", "1"]);
+    let (first, mut held) = replace(&service, "b", &[]);
+    let second = service.daemon_pid();
+    let (child, waits, said) = waits(&service, "upgrade", &["--binary", text(program("a"))]);
+    assert_eq!((&waits["what"], &waits["pids"]), (&"upgrade".into(), &serde_json::json!([first])));
+    let line = format!("waits      upgrade, for the end of process {first}, for ");
+    assert!(said.contains(&line) && said.contains("given up when its command ends"), "{said}");
+
+    // Neither of them takes its place, and none is ended for it.
+    for what in ["wait", "refuse", "cut"] {
+        let busy = service.upgrade(program("a"), &["--when-draining", what]);
+        assert_eq!((busy.code, busy.result.as_str()), (13, "refused"), "{busy:?}");
+        let words = [format!("upgrade waits already, for the end of process {first};"), "when its command ends".into()];
+        assert!(words.iter().all(|word| busy.reason.contains(word)), "{busy:?}");
+    }
+    assert_eq!(held.ask(), Some(first));
+
+    signal(child.id() as i32, SIGINT);
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(said, format!("kv: waits for the end of process {first}\n"));
+    wait_until("it is given up", || service.status()?["waits"].is_null().then_some(()));
+    wait_until("that is said", || service.stderr().contains("given up before it began").then_some(()));
+    assert_eq!((service.daemon_pid(), held.ask()), (second, Some(first)));
+    let cut = service.upgrade(program("a"), &["--when-draining", "cut"]);
+    assert_eq!(cut.result, "committed", "{cut:?}");
+    assert_eq!(held.ask(), None);
+}
+
+#[test]
+fn a_way_back_waits_too_or_not() {
+    let service = start(&["--max-draining", "1"]);
+    let (first, held) = replace(&service, "b", &[]);
+    let refused = service.command("rollback").args(["--when-draining", "refuse"]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(13), "{refused:?}");
+    let (child, waits, _) = waits(&service, "rollback", &[]);
+    assert_eq!((&waits["what"], &waits["pids"]), (&"rollback".into(), &serde_json::json!([first])));
+    drop(held);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+
+    let (second, mut held) = replace(&service, "b", &[]);
+    let cut = service.command("rollback").args(["--when-draining", "cut"]).output().unwrap();
+    assert_eq!(cut.status.code(), Some(0), "{cut:?}");
+    assert_eq!(held.ask(), None);
+    wait_until("it is ended", || (!lives(second)).then_some(()));
 }

@@ -103,15 +103,19 @@ fn build(place: &Place, build: &str) -> PathBuf {
 
 /// Runs build `a` as the service `kv`, until it can be replaced.
 fn start(place: &Place) -> Run<'_> {
-    start_with(place, None)
+    start_with(place, None, true)
 }
 
-/// The same with this for `HANDOFF_LOG`.
-fn start_with<'a>(place: &'a Place, log: Option<&str>) -> Run<'a> {
+/// The same with this for `HANDOFF_LOG`, and perhaps without a data directory.
+fn start_with<'a>(place: &'a Place, log: Option<&str>, has_data: bool) -> Run<'a> {
     std::fs::create_dir(place.path("data")).unwrap();
     let (program, data) = (build(place, "a"), place.path("data"));
     let mut command = place.handoff("run");
-    command.args(["--name", "kv", "--listen", "kv=127.0.0.1:0", "--data-dir", text(&data), "--", text(&program)]);
+    command.args(["--name", "kv", "--listen", "kv=127.0.0.1:0"]);
+    if has_data {
+        command.arg("--data-dir").arg(&data);
+    }
+    command.args(["--", text(&program)]);
     command.envs(log.map(|log| ("HANDOFF_LOG", log)));
     let run = place.spawn(command);
     run.wait_for("linked", |service| service["state"] == "running" && service["linked"] == true);
@@ -165,7 +169,7 @@ fn a_bad_binary_changes_nothing_and_says_why() {
 fn a_rollback_is_said_once() {
     for log in [None, Some("info")] {
         let place = Place::new();
-        let run = start_with(&place, log);
+        let run = start_with(&place, log, true);
         let script = place.file("script", "#!/no/such/interpreter\n", 0o755);
         for binary in [build(&place, "fails"), script] {
             assert!([10, 13].contains(&place.output("upgrade", &["--binary", text(&binary)]).code));
@@ -227,6 +231,30 @@ fn a_stop_in_the_midst_of_an_upgrade_undoes_it_first() {
     assert_eq!(run.end(), 128 + 15);
     let upgrade = upgrade.wait_with_output().unwrap();
     assert_eq!(upgrade.status.code(), Some(10), "{upgrade:?}");
+}
+
+/// What the next one has no use for is gone; a lock file is never removed.
+#[test]
+fn a_stop_leaves_nothing_but_locks() {
+    for (data, left) in [(true, &["kv.lock"][..]), (false, &["kv.control.gate", "kv.control.lock", "kv.lock"])] {
+        let place = Place::new();
+        let mut run = start_with(&place, None, data);
+        assert_eq!(place.output("upgrade", &["--binary", text(&build(&place, "b"))]).code, 0);
+        let files = || {
+            let entries = std::fs::read_dir(place.path("runtime")).unwrap().flatten();
+            let mut names: Vec<_> = entries.map(|entry| entry.file_name().into_string().unwrap()).collect();
+            names.sort();
+            names
+        };
+        let here = files();
+        assert!(
+            ["kv.control", "kv.journal", "kv.sock"].iter().all(|name| here.iter().any(|file| file == name)),
+            "{here:?}"
+        );
+        signal(run.pid(), Signal::SIGTERM);
+        run.end();
+        assert_eq!(files(), left);
+    }
 }
 
 #[test]

@@ -21,6 +21,7 @@ pub fn signal(pid: i32, signal: i32) {
     assert_eq!(result, 0, "kill {pid} {signal}");
 }
 
+pub const SIGINT: i32 = 2;
 pub const SIGKILL: i32 = 9;
 pub const SIGTERM: i32 = 15;
 pub const SIGCONT: i32 = 18;

@@ -41,6 +41,24 @@ fn what_hung_up_is_kept_only_on_demand() {
     assert_eq!(names(&run, 1), ["web", "kept"]);
 }
 
+/// A log of a line for each would be the daemon's to fill.
+#[test]
+fn a_flood_is_one_line_and_a_count() {
+    let place = Place::new();
+    let program = small(&place, "keeper", "notify many=1000");
+    let run = run(&place, NOTIFY, &[text(&program)]);
+    serving(&run);
+    const WHY: &str = "FDSTORE: 128 descriptors are kept already";
+    let refused = |said: &str| -> u64 {
+        let counts = said.lines().filter_map(|line| line.split(" more messages like this one in 5 s: ").next());
+        let counts = counts.filter_map(|words| words.rsplit(' ').next()?.parse::<u64>().ok());
+        counts.sum::<u64>() + 1
+    };
+    // Each of those that are too many is sent twice.
+    let said = crate::harness::wait_until("the count", || Some(run.stderr()).filter(|said| refused(said) == 2 * 872));
+    assert!(said.matches(WHY).count() < 20, "{said}");
+}
+
 /// The same descriptor twice is kept once.
 #[test]
 fn one_too_many_is_refused() {

@@ -158,7 +158,7 @@ impl Restart {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum WhenDraining {
-    /// Wait for the end of one, but not longer than the deadline
+    /// Wait for the end of one, but not longer than the deadline; Ctrl-C gives it up, as nothing has begun
     Wait,
     /// Be refused
     Refuse,
@@ -225,6 +225,9 @@ Exit status: 0 the process or the program before serves; otherwise as of upgrade
 pub struct RollbackArgs {
     /// The service; not needed if only one runs
     pub service: Option<String>,
+    /// When as many processes serve their last clients as may (run --max-draining)
+    #[arg(long, value_enum, default_value = "wait")]
+    pub when_draining: WhenDraining,
     #[command(flatten)]
     pub place: Place,
     /// How long to wait for the outcome

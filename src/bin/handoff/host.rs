@@ -57,6 +57,8 @@ pub struct Waiter {
     service: String,
     /// The result that is success.
     wanted: &'static str,
+    /// What it asked for has not begun yet, or had not then.
+    waiting: Option<u64>,
 }
 
 /// What a descriptor belongs to. Services are looked at in each turn.
@@ -86,12 +88,25 @@ impl Host {
             }
             self.turn_services()?;
             self.server.tidy();
+            self.forget_gone();
         }
         for waiter in std::mem::take(&mut self.waiters) {
             let error = RpcError::new(ErrorCode::Ended, "the service ended before the upgrade had an outcome");
             self.server.answer(waiter.client, &waiter.id, Err(error));
         }
         Ok(())
+    }
+
+    /// Nobody waits any more for what a command asked for that has ended. If it has not begun, it never will.
+    fn forget_gone(&mut self) {
+        let (here, gone) =
+            std::mem::take(&mut self.waiters).into_iter().partition(|waiter| self.server.has(waiter.client));
+        self.waiters = here;
+        for waiter in Vec::<Waiter>::from_iter(gone) {
+            if let (Some(service), Some(waiting)) = (self.services.get_mut(&waiter.service), waiter.waiting) {
+                service.give_up(waiting);
+            }
+        }
     }
 
     /// The descriptors that are ready; none if something is due.
@@ -211,7 +226,9 @@ impl Host {
                 });
             }
             Request::Rollback(params) => self.begin(client, id, params.service.as_deref(), |service| {
-                service.rollback().map(|way| if way == WayBack::Verdict { REVERTED } else { COMMITTED })
+                service
+                    .rollback(params.when_draining)
+                    .map(|way| if way == WayBack::Verdict { REVERTED } else { COMMITTED })
             }),
         }
     }
@@ -228,12 +245,20 @@ impl Host {
             Ok(name) => name,
             Err(error) => return self.server.answer(client, &id, Err(error)),
         };
-        let begun = self.services.get_mut(&name).map(begin);
-        let mut waiter = Waiter { client, id, service: name, wanted: COMMITTED };
+        let Some(service) = self.services.get_mut(&name) else { return };
+        let begun = begin(service);
+        let (waiting, status) = (service.waiting(), service.status());
+        let mut waiter = Waiter { client, id, service: name, wanted: COMMITTED, waiting };
         match begun {
-            Some(Err(outcome)) => return self.answer_outcome(&waiter, json!(&*outcome)),
-            Some(Ok(wanted)) => waiter.wanted = wanted,
-            None => {}
+            Err(outcome) => return self.answer_outcome(&waiter, json!(&*outcome)),
+            Ok(wanted) => waiter.wanted = wanted,
+        }
+        if let Some(waits) = status.waits.filter(|waits| !waits.pids.is_empty()) {
+            let waits = json!(waits);
+            let phase = format!("waits {}", text::waits_for(&waits));
+            let word = waits["what"].as_str().unwrap_or_default();
+            self.output.say("waiting", &status.name, &format!("{word} {phase}"), waits.clone());
+            self.server.notify(client, "phase", json!({ "service": status.name, "phase": phase }));
         }
         self.waiters.push(waiter);
     }

@@ -93,6 +93,7 @@ fn supervise(args: &RunArgs, output: &Output) -> Result<u8, Failure> {
     let outcome = host.run();
     host.server.close();
     outcome.map_err(itself)?;
+    host.services.values_mut().for_each(Service::remove_files);
     let ended = host.services.get(&name).and_then(Service::ended);
     Ok(ended.map_or(ITSELF_FAILED, of_daemon))
 }

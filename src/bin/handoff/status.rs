@@ -55,6 +55,14 @@ fn show(service: &Value) {
         };
         text::print(&format!("    draining   process {} ({which}), for {left} more at most", draining["pid"]));
     }
+    if let Some(what) = service["waits"]["what"].as_str() {
+        let left = text::nanoseconds(service["waits"]["left_ms"].as_u64().unwrap_or(0).saturating_mul(1_000_000));
+        let end = "it is given up when its command ends";
+        text::print(&format!(
+            "    waits      {what}, {}, for {left} more at most; {end}",
+            text::waits_for(&service["waits"])
+        ));
+    }
     for listener in service["listeners"].as_array().into_iter().flatten() {
         let part = |field: &str| listener[field].as_str().unwrap_or_default();
         let group = match listener["sockets"].as_u64() {

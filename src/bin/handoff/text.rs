@@ -35,6 +35,15 @@ pub fn outcome_line(outcome: &Value) -> String {
     format!("{}; {who}{pause}{because}", result(word))
 }
 
+/// What an upgrade that has not begun waits for.
+pub fn waits_for(waits: &Value) -> String {
+    let pids: Vec<String> = waits["pids"].as_array().into_iter().flatten().map(Value::to_string).collect();
+    match pids.is_empty() {
+        true => "until the process before has exited".to_owned(),
+        false => format!("for the end of process {}", pids.join(" or ")),
+    }
+}
+
 /// A line on standard output. Nobody may read it any more; the exit code tells.
 pub fn print(line: &str) {
     use std::io::Write;

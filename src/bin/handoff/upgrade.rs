@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::args::{RollbackArgs, UpgradeArgs};
 use crate::control::client::{Client, Message};
-use crate::control::{Request, ServiceParam, UpgradeParams};
+use crate::control::{Request, RollbackParams, UpgradeParams};
 use crate::exit::{Failure, USAGE, of_result};
 use crate::text;
 
@@ -30,7 +30,8 @@ pub fn rollback(args: &RollbackArgs) -> u8 {
     let mut progress = Progress::new(args.json);
     let end = Instant::now() + args.timeout;
     let answer = Client::connect(&args.place, args.service.as_deref()).and_then(|client| {
-        let request = Request::Rollback(ServiceParam { service: args.service.clone() });
+        let (service, when_draining) = (args.service.clone(), args.when_draining.into());
+        let request = Request::Rollback(RollbackParams { service, when_draining });
         follow(client, &request, end, &mut progress)
     });
     tell(answer, progress, args.json)

@@ -9,6 +9,12 @@ impl Supervisor {
         self.current.as_ref().is_some_and(|current| current.plan.terms.mode == Mode::Overlap)
     }
 
+    /// The mode that the incumbent offers; None: that is not known, or it offers none.
+    pub fn incumbent_mode(&self) -> Option<Mode> {
+        let capabilities = self.incumbent.as_ref()?.capabilities;
+        common_mode(capabilities, capabilities).ok()
+    }
+
     /// N had committed and died, and S let O take over; but O had seen N serve. It drains, and will not serve again: nobody
     /// waits for its end.
     pub(super) fn on_retired_too_late(&mut self, out: &mut Vec<Action>) {

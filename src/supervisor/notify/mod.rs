@@ -2,10 +2,14 @@
 
 mod message;
 
-use super::engine::Engine;
+use super::engine::{Due, Engine};
 use super::process::{Process, Token};
+use super::trace::trouble;
 use crate::error::{Error, Result};
-use crate::limits::{FDSTORE_MAX, NOTIFICATION_BYTES_MAX, NOTIFICATIONS_READ_MAX};
+use crate::limits::{
+    FDSTORE_MAX, NOTIFICATION_BYTES_MAX, NOTIFICATIONS_READ_MAX, REFUSALS_INTERVAL, REFUSALS_LOGGED_MAX,
+};
+use crate::sys::clock::{monotonic_ns, nanoseconds};
 use crate::sys::fd::{is_same_description, poll_now};
 use crate::sys::notify::NotifySocket;
 use crate::sys::seqpacket::Received;
@@ -22,6 +26,15 @@ pub(super) struct Notify {
     path: Option<PathBuf>,
     socket: Option<NotifySocket>,
     stored: Vec<Stored>,
+    refusals: Refusals,
+}
+
+/// What was refused lately, so that a daemon that sends without end does not fill the log.
+#[derive(Debug, Default)]
+struct Refusals {
+    logged: u32,
+    last: String,
+    unlogged: u64,
 }
 
 #[derive(Debug)]
@@ -113,7 +126,7 @@ impl Engine {
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                     tracing::debug!(target: "handoff", service = self.service, "a notification is left out: {error}");
                 }
-                Err(error) => return super::trace::trouble(&self.service, None, &format!("NOTIFY_SOCKET: {error}")),
+                Err(error) => return trouble(&self.service, None, &format!("NOTIFY_SOCKET: {error}")),
             }
         }
     }
@@ -169,7 +182,33 @@ impl Engine {
             _ => Ok(()),
         };
         if let Err(why) = kept {
-            super::trace::trouble(&self.service, Some(pid), &why);
+            self.refuse_notification(pid, why);
+        }
+    }
+
+    /// Says so; the same again, and what is too much, is only counted for a while.
+    pub(super) fn refuse_notification(&mut self, pid: i32, why: String) {
+        let refusals = &mut self.unlinked.notify.refusals;
+        let is_lately = self.timers.is_armed(Due::Refusals);
+        if is_lately && (refusals.last == why || refusals.logged >= REFUSALS_LOGGED_MAX) {
+            refusals.unlogged += 1;
+            return;
+        }
+        trouble(&self.service, Some(pid), &why);
+        (refusals.logged, refusals.last) = (refusals.logged + 1, why);
+        if !is_lately {
+            self.timers.arm(Due::Refusals, monotonic_ns().saturating_add(nanoseconds(REFUSALS_INTERVAL)));
+        }
+    }
+
+    /// While there are more, the next ones are counted, too.
+    pub(super) fn count_refusals(&mut self) {
+        let Refusals { last, unlogged, .. } = std::mem::take(&mut self.unlinked.notify.refusals);
+        if unlogged > 0 {
+            let seconds = REFUSALS_INTERVAL.as_secs();
+            trouble(&self.service, None, &format!("{unlogged} more messages like this one in {seconds} s: {last}"));
+            self.unlinked.notify.refusals.last = last;
+            self.timers.arm(Due::Refusals, monotonic_ns().saturating_add(nanoseconds(REFUSALS_INTERVAL)));
         }
     }
 }

@@ -7,7 +7,6 @@ use crate::supervisor::engine::Engine;
 use crate::supervisor::journal::Identity;
 use crate::supervisor::process::{Process, Token, Was};
 use crate::supervisor::resume::clean_up_after;
-use crate::supervisor::trace;
 use crate::sys::pidfd::Pidfd;
 use crate::sys::proc::descriptors;
 use crate::sys::session::{belongs_to, end_some_members, members, session_of};
@@ -59,7 +58,7 @@ impl Engine {
     /// The daemon of this key says which process it is from now on.
     pub(in crate::supervisor) fn on_main_pid(&mut self, key: u64, pid: i32) {
         if let Err(why) = self.replace_main(key, pid) {
-            trace::trouble(&self.service, Some(pid), &format!("MAINPID={pid} is left out: {why}"));
+            self.refuse_notification(pid, format!("MAINPID={pid} is left out: {why}"));
         }
     }
 

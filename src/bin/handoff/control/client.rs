@@ -94,7 +94,7 @@ impl Client {
             if left.is_zero() {
                 return Err(Failure::new(
                     TIMED_OUT,
-                    "timed out: the supervisor has not answered; what it does goes on",
+                    "timed out: the supervisor has not answered; a handoff that it has begun goes on",
                 ));
             }
             let wait = patience.min(left).max(Duration::from_millis(1));

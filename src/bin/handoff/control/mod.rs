@@ -24,7 +24,7 @@ pub const VERSION: u32 = 1;
 pub enum Request {
     Status(ServiceParam),
     Upgrade(UpgradeParams),
-    Rollback(ServiceParam),
+    Rollback(RollbackParams),
 }
 
 /// Which service; none: all, or the only one.
@@ -32,6 +32,13 @@ pub enum Request {
 #[serde(default, deny_unknown_fields)]
 pub struct ServiceParam {
     pub service: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RollbackParams {
+    pub service: Option<String>,
+    pub when_draining: WhenDraining,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]

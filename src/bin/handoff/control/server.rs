@@ -158,6 +158,11 @@ impl Server {
         }
     }
 
+    /// Whether it is still there.
+    pub fn has(&self, client: Client) -> bool {
+        self.clients.contains_key(&client)
+    }
+
     /// Answers a request.
     pub fn answer(&mut self, client: Client, id: &Value, answer: Result<Value, RpcError>) {
         if let Some(connection) = self.clients.get_mut(&client) {
