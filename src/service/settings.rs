@@ -41,7 +41,7 @@ impl Settings {
     /// The program that would be executed now, or why there is none.
     ///
     /// # Errors
-    /// [`Error::System`](crate::Error::System) of the kinds `NotFound`, `PermissionDenied`, `IsADirectory`.
+    /// [`Error::System`] of the kinds `NotFound`, `PermissionDenied`, `IsADirectory`.
     pub fn check_program(&self) -> Result<PathBuf> {
         SpawnSpec::new(&self.argv).check()
     }
