@@ -53,7 +53,8 @@ impl Service {
     pub(super) fn finish(&mut self, ended: Ended) {
         let left: Vec<String> = self.supervisor.leaving().map(|pid| pid.to_string()).collect();
         if !left.is_empty() {
-            let text = format!("{}; waits for the end of process {}", ended.text, left.join(", "));
+            let text =
+                format!("the daemon has ended: {}; waits for the end of process {}", ended.text, left.join(", "));
             self.events.push(Event::Ending { text });
         }
         self.drop_queued("the service has ended");

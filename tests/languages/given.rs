@@ -3,6 +3,7 @@
 use super::daemons::{Language, languages};
 use super::support::streams::Streams;
 use super::support::{KeptAlive, SIGKILL, Service, signal, wait_until};
+use handoff::limits::{HEARTBEAT, RESERVE_SILENCE};
 use std::fs;
 
 /// The longest line of the store is shorter.
@@ -66,4 +67,26 @@ fn clients_see_that_the_successor_hangs_up_while_its_incumbent_is_parked() {
         assert_eq!(service.wait_until_served(), incumbent);
         assert_eq!(service.ask("GET key").unwrap(), "VALUE first");
     });
+}
+
+/// However its daemon waits, a reserve says that it is there, long after the commit: otherwise nobody could go back to it.
+#[test]
+fn a_reserve_is_heard_of_for_as_long_as_it_waits() {
+    let reserves: Vec<_> = languages().iter().filter(|language| language.is_there()).map(parked).collect();
+    // More than it may be silent; there is no event to wait for.
+    std::thread::sleep(RESERVE_SILENCE + HEARTBEAT);
+    for (language, service, incumbent) in reserves {
+        let output = service.command("rollback").arg("--json").output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{language}: {}", String::from_utf8_lossy(&output.stdout));
+        assert_eq!(service.wait_until_served(), incumbent, "{language}");
+    }
+}
+
+/// A service whose first process, in this language, is a reserve.
+fn parked(language: &Language) -> (&'static str, Service, i32) {
+    let service = Service::start(language.program());
+    let incumbent = service.daemon_pid();
+    let upgrade = service.upgrade(store("c").program(), &["--probation", "10m"]);
+    assert_eq!(upgrade.result, "committed", "{}: {upgrade:?}", language.name);
+    (language.name, service, incumbent)
 }

@@ -112,6 +112,8 @@ fn the_end_of_the_service_ends_those_that_drain_as_well() {
     signal(second, SIGTERM);
     assert_eq!(service.wait_for_end(), Some(0));
     assert!(!lives(first) && !lives(second));
+    let said = format!("kv: the daemon has ended: exit status 0; waits for the end of process {first}\n");
+    assert!(service.stderr().contains(&said), "{}", service.stderr());
     assert_eq!(held.ask(), None);
     assert_eq!(heard(&service, first).last().unwrap(), "replaced", "it was asked to end, and did");
     let names = fs::read_dir(service.path("run")).unwrap().map(|entry| entry.unwrap().file_name());

@@ -1,6 +1,7 @@
 //! Handoffs, and all that can happen to them.
 
 use crate::support::{LONG, Service, children, open_descriptors, wait_until};
+use handoff::limits::RESERVE_SILENCE;
 use handoff::supervisor::{Event, OnIncumbentDeath, Supervisor, Verdict};
 use handoff::sys::pidfd::Pidfd;
 use nix::sys::signal::Signal;
@@ -333,4 +334,24 @@ fn a_peer_that_sends_without_end_does_not_keep_the_supervisor_from_its_work() {
         }
         last = newest;
     }
+}
+
+/// It lives, and is not stopped, but does not even send heartbeats.
+#[test]
+fn a_reserve_that_is_not_heard_of_is_no_reason_to_kill_who_serves() {
+    let mut service = Service::new();
+    let first = service.hand_off("hang-commit");
+    let spec = service.peer("normal").probation(LONG);
+    let outcome = service.s().perform_handoff(&spec).unwrap();
+    assert!(outcome.committed() && service.s().in_probation(), "{}", outcome.reason);
+    // There is no event to wait for.
+    std::thread::sleep(RESERVE_SILENCE);
+    let refused = service.s().condemn("no good").unwrap_err().to_string();
+    assert!(refused.contains(&format!("process {}, was not heard of for ", first.pid)), "{refused}");
+    let status = service.s().status();
+    assert_eq!((status.phase, status.pid, status.parked_pid), ("probation", Some(outcome.pid), Some(first.pid)));
+    // It does not retire when it is not needed any more, either.
+    service.s().end_probation();
+    service.turn_until("its end", |supervisor, _| supervisor.status().phase == "idle");
+    still_serves(&mut service, outcome.pid);
 }

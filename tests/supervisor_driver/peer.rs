@@ -251,6 +251,7 @@ impl Peer {
                     self.send(Message::SealComplete(SealComplete { id, revisions, fingerprint: FINGERPRINT }));
                 }
                 Message::Commit(_) => {
+                    self.at("commit");
                     log("replaced");
                     shared.page.set_retired(false);
                     self.at("retired");

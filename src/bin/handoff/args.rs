@@ -70,7 +70,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "SIGN", value_parser = readiness)]
     pub ready: Option<ReadySign>,
     /// During a probation (--probation, here or of upgrade), ask the process that serves every second whether it is well:
-    /// tcp://IP:PORT, http://IP:PORT/PATH (status 200 to 399). If it fails three times in a row, it is killed, and the one before it takes over
+    /// tcp://IP:PORT, http://IP:PORT/PATH (status 200 to 399). If it fails three times in a row, it is killed, and the one before it takes over;
+    /// when the probation is over, it must answer once more
     #[arg(long, value_name = "URL", value_parser = health)]
     pub health: Option<Health>,
     /// What makes a daemon stop: when it is replaced in mode overlap, or the service ends
