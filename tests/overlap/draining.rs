@@ -202,6 +202,8 @@ fn a_way_back_waits_too_or_not() {
     drop(held);
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{output:?}");
+    // Until then the next client may be its.
+    wait_until("nobody drains", || (service.daemons() == [service.daemon_pid()]).then_some(()));
 
     let (second, mut held) = replace(&service, "b", &[]);
     let cut = service.command("rollback").args(["--when-draining", "cut"]).output().unwrap();
