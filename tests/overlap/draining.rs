@@ -153,6 +153,8 @@ fn one_that_drains_keeps_no_cold_start_out() {
 
 /// A command that waits, and what `status` says of it.
 fn waits(service: &Service, subcommand: &str, arguments: &[&str]) -> (Child, Value, String) {
+    service.wait_for_phase("idle");
+    wait_until("one drains", || (!draining(service).is_empty()).then_some(()));
     let mut command = service.command(subcommand);
     let child = command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let waits = wait_until("it waits", || Some(service.status()?["waits"].clone()).filter(Value::is_object));
