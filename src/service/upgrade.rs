@@ -96,8 +96,9 @@ impl Service {
         self.supervisor.end_probation();
         let phase = self.supervisor.status().phase;
         // If another one is under way, this one is refused, and nobody ended for it.
-        let must_wait = is_settling(phase) || (phase == IDLE && self.is_crowded(when_draining)?);
-        if matches!(self.state, State::Running) && must_wait {
+        let must_wait = matches!(self.state, State::Running)
+            && (is_settling(phase) || (phase == IDLE && self.is_crowded(when_draining)?));
+        if must_wait {
             let deadline = deadline.or(self.settings().times.deadline).unwrap_or(HANDOFF_DEADLINE);
             let since_ns = monotonic_ns();
             let until_ns = since_ns.saturating_add(nanoseconds(deadline));

@@ -155,6 +155,8 @@ fn one_that_drains_keeps_no_cold_start_out() {
 
 /// A command that waits, and what `status` says of it.
 fn waits(service: &Service, subcommand: &str, arguments: &[&str]) -> (Child, Value, String) {
+    service.wait_for_phase("idle");
+    wait_until("one drains", || (!draining(service).is_empty()).then_some(()));
     let mut command = service.command(subcommand);
     let child = command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let waits = wait_until("it waits", || Some(service.status()?["waits"].clone()).filter(Value::is_object));
@@ -204,6 +206,8 @@ fn a_way_back_waits_too_or_not() {
     drop(held);
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{output:?}");
+    // Until then the next client may be its.
+    wait_until("nobody drains", || (service.daemons() == [service.daemon_pid()]).then_some(()));
 
     let (second, mut held) = replace(&service, "b", &[]);
     let cut = service.command("rollback").args(["--when-draining", "cut"]).output().unwrap();
