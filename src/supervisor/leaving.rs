@@ -127,9 +127,8 @@ impl Supervisor {
     /// Sends a signal to all that will never serve again. Whoever has had such a one, and may take a second one amiss, or is about to
     /// exit anyway, gets SIGKILL only.
     pub(crate) fn signal_leaving(&self, signal: Signal) {
-        let wanted = |leaving: &&Leaving| {
-            signal == Signal::SIGKILL || leaving.term.drains && leaving.signal != Signal::SIGKILL
-        };
+        let wanted =
+            |leaving: &&Leaving| signal == Signal::SIGKILL || leaving.term.drains && leaving.signal != Signal::SIGKILL;
         for leaving in self.engine.processes.leaving.iter().filter(wanted) {
             let _ = leaving.process.signal(signal); // it may just have ended
         }
