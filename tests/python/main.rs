@@ -291,7 +291,15 @@ fn an_example_is_replaced(
     assert_eq!(upgrade.result, "rolled_back", "{upgrade:?}");
     kept(builds[0].0);
     assert!(ask(address, question).unwrap().contains(builds[0].0));
+    // In a probation the clients are the successor's alone, and nobody has those of one that dies.
+    let reserve = service.daemon_pid();
+    let upgrade = service.upgrade(&builds[1].1, &["--probation", "60s"]);
+    assert_eq!(upgrade.result, "committed", "{upgrade:?}");
+    kept(builds[1].0);
     assert_eq!(clients.stop(), Vec::<String>::new());
+    signal(service.daemon_pid(), SIGKILL);
+    wait_until("the reserve serves", || (service.daemon_pid() == reserve).then_some(()));
+    assert!(ask(address, question).unwrap().contains(builds[0].0));
     drop(kept);
     assert_eq!(service.stop(), Some(0), "{}", service.stderr());
     assert!(!service.stderr().contains("Traceback"), "{}", service.stderr());
