@@ -75,7 +75,7 @@ impl Deadline<'_> {
 /// An error of `drain` or `seal` is no disaster: the handoff is rolled back, and `resume_after_abort` follows.
 pub trait Drainable {
     /// Stop accepting, finish what is under way, make what was acknowledged durable. In overlap mode it comes once, after the
-    /// commit ([`Deadline::is_after_commit`]), and nothing else does.
+    /// commit ([`Deadline::is_after_commit`]), or twice ([`Self::connections`]), and nothing else does.
     ///
     /// # Errors
     /// The handoff is rolled back.
@@ -114,7 +114,8 @@ pub trait Drainable {
     fn confirmed(&mut self) {}
 
     /// Overlap mode: the process before this one drains, and has given connections: take them with
-    /// [`super::Transfer::next_connection`].
+    /// [`super::Transfer::next_connection`]. It may come at the end of a last drain of this process, which then comes once more, to give
+    /// them on.
     fn connections(&mut self) {}
 
     /// What the application holds now: a successor announces it when it is ready.

@@ -99,12 +99,28 @@ impl Incumbent {
         let deadline =
             Deadline { deadline_ns: event.deadline_ns, cancel: self.0.cancel_fd(), after_commit: event.after_commit };
         let answered = match event.kind {
-            EventKind::Drain => application.drain(&deadline).map(|report| self.0.drained(event.id, &report)),
+            EventKind::Drain => self.drain(event, &deadline, application),
             EventKind::Seal => application.seal(&deadline).map(|report| self.0.sealed(event.id, &report.revisions)),
             _ if event.after_commit => application.resume_after_commit().map(|()| self.0.done(event.id, 0)),
             _ => application.resume_after_abort().map(|()| self.0.done(event.id, 0)),
         };
         self.settle(event, answered);
+    }
+
+    /// Twice, if connections have come meanwhile from the process before, which are to be given on: no more come after that.
+    fn drain(
+        &self,
+        event: Event,
+        deadline: &Deadline<'_>,
+        application: &mut impl Drainable,
+    ) -> std::result::Result<Result<()>, HookError> {
+        match self.0.drained(event.id, &application.drain(deadline)?) {
+            Err(Error::State(_)) if event.after_commit => {
+                application.connections();
+                Ok(self.0.drained(event.id, &application.drain(deadline)?))
+            }
+            answered => Ok(answered),
+        }
     }
 
     fn settle(&self, event: Event, answered: std::result::Result<Result<()>, HookError>) {

@@ -256,13 +256,15 @@ fn ask(address: SocketAddr, question: &str) -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
-/// `kept`: what is asked and answered on a connection that moves, if the example does that.
+/// What asks on connections that move, and expects answers of this build.
+type Kept = Box<dyn FnMut(&str)>;
+
 fn an_example_is_replaced(
     script: &str,
     listener: &str,
     question: &'static str,
     answer: &'static str,
-    kept: Option<(&str, &str)>,
+    kept: fn(SocketAddr) -> Kept,
 ) {
     let Some(python) = Python::find() else { return };
     let script = format!("bindings/python/examples/{script}");
@@ -274,19 +276,30 @@ fn an_example_is_replaced(
     let given = listeners.iter().find(|given| given["name"] == listener).unwrap();
     let address = given["address"].as_str().unwrap().parse().unwrap();
     let clients = Clients::start(address, question, answer);
-    let mut kept = kept.map(|asked| (KeptAlive::connect(address), asked));
+    let mut kept = kept(address);
     for round in 1..=20 {
         let (build, program) = &builds[round % 2];
         let upgrade = service.upgrade(program, &[]);
         assert_eq!(upgrade.result, "committed", "round {round}: {upgrade:?}");
         assert!(ask(address, question).unwrap().contains(build), "round {round}");
-        if let Some((client, (question, answer))) = &mut kept {
-            assert_eq!(client.ask(question), format!("{build} {answer}"), "round {round}");
-        }
+        kept(build);
         let asked = clients.asked.load(Relaxed);
         wait_until("more answers", || (clients.asked.load(Relaxed) > asked + 8).then_some(()));
     }
+    let bad = "-c 'import handoff; h = handoff.Handoff(); h.wait_for_begin(); h.announce_ready(healthy=False)'";
+    let upgrade = service.upgrade(&python.daemon("bad", bad, ""), &[]);
+    assert_eq!(upgrade.result, "rolled_back", "{upgrade:?}");
+    kept(builds[0].0);
+    assert!(ask(address, question).unwrap().contains(builds[0].0));
+    // In a probation the clients are the successor's alone, and nobody has those of one that dies.
+    let reserve = service.daemon_pid();
+    let upgrade = service.upgrade(&builds[1].1, &["--probation", "60s"]);
+    assert_eq!(upgrade.result, "committed", "{upgrade:?}");
+    kept(builds[1].0);
     assert_eq!(clients.stop(), Vec::<String>::new());
+    signal(service.daemon_pid(), SIGKILL);
+    wait_until("the reserve serves", || (service.daemon_pid() == reserve).then_some(()));
+    assert!(ask(address, question).unwrap().contains(builds[0].0));
     drop(kept);
     assert_eq!(service.stop(), Some(0), "{}", service.stderr());
     assert!(!service.stderr().contains("Traceback"), "{}", service.stderr());
@@ -294,12 +307,28 @@ fn an_example_is_replaced(
 
 #[test]
 fn the_http_server_is_replaced_under_load() {
-    an_example_is_replaced("http_server.py", "http", "GET /page HTTP/1.0\r\n\r\n", "\r\n\r\n/page from build-", None);
+    let question = "GET /page HTTP/1.0\r\n\r\n";
+    an_example_is_replaced("http_server.py", "http", question, "\r\n\r\n/page from build-", |address| {
+        let [mut idle, mut half] = [(); 2].map(|()| KeptAlive::connect(address));
+        half.say("GET /ha");
+        Box::new(move |build| {
+            for (client, rest, path) in [(&mut idle, "GET /idle", "/idle"), (&mut half, "lf", "/half")] {
+                client.say(&format!("{rest} HTTP/1.1\r\n\r\n"));
+                let head = std::iter::repeat_with(|| client.hear()).find(|line| line.is_empty() || line == "\r\n");
+                assert_eq!(head.unwrap(), "\r\n", "{path} of {build}");
+                assert_eq!(client.hear(), format!("{path} from {build}\n"));
+            }
+            half.say("GET /ha");
+        })
+    });
 }
 
 #[test]
 fn the_line_server_is_replaced_under_load() {
-    an_example_is_replaced("line_server.py", "lines", "hello\n", " HELLO\n", Some(("again", "AGAIN")));
+    an_example_is_replaced("line_server.py", "lines", "hello\n", " HELLO\n", |address| {
+        let mut client = KeptAlive::connect(address);
+        Box::new(move |build| assert_eq!(client.ask("again"), format!("{build} AGAIN")))
+    });
 }
 
 // ---- the package

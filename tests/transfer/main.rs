@@ -5,6 +5,7 @@ mod clients;
 mod compiled;
 mod kinds;
 mod overlap;
+mod serving;
 mod sessions;
 #[path = "../support/mod.rs"]
 mod support;

@@ -15,11 +15,11 @@ fn start(variable: &str) -> Service {
 }
 
 /// A process that gives nothing before this file is there.
-fn gate(service: &Service, name: &str) -> String {
+pub fn gate(service: &Service, name: &str) -> String {
     format!("SESSIONS_GIVE={}", service.path(name).display())
 }
 
-fn open(service: &Service, name: &str) {
+pub fn open(service: &Service, name: &str) {
     fs::write(service.path(name), "").unwrap();
 }
 
@@ -31,18 +31,18 @@ fn upgrade(service: &Service, variable: &str) -> i32 {
     before
 }
 
-fn connect(service: &Service, count: usize) -> Vec<Client> {
+pub fn connect(service: &Service, count: usize) -> Vec<Client> {
     let mut clients: Vec<_> = (0..count).map(|_| Client::connect(service.address)).collect();
     talk(&mut clients);
     clients
 }
 
-fn talk(clients: &mut [Client]) {
+pub fn talk(clients: &mut [Client]) {
     clients.iter_mut().for_each(|client| client.turn(3));
     finish(clients);
 }
 
-fn expect_end(pid: i32) {
+pub fn expect_end(pid: i32) {
     wait_until("the end of a process that was replaced", || (!lives(pid)).then_some(()));
 }
 
