@@ -209,6 +209,7 @@ static struct {
     atomic_bool stopping; /* nobody comes after us */
     atomic_int threads;
     pthread_t acceptor;
+    pthread_attr_t detached;
     pthread_mutex_t lock;
     struct client *parked; /* clients without a thread: they are being moved */
 } server = {.listener = -1, .lock = PTHREAD_MUTEX_INITIALIZER};
@@ -324,11 +325,12 @@ static void *serve_client(void *client) {
     return NULL;
 }
 
+/* Detached from the start: in glibc pthread_detach() may touch a thread that ends meanwhile after its memory is gone. */
 static void start_client(struct client *c) {
     pthread_t thread;
     server.threads++;
-    if (pthread_create(&thread, NULL, serve_client, c) == 0) pthread_detach(thread);
-    else serve_client(c); /* no thread left: the next client waits in the backlog */
+    if (pthread_create(&thread, &server.detached, serve_client, c) != 0)
+        serve_client(c); /* no thread left: the next client waits in the backlog */
 }
 
 /* A connection, with what was read of it already. */
@@ -475,6 +477,8 @@ int main(int argc, char **argv) {
     if ((store.dir = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0) return perror(dir), 1;
     server.drain_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     server.gone_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    pthread_attr_init(&server.detached);
+    pthread_attr_setdetachstate(&server.detached, PTHREAD_CREATE_DETACHED);
     signal(SIGTERM, on_sigterm);
     handoff_on_drain(h, on_drain, NULL, NULL);
     handoff_on_seal(h, on_seal, NULL, NULL);

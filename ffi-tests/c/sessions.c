@@ -199,7 +199,6 @@ static void loop(void) {
         if (got < 0) die("dispatch");
         if (got == 1) given = !on_event(&e);
         if (given) continue;
-        leave();
         for (int i = 0; i < count; i++) {
             if (ready[i].data.ptr == &listener) {
                 int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
@@ -208,6 +207,7 @@ static void loop(void) {
                 drop(ready[i].data.ptr);
             }
         }
+        leave(); /* not before: it drops sessions that may be in ready */
         for (session *s = sessions; s; s = s->next) {
             if (s->said < 2 * s->heard + 50) say(s, 0); /* a client that is silent is not flooded */
             flush(s);

@@ -382,7 +382,7 @@ impl Engine {
         let (status, text) = crash::around('S', format_args!("reap {}", was.name()), || process.reap());
         self.remove_output(&mut process);
         self.listeners.repair(); // as it stopped, it may have shut them down
-        let Was::Peer(peer) = was else { return };
+        let Was::Peer(peer) = was else { return self.note_crash(&process, status, &text) };
         let beside = self.waits_for_readiness();
         if peer == Peer::Incumbent && self.machine.is_on_trial() {
             let program = process.executable.take();

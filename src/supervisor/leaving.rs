@@ -3,9 +3,10 @@
 use super::attempt::Attempt;
 use super::engine::{Due, Engine};
 use super::process::Process;
-use super::{Draining, Supervisor};
+use super::{Draining, Supervisor, trace};
 use crate::limits::{DRAIN_GRACE, RETIRE_GRACE, SLACK};
 use crate::sys::clock::{monotonic_ns, nanoseconds};
+use crate::sys::pidfd::ExitStatus;
 use crate::sys::timers::Timers;
 use nix::sys::signal::Signal;
 
@@ -98,6 +99,18 @@ impl Engine {
     pub(super) fn hasten(&mut self, key: u64) {
         let leaving = self.processes.leaving.iter_mut().find(|leaving| leaving.process.key == key);
         leaving.into_iter().for_each(|leaving| leaving.tell(&mut self.timers));
+    }
+
+    /// Of a process that was replaced nobody waits for the status. What nobody sends it is no end that it should have.
+    pub(super) fn note_crash(&self, process: &Process, status: Option<ExitStatus>, text: &str) {
+        let sent = [Signal::SIGKILL, Signal::SIGTERM, process.spec.stop_signal].map(|signal| signal as i32);
+        if status.and_then(|status| status.signal).is_some_and(|signal| !sent.contains(&signal)) {
+            trace::trouble(
+                &self.service,
+                Some(process.pid),
+                &format!("a process that was replaced has crashed: {text}"),
+            );
+        }
     }
 
     /// Those that may serve their last clients.
