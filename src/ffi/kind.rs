@@ -4,7 +4,7 @@
 /// `KIND`, which no address and no small number is.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-pub(super) struct Mark<const KIND: u64>(#[allow(dead_code, reason = "read through a pointer, before it is known")] u64);
+pub(super) struct Mark<const KIND: u64>(u64);
 
 impl<const KIND: u64> Default for Mark<KIND> {
     fn default() -> Self {

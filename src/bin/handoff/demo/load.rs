@@ -5,8 +5,6 @@
 //! the store's rule for the end of a connection: after a reply that ends in ` CLOSE`, or a line `CLOSE` instead of
 //! one, it hangs up, connects again, and repeats what has no reply. Nothing else is forgiven.
 
-#![allow(dead_code, reason = "each program that includes this file uses a part of it")]
-
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, ErrorKind};
