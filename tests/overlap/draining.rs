@@ -1,7 +1,7 @@
 //! Processes that were replaced and serve their last clients: who waits for them, and for how long.
 
 use crate::scene::{Held, heard, program, request, start, text, variant};
-use crate::support::{SIGINT, SIGTERM, Service, lives, signal, wait_until};
+use crate::support::{SIGINT, SIGSEGV, SIGTERM, Service, lives, signal, wait_until};
 use serde_json::Value;
 use std::fs;
 use std::process::{Child, Stdio};
@@ -78,6 +78,16 @@ fn one_that_hangs_is_ended() {
     assert_eq!(service.upgrade(program("b"), &["--drain-grace", "200ms"]).result, "committed");
     wait_until("it is ended", || (!lives(first)).then_some(()));
     assert_eq!(heard(&service, first), ["begun", "serves", "drain after commit"]);
+}
+
+#[test]
+fn one_that_crashes_is_in_the_log() {
+    let service = start(&[]);
+    let (first, held) = replace(&service, "b", &[]);
+    signal(first, SIGSEGV);
+    let crashed = "a process that was replaced has crashed: killed by signal 11 (SIGSEGV)";
+    wait_until("it is said", || service.stderr().contains(crashed).then_some(()));
+    drop(held);
 }
 
 #[test]

@@ -23,6 +23,7 @@ pub fn signal(pid: i32, signal: i32) {
 
 pub const SIGINT: i32 = 2;
 pub const SIGKILL: i32 = 9;
+pub const SIGSEGV: i32 = 11;
 pub const SIGTERM: i32 = 15;
 pub const SIGCONT: i32 = 18;
 pub const SIGSTOP: i32 = 19;
