@@ -194,6 +194,28 @@ fn an_upgrade_that_waits_hears_of_itself_only() {
 }
 
 #[test]
+fn an_upgrade_that_waits_for_the_end_of_the_incumbent_says_so() {
+    let service = Service::start(&programs().kv_a);
+    let incumbent = service.daemon_pid();
+    let upgrading = service.begin_upgrade(&service.faulty("slow-open=2000"), &[]);
+    service.wait_for_phase("opening");
+    freeze(incumbent);
+    assert_eq!(upgrading.wait().result, "committed");
+    service.wait_for_phase("retiring");
+    let said = service.path("said");
+    let mut command = service.command("upgrade");
+    command.arg("--binary").arg(&programs().kv_b).stdout(std::fs::File::create(&said).unwrap());
+    let mut waiting = command.spawn().unwrap();
+    wait_until("it is said", || {
+        let said = std::fs::read_to_string(&said).unwrap();
+        said.contains("kv: retiring: the process that was replaced must exit first\n").then_some(())
+    });
+    thaw(incumbent);
+    assert!(waiting.wait().unwrap().success());
+    assert_eq!(service.ping().unwrap().1, "b");
+}
+
+#[test]
 fn a_hasty_stop_in_a_handoff_leaves_nobody() {
     let mut service = Service::start_faulty("slow-drain=600000");
     let incumbent = service.daemon_pid();

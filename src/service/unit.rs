@@ -93,7 +93,7 @@ const RETIRING: &str = "retiring";
 /// The phase in which the incumbent is the reserve of its successor.
 pub(super) const PROBATION: &str = "probation";
 /// The phase in which that is over, and the incumbent about to exit.
-const CONFIRMING: &str = "confirming";
+pub(super) const CONFIRMING: &str = "confirming";
 /// The phase in which the incumbent is to take over again.
 const REVERTING: &str = "reverting";
 /// The phase in which nothing is under way.
@@ -337,8 +337,7 @@ impl Service {
     fn on_event(&mut self, event: supervisor::Event) {
         match event {
             supervisor::Event::Phase(phase) => {
-                let reserve = self.supervisor.status().parked_pid.filter(|_| phase == CONFIRMING);
-                let waits = reserve.map(|pid| format!("process {pid}, which was the reserve, must end first"));
+                let waits = self.reserve_must_end(phase);
                 self.events.push(Event::Phase(phase, waits));
             }
             supervisor::Event::Progress { done, total } => self.events.push(Event::Progress { done, total }),

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::settings::{Upgrade, WhenDraining};
-use super::unit::{Event, IDLE, Service, State, is_settling};
+use super::unit::{CONFIRMING, Event, IDLE, Service, State, is_settling};
 use crate::limits::HANDOFF_DEADLINE;
 use crate::supervisor::{HandoffOutcome, OnIncumbentDeath, SpawnSpec, Verdict};
 use crate::sys::clock::{monotonic_ns, nanoseconds};
@@ -93,6 +93,7 @@ impl Service {
         when_draining: WhenDraining,
         deadline: Option<Duration>,
     ) -> std::result::Result<(), Rc<HandoffOutcome>> {
+        self.tell_settling();
         self.supervisor.end_probation();
         let phase = self.supervisor.status().phase;
         // If another one is under way, this one is refused, and nobody ended for it.
@@ -261,6 +262,22 @@ impl Service {
         }
         if outcome.verdict == Verdict::Committed {
             self.started_ns = monotonic_ns();
+        }
+    }
+
+    /// What is waited for in this phase, for people.
+    pub(super) fn reserve_must_end(&self, phase: &str) -> Option<String> {
+        let reserve = self.supervisor.status().parked_pid.filter(|_| phase == CONFIRMING);
+        reserve.map(|pid| format!("process {pid}, which was the reserve, must end first"))
+    }
+
+    /// To whom asks for an upgrade only now: the phase that it has to wait for.
+    fn tell_settling(&mut self) {
+        let phase = self.supervisor.status().phase;
+        if is_settling(phase) {
+            let waits = self.reserve_must_end(phase);
+            let waits = waits.unwrap_or_else(|| "the process that was replaced must exit first".to_owned());
+            self.events.push(Event::Phase(phase, Some(waits)));
         }
     }
 }
