@@ -58,7 +58,9 @@ fn an_upgrade_says_what_it_waits_for() {
 #[test]
 fn one_that_can_not_take_over_is_not_said_to_run() {
     let trial = Trial::begin(&LONG);
-    let begun = started(&trial.service);
+    let begun = wait_until("the successor is said to run", || {
+        Some(started(&trial.service)).filter(|pids| pids.contains(&trial.successor))
+    });
     freeze(trial.incumbent);
     signal(trial.successor, super::SIGKILL);
     let third =
