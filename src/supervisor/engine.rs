@@ -313,9 +313,7 @@ impl Engine {
             attempt.note(&message);
         }
         super::trace::message(&message, &self.service, process.pid);
-        if peer == Peer::Parked {
-            self.probation.heard_ns = monotonic_ns();
-        }
+        self.probation.note_heard(peer);
         if !matches!(message, Message::Heartbeat(_) | Message::SealProgress(_)) {
             crash::point('S', format_args!("receive {}", message.name()));
         }

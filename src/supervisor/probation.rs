@@ -7,7 +7,7 @@ use super::process::Process;
 use super::{Executable, SpawnSpec, Supervisor};
 use crate::error::{Error, Result};
 use crate::limits::{HEALTH_FAILURES_MAX, HEALTH_INTERVAL, HEALTH_LOOK, HEALTH_VERDICT, RESERVE_SILENCE};
-use crate::protocol::supervisor::{Input, Phase};
+use crate::protocol::supervisor::{Input, Peer, Phase};
 use crate::sys::clock::{monotonic_ns, nanoseconds};
 use crate::sys::proc::is_stopped;
 use std::path::Path;
@@ -24,7 +24,16 @@ pub(super) struct Probation {
     /// Its time is over, but for the answer to the last probe.
     overdue: bool,
     /// When the reserve was heard of last.
-    pub(super) heard_ns: u64,
+    heard_ns: u64,
+}
+
+impl Probation {
+    /// This process has said something.
+    pub(super) fn note_heard(&mut self, peer: Peer) {
+        if peer == Peer::Parked {
+            self.heard_ns = monotonic_ns();
+        }
+    }
 }
 
 impl Engine {
