@@ -127,8 +127,9 @@ fn a_session_whose_supervisor_has_gone() {
     let (ours, theirs) = pair();
     drop(ours);
     let successor = [("HANDOFF_SOCK_FD", "3"), ("HANDOFF_ROLE", "successor")];
-    // It was about to say that it is warm, and had looked for the lock; the data was not touched.
-    assert_eq!(files_after(&successor, Some(theirs), &["the supervisor is gone"]), [".handoff.lock"]);
+    // It sees that before it has looked for the lock, or when it is about to say that it is warm; the data was not touched.
+    let files = files_after(&successor, Some(theirs), &["the supervisor is gone"]);
+    assert!(files.is_empty() || files == [".handoff.lock"], "{files:?}");
 }
 
 #[test]
