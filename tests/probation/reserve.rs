@@ -58,14 +58,14 @@ fn an_upgrade_says_what_it_waits_for() {
 #[test]
 fn one_that_can_not_take_over_is_not_said_to_run() {
     let trial = Trial::begin(&LONG);
-    let begun = started(&trial.service);
     freeze(trial.incumbent);
+    wait_until("the successor is said to run", || started(&trial.service).contains(&trial.successor).then_some(()));
     signal(trial.successor, super::SIGKILL);
     let third =
         wait_until("a cold start", || trial.service.ping().map(|(pid, _)| pid).filter(|pid| *pid != trial.successor));
     assert_ne!(third, trial.incumbent);
     wait_until("it is said", || started(&trial.service).contains(&third).then_some(()));
-    assert_eq!(started(&trial.service)[begun.len()..], [third]);
+    assert_eq!(started(&trial.service), [trial.incumbent, trial.successor, third]);
 }
 
 /// The processes that `handoff run` has said to run.
