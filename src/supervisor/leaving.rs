@@ -139,6 +139,7 @@ impl Supervisor {
 
     /// Sends a signal to all that will never serve again. Whoever has had such a one, and may take a second one amiss, or is about to
     /// exit anyway, gets SIGKILL only.
+    #[cfg(feature = "program")]
     pub(crate) fn signal_leaving(&self, signal: Signal) {
         let wanted =
             |leaving: &&Leaving| signal == Signal::SIGKILL || leaving.term.drains && leaving.signal != Signal::SIGKILL;
@@ -148,6 +149,7 @@ impl Supervisor {
     }
 
     /// The pids of all that are still there.
+    #[cfg(feature = "program")]
     pub(crate) fn leaving(&self) -> impl Iterator<Item = i32> {
         self.engine.processes.leaving.iter().map(|leaving| leaving.process.pid)
     }

@@ -380,6 +380,7 @@ impl Supervisor {
     }
 
     /// Writes the journal anew, with the listeners as they are now.
+    #[cfg(feature = "program")]
     pub(crate) fn record(&mut self) {
         self.engine.record();
     }

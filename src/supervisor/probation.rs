@@ -1,10 +1,10 @@
 //! The time in which the process before the one that serves is its reserve.
 
+use super::Supervisor;
 use super::engine::{Due, Engine};
 use super::health::{Probe, Step};
 use super::leaving::Term;
 use super::process::Process;
-use super::{Executable, SpawnSpec, Supervisor};
 use crate::error::{Error, Result};
 use crate::limits::{HEALTH_FAILURES_MAX, HEALTH_INTERVAL, HEALTH_LOOK, HEALTH_VERDICT, RESERVE_SILENCE};
 use crate::protocol::supervisor::{Input, Peer, Phase};
@@ -148,13 +148,13 @@ impl Supervisor {
     /// What the process before the one that serves was started from, to go back to it; None: it is not known, or it was gone back to
     /// already.
     #[cfg(feature = "program")]
-    pub(crate) fn previous(&self) -> Option<SpawnSpec> {
+    pub(crate) fn previous(&self) -> Option<super::SpawnSpec> {
         self.engine.previous.as_deref().cloned()
     }
 
     /// The file that is started again if the process that serves dies, if that is not what its path leads to: after a way back.
     #[cfg(feature = "program")]
-    pub(crate) fn pinned(&self) -> Option<Executable> {
+    pub(crate) fn pinned(&self) -> Option<super::Executable> {
         self.engine.serving_spec.as_ref().and_then(|spec| spec.executable.clone())
     }
 
