@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 pub mod go;
+#[allow(unused_imports, reason = "each test uses a part of it")]
 #[path = "../../src/bin/handoff/demo/load.rs"]
 pub mod load;
 pub mod overlapping;

@@ -27,7 +27,7 @@ use wire::{Connection, REQUEST_TIMEOUT, Reply};
 const FAILURE_PAUSE: Duration = Duration::from_millis(10);
 /// Below this, waiting on the socket for the server's `CLOSE` is less exact than to sleep.
 const LISTENING_THINK_MIN: Duration = Duration::from_millis(20);
-const FAILURE_TEXTS_MAX: usize = 20;
+pub(super) const FAILURE_TEXTS_MAX: usize = 20;
 const SAMPLES_PER_CLIENT: usize = 1 << 16;
 
 /// What to do to whom.
@@ -105,15 +105,15 @@ struct Counters {
 
 /// What overlaps a time that is not over yet.
 #[derive(Default)]
-struct Window {
-    begin_ns: AtomicU64,
+pub(super) struct Window {
+    pub(super) begin_ns: AtomicU64,
     /// `u64::MAX` while it is open.
-    end_ns: AtomicU64,
-    slowest_ns: AtomicU64,
+    pub(super) end_ns: AtomicU64,
+    pub(super) slowest_ns: AtomicU64,
 }
 
 impl Window {
-    fn note(&self, start_ns: u64, latency_ns: u64) {
+    pub(super) fn note(&self, start_ns: u64, latency_ns: u64) {
         // In this order: with a new end there is a new begin.
         let end_ns = self.end_ns.load(Acquire);
         if start_ns <= end_ns && start_ns + latency_ns >= self.begin_ns.load(Acquire) {
@@ -412,7 +412,3 @@ impl Client {
 fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
-
-#[cfg(test)]
-#[path = "load_tests.rs"]
-mod tests;

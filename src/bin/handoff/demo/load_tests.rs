@@ -1,11 +1,14 @@
 //! The load generator against stores in this process, most of which lie.
 
-use super::*;
+use super::load::*;
 use std::collections::HashMap;
 use std::io::Write;
 use std::io::{BufRead, BufReader};
-use std::net::{TcpListener, TcpStream};
-use std::sync::Mutex;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
 
 #[derive(Clone, Copy, PartialEq)]
 enum Manner {
@@ -91,9 +94,12 @@ fn run(manner: Manner, change: impl FnOnce(&mut LoadOptions)) -> (Report, Vec<St
     let (address, _) = serve(manner);
     let mut options = LoadOptions { clients: 3, ..LoadOptions::new(address) };
     change(&mut options);
+    let reads = options.read_every > 0;
     let load = Load::start(options);
     let until = Instant::now() + Duration::from_secs(20);
-    while load.snapshot().requests < 300 && Instant::now() < until {
+    // What is forgotten is found when it is read.
+    let looks = manner == Manner::Forgets && reads;
+    while (load.snapshot().requests < 300 || looks && load.snapshot().failed_requests == 0) && Instant::now() < until {
         thread::sleep(Duration::from_millis(1));
     }
     let report = load.stop();

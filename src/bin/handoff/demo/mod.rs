@@ -6,6 +6,8 @@ pub mod daemon;
 mod driver;
 mod live;
 mod load;
+#[cfg(test)]
+mod load_tests;
 mod report;
 mod store;
 mod view;
