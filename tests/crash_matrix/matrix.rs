@@ -26,7 +26,7 @@ impl Matrix {
     pub fn run(&self) {
         let started = Instant::now();
         // Whoever is stopped needs no processor.
-        let workers = if self.blow == Blow::Stop { 16 } else { 6 };
+        let workers = if self.blow == Blow::Stop { 40 } else { 8 };
         let next = Mutex::new(0);
         let results: Mutex<Vec<Option<Result<Row, String>>>> = Mutex::new(self.cases.iter().map(|_| None).collect());
         std::thread::scope(|threads| {
