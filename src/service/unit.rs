@@ -446,9 +446,16 @@ fn spawn_spec(settings: &Settings, runtime: &RuntimeDir, binary: Option<&PathBuf
 /// The listeners that are wanted: those of the daemon that was adopted, and new ones.
 fn hold(mut supervisor: Supervisor, listen: &[ListenSpec]) -> Result<(Supervisor, Vec<ListenerStatus>)> {
     let mut named = Vec::new();
+    let serves = supervisor.status().pid.is_some();
     for spec in listen {
         let held = supervisor.listeners().filter(|(name, _)| *name == spec.name).map(|(_, fd)| fd).collect::<Vec<_>>();
-        let address = match spec.check_all_held(&held)? {
+        let mut held = spec.check_all_held(&held);
+        if held.is_err() && !serves {
+            // Those that leave may keep it.
+            supervisor.remove_listener(&spec.name);
+            held = Ok(None);
+        }
+        let address = match held? {
             Some(address) => address,
             None => {
                 let bound = spec.bind_all()?;

@@ -1,9 +1,10 @@
 //! Taking over what another supervisor has left, and a daemon whose session was cut.
 
 use super::attempt::Attempt;
-use super::engine::{Due, Engine};
+use super::engine::{Due, Engine, Processes};
 use super::executable::Executable;
 use super::journal::{Entry, Identity, OpenHandoff, Retired};
+use super::leaving::Leaving;
 use super::notify::Said;
 use super::output::Output;
 use super::process::Process;
@@ -13,7 +14,8 @@ use super::trace;
 use crate::channel::Channel;
 use crate::error::{Error, Result};
 use crate::limits::{
-    ADOPT_RETRY_FIRST, ADOPT_RETRY_MAX, DEATH_AFTER_END, RESUME_TIMEOUT, RESUME_UNREACHED, RESUME_WITHOUT_PATH,
+    ADOPT_RETRY_FIRST, ADOPT_RETRY_MAX, DEATH_AFTER_END, RESUME_LOOK, RESUME_TIMEOUT, RESUME_UNREACHED,
+    RESUME_WITHOUT_PATH,
 };
 use crate::protocol::HandoffId;
 use crate::protocol::message::AdoptAck;
@@ -48,6 +50,8 @@ pub(super) struct Adoption {
     pub(super) found: Found,
     /// The listeners of the daemon, until they are all there; None if nobody wants them.
     pub(super) gathered: Option<Gathered>,
+    /// Those that leave have listeners that can not be taken from them.
+    pub(super) occupied: bool,
 }
 
 /// What says that a process is a daemon of this service.
@@ -191,7 +195,13 @@ impl Engine {
             self.admit_incumbent(pid, pidfd, program, generation)?;
         }
         for retired in &entry.leaving {
-            self.admit_leaving(*retired, &spec);
+            match entry.unlinked {
+                true => self.admit_drained(*retired, &spec),
+                false => self.admit_leaving(*retired, &spec),
+            }
+        }
+        if !incumbent_lives && successor.is_none() {
+            self.take_from_leaving(&entry.listeners);
         }
         let handoff = entry.handoff.zip(page).map(|(open, page)| {
             let incumbent = self.processes.incumbent.as_ref().and_then(|process| process.pidfd.try_clone().ok());
@@ -217,7 +227,8 @@ impl Engine {
         match (entry.incumbent, incumbent) {
             (Some(Identity { pid, .. }), Some(pidfd)) => Some((pid, pidfd)),
             _ if successor => None,
-            _ => self.search(spec),
+            // Whoever has retired may still hold the gate.
+            _ => self.search(spec).filter(|(pid, _)| entry.leaving.iter().all(|retired| retired.identity.pid != *pid)),
         }
     }
 
@@ -234,6 +245,9 @@ impl Engine {
 
     /// For how much longer to wait for the daemon, as it stands; None: not at all.
     pub(super) fn patience(&self, waited: Duration) -> Option<Duration> {
+        if self.is_kept_out() {
+            return Some(RESUME_LOOK); // their ends are seen to
+        }
         let hello_timeout = self.attempt.as_ref().map_or(RESUME_UNREACHED, |attempt| attempt.spec.hello_timeout);
         let first = match self.adoption.found {
             Found::Journal => hello_timeout, // it may still be on its way to its Hello
@@ -244,6 +258,17 @@ impl Engine {
         // Only now: who holds the gate is a search through all processes.
         let more = || self.adoption.found == Found::Journal && self.is_linked();
         left.or_else(|| RESUME_TIMEOUT.checked_sub(waited).filter(|_| more()))
+    }
+
+    /// Nobody is left but those that leave, and one of them keeps a cold start out: it holds the gate until it exits, or a
+    /// listener.
+    fn is_kept_out(&self) -> bool {
+        let Processes { incumbent, successor, leaving, .. } = &self.processes;
+        let in_the_way = |leaving: &Leaving| self.adoption.occupied || !leaving.term.drains;
+        self.machine.phase() == Phase::Idle
+            && incumbent.is_none()
+            && successor.is_none()
+            && leaving.iter().any(in_the_way)
     }
 
     /// What is being adopted is a daemon that links the library, or a handoff that is being ended.
@@ -400,6 +425,7 @@ impl Engine {
         let nobody = self.processes.incumbent.is_none() && self.processes.successor.is_none();
         match self.machine.phase() {
             _ if self.unlinked.serves => Resumption::Adopted,
+            Phase::Idle if self.is_kept_out() => Resumption::Waiting,
             Phase::Idle if nobody => Resumption::Nobody,
             _ if self.machine.incumbent_is_estranged() || unreachable => Resumption::Estranged,
             _ if self.machine.incumbent_is_linked() && gathered.is_complete() => Resumption::Adopted,

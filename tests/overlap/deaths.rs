@@ -1,7 +1,7 @@
 //! kill -9 of each of the three, at the phases of an upgrade: somebody serves, and the next upgrade commits.
 
-use crate::scene::{Load, program, request, start, text, variant};
-use crate::support::{SIGKILL, signal, wait_until};
+use crate::scene::{Held, Load, heard, program, request, start, text, variant};
+use crate::support::{SIGKILL, Service, lives, signal, wait_until};
 use std::fs;
 
 #[test]
@@ -36,4 +36,34 @@ fn the_supervisor_is_killed_while_the_successor_initialises() {
     assert_eq!(service.daemon_pid(), first);
     assert_eq!(service.upgrade(program("b"), &[]).result, "committed");
     assert_eq!(load.stop().1, Vec::<String>::new());
+}
+
+/// Whether it has closed its listener or not, one that drains keeps nobody from it.
+#[test]
+fn the_supervisor_and_the_successor_are_killed_while_the_incumbent_drains() {
+    for fault in ["", "hangs-in-drain"] {
+        let mut service = Service::place();
+        service.environment.push(("OVERLAP_LOG", service.path("log")));
+        let incumbent = variant(&service, &[("OVERLAP_FAULT", fault)]);
+        service.launch(&incumbent, &[]);
+        let first = service.daemon_pid();
+        let mut held = Held::open(service.address);
+        assert_eq!(held.ask(), Some(first));
+        let upgrade = service.upgrade(program("b"), &[]);
+        assert_eq!(upgrade.result, "committed", "{upgrade:?}");
+        wait_until("it drains", || heard(&service, first).contains(&"drain after commit".to_owned()).then_some(()));
+        let second = service.daemon_pid();
+        service.kill_supervisor();
+        signal(second, SIGKILL);
+        wait_until("the successor's end", || (!lives(second)).then_some(()));
+        let address = service.address;
+        service.launch(program("a"), &[]);
+        let third = service.daemon_pid();
+        assert!(third != first && third != second);
+        assert_eq!((request(address).unwrap(), service.address), (third, address), "{fault}");
+        assert_eq!(service.status().unwrap()["draining"][0]["pid"], first, "{fault}");
+        if fault.is_empty() {
+            assert_eq!(held.ask(), Some(first), "its last client");
+        }
+    }
 }

@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 
 const OVERLAP: &str = "--listen web=127.0.0.1:0 --mode overlap --ready notify";
 /// A program that is never ready, and ignores its stop signal.
-const DEAF: &str = "#!/bin/sh\ntrap '' TERM\nwhile :; do sleep 1; done\n";
+pub const DEAF: &str = "#!/bin/sh\ntrap '' TERM\nwhile :; do sleep 1; done\n";
 
 /// A daemon that runs, and an upgrade of it that waits for the successor's readiness: the pids of both.
 pub fn waiting<'a>(place: &'a Place, run: &Run<'_>, binary: &Path) -> (Run<'a>, i32, i32) {

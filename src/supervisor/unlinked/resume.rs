@@ -6,7 +6,7 @@ use crate::protocol::supervisor::Input;
 use crate::protocol::unlinked::Unlinked;
 use crate::supervisor::attempt::Attempt;
 use crate::supervisor::engine::Engine;
-use crate::supervisor::journal::{Entry, Identity, Retired};
+use crate::supervisor::journal::{Entry, Retired};
 use crate::supervisor::resume::Gathered;
 use crate::supervisor::spec::SpawnSpec;
 use crate::supervisor::trace;
@@ -23,7 +23,7 @@ impl Engine {
         let incumbent = entry.incumbent.and_then(|own| Some((own, own.open()?)));
         let successor = entry.joining.and_then(|own| Some((own, own.open()?)));
         let Some((serving, _)) = incumbent.as_ref().or(successor.as_ref()) else { return Ok(false) };
-        let listeners = take_listeners(*serving, &entry.listeners)?;
+        let listeners = take_listeners(&[serving.pid], &entry.listeners)?;
         self.adoption.gathered = Some(Gathered { count: Some(listeners.len()), listeners });
         self.resuming = true;
         let spec = Arc::new(spec.clone());
@@ -50,37 +50,65 @@ impl Engine {
 
     /// Whether it was told to stop is not known; nobody is told twice at once. So it gets its stop signal when its grace is
     /// over, and then the grace again.
-    fn admit_drained(&mut self, retired: Retired, spec: &Arc<SpawnSpec>) {
+    /// One that was undone has had it.
+    pub(in crate::supervisor) fn admit_drained(&mut self, retired: Retired, spec: &Arc<SpawnSpec>) {
         let Retired { identity: own, generation, term } = retired;
         let Some(pidfd) = own.open() else { return };
         let process = self.found(own.pid, pidfd, spec.clone(), generation, None);
         match process.watch(&self.epoll) {
-            Ok(()) => _ = self.leave_unlinked(process, term),
+            Ok(()) => {
+                let leaving = self.leave_unlinked(process, term);
+                if generation == 0 {
+                    leaving.note_told();
+                }
+            }
             Err(errno) => trace::trouble(&self.service, Some(own.pid), &format!("cannot watch it: {errno}")),
+        }
+    }
+
+    /// Nobody serves, but those that leave may have the listeners: the next process gets them from there. If they can not be taken,
+    /// they are free when those have ended.
+    pub(in crate::supervisor) fn take_from_leaving(&mut self, wanted: &[(u64, String)]) {
+        let pids: Vec<i32> = self.processes.leaving.iter().map(|leaving| leaving.process.pid).collect();
+        match take_listeners(&pids, wanted) {
+            Ok(listeners) => self.adoption.gathered = Some(Gathered { count: Some(listeners.len()), listeners }),
+            Err(error) => {
+                trace::trouble(&self.service, None, &error.to_string());
+                self.adoption.occupied = true;
+            }
         }
     }
 }
 
-/// The listeners that the daemon has, or one of its processes, in the order in which daemons get them. What none of them has any
-/// more is left out.
-fn take_listeners(daemon: Identity, wanted: &[(u64, String)]) -> Result<Vec<(String, OwnedFd)>> {
+/// The listeners that one of these processes has, or one of its session, in the order in which daemons get them. What none of them
+/// has any more is left out.
+fn take_listeners(daemons: &[i32], wanted: &[(u64, String)]) -> Result<Vec<(String, OwnedFd)>> {
     let mut taken: Vec<Option<OwnedFd>> = wanted.iter().map(|_| None).collect();
-    let others = members(session_of(daemon.pid).unwrap_or(daemon.pid)).into_iter().filter(|pid| *pid != daemon.pid);
-    for pid in std::iter::once(daemon.pid).chain(others) {
-        let Ok(pidfd) = Pidfd::open(pid) else { continue };
-        for number in descriptors(pid) {
-            let is_it = |((inode, _), taken): (&(u64, String), &Option<OwnedFd>)| {
-                taken.is_none() && is_socket(pid, number, *inode)
-            };
-            let Some(at) = wanted.iter().zip(&taken).position(is_it) else { continue };
-            let fd = pidfd.descriptor(number).map_err(|error| not_taken(daemon.pid, &wanted[at].1, &error))?;
-            taken[at] = Some(fd);
-        }
-        if taken.iter().all(Option::is_some) {
-            break;
+    for daemon in daemons {
+        let others = members(session_of(*daemon).unwrap_or(*daemon)).into_iter().filter(|pid| pid != daemon);
+        for pid in std::iter::once(*daemon).chain(others) {
+            if taken.iter().any(Option::is_none) {
+                take_from(pid, wanted, &mut taken).map_err(|(at, error)| not_taken(*daemon, &wanted[at].1, &error))?;
+            }
         }
     }
     Ok(wanted.iter().zip(taken).filter_map(|((_, name), fd)| Some((name.clone(), fd?))).collect())
+}
+
+/// What is still wanted and this process has; or what it has, and why that can not be taken.
+fn take_from(
+    pid: i32,
+    wanted: &[(u64, String)],
+    taken: &mut [Option<OwnedFd>],
+) -> std::result::Result<(), (usize, std::io::Error)> {
+    let Ok(pidfd) = Pidfd::open(pid) else { return Ok(()) };
+    for number in descriptors(pid) {
+        let is_it =
+            |((inode, _), taken): (&(u64, String), &Option<OwnedFd>)| taken.is_none() && is_socket(pid, number, *inode);
+        let Some(at) = wanted.iter().zip(taken.iter()).position(is_it) else { continue };
+        taken[at] = Some(pidfd.descriptor(number).map_err(|error| (at, error))?);
+    }
+    Ok(())
 }
 
 fn not_taken(pid: i32, name: &str, error: &std::io::Error) -> Error {
