@@ -111,7 +111,8 @@ impl Engine {
             parked.spec.binary.as_deref().or(parked.spec.argv.first().map(Path::new)).unwrap_or(Path::new(""));
         let program = program.display();
         Some(format!(
-            "the reserve, process {pid}, {what}, so it could not take over, and the process that serves was left alone:              {remedy}replace that by the program before: handoff upgrade --binary {program}"
+            "the reserve, process {pid}, {what}, so it could not take over, and the process that serves was left alone: \
+             {remedy}replace that by the program before: handoff upgrade --binary {program}"
         ))
     }
 
