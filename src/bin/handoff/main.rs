@@ -10,6 +10,7 @@ mod run;
 mod status;
 mod text;
 mod upgrade;
+mod values;
 
 use std::process::ExitCode;
 
