@@ -70,7 +70,10 @@ fn options_that_mean_nothing_are_errors() {
     refused("--mode overlap --max-draining 0", &["1 or more", "never be replaced"]);
     refused("--max-draining many", &["'many' is no number"]);
     refused("--mode overlap --ready delay=-1s", &["a time can not be negative"]);
-    refused("--drain-grace=-1s", &["a time can not be negative"]);
+    for option in ["--drain-grace=-1s", "--drain-grace -1s", "--probation -1s", "--deadline -1"] {
+        refused(option, &["a time can not be negative"]);
+    }
+    refused("--max-draining -1", &["'-1' is no number; write 1 or more"]);
     for number in ["2", "-1", "x", "99999999999999"] {
         let words = format!("'{number}' is no number of a descriptor; the first one that is free is 3");
         refused(&format!("--mode overlap --ready fd={number}"), &[&words]);
@@ -84,6 +87,17 @@ fn options_that_mean_nothing_are_errors() {
         refused(&twice, &[&format!("'{}' is there twice", option.split('=').next().unwrap())]);
     }
     assert!(!place.path("runtime").exists(), "nothing was changed");
+}
+
+#[test]
+fn the_help_names_every_kind_of_probe() {
+    let help = run(&Place::new(), &["--help"]).stdout;
+    let of = |option: &str| help.split(option).nth(1).unwrap().split("\n\n").next().unwrap().to_owned();
+    for option in ["--health <URL>", "--ready <SIGN>"] {
+        let text = of(option);
+        let kinds = ["tcp://IP:PORT", "http://IP:PORT/PATH", "unix:/SOCKET", "http+unix://%2FSOCKET/PATH"];
+        assert!(kinds.iter().all(|kind| text.contains(kind)), "{text}");
+    }
 }
 
 #[test]

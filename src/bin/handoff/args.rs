@@ -74,7 +74,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "SIGN", value_parser = readiness)]
     pub ready: Option<ReadySign>,
     /// During a probation (--probation, here or of upgrade), ask the process that serves every second whether it is well:
-    /// tcp://IP:PORT, http://IP:PORT/PATH (status 200 to 399). If it fails three times in a row, it is killed, and the one before it takes over;
+    /// tcp://IP:PORT, http://IP:PORT/PATH (status 200 to 399), the same over a Unix socket, unix:/SOCKET and
+    /// http+unix://%2FSOCKET/PATH. If it fails three times in a row, it is killed, and the one before it takes over;
     /// when the probation is over, it must answer once more
     #[arg(long, value_name = "URL", value_parser = health)]
     pub health: Option<Health>,
@@ -83,7 +84,7 @@ pub struct RunArgs {
     pub stop_signal: Signal,
     /// Daemons in overlap mode: how many processes that were replaced may serve their last clients at the same time, 1 or
     /// more [default: 2]
-    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    #[arg(long, value_name = "N", value_parser = at_least_one, allow_hyphen_values = true)]
     pub max_draining: Option<usize>,
     #[command(flatten)]
     pub place: Place,
@@ -234,7 +235,7 @@ pub struct UpgradeArgs {
     #[command(flatten)]
     pub times: TimeArgs,
     /// How long to wait for the outcome [default: the deadline and 30 s more]
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = duration, allow_hyphen_values = true)]
     pub timeout: Option<Duration>,
     /// Print only the outcome, as JSON
     #[arg(long)]
@@ -259,7 +260,7 @@ pub struct RollbackArgs {
     #[command(flatten)]
     pub place: Place,
     /// How long to wait for the outcome
-    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "330s")]
+    #[arg(long, value_name = "TIME", value_parser = duration, allow_hyphen_values = true, default_value = "330s")]
     pub timeout: Duration,
     /// Print only the outcome, as JSON
     #[arg(long)]
@@ -280,7 +281,7 @@ pub struct StatusArgs {
     #[command(flatten)]
     pub place: Place,
     /// How long to wait for the answer
-    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10s")]
+    #[arg(long, value_name = "TIME", value_parser = duration, allow_hyphen_values = true, default_value = "10s")]
     pub timeout: Duration,
     /// Print JSON
     #[arg(long)]
@@ -305,21 +306,21 @@ pub struct Place {
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct TimeArgs {
     /// A whole handoff; 1 s of slack is added before it is undone [default: 300s]
-    #[arg(long, value_name = "TIME", value_parser = time_limit)]
+    #[arg(long, value_name = "TIME", value_parser = time_limit, allow_hyphen_values = true)]
     pub deadline: Option<Duration>,
     /// From "stop accepting" until the incumbent must be done; 1 s of slack is added before the handoff is undone
     /// [default: 60s]
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = duration, allow_hyphen_values = true)]
     pub drain_grace: Option<Duration>,
     /// From the data's release until the successor must be ready; 1 s of slack is added before the handoff is undone
     /// [default: 60s]
-    #[arg(long, value_name = "TIME", value_parser = time_limit)]
+    #[arg(long, value_name = "TIME", value_parser = time_limit, allow_hyphen_values = true)]
     pub ready_timeout: Option<Duration>,
     /// From the start of a process until it must say Hello [default: 10s]
-    #[arg(long, value_name = "TIME", value_parser = time_limit)]
+    #[arg(long, value_name = "TIME", value_parser = time_limit, allow_hyphen_values = true)]
     pub hello_timeout: Option<Duration>,
     /// How long the process that was replaced stays as a reserve, and takes over if its successor dies [default: none]
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = duration, allow_hyphen_values = true)]
     pub probation: Option<Duration>,
 }
 

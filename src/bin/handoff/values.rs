@@ -98,7 +98,7 @@ fn unescaped(text: &str) -> Result<PathBuf, String> {
 /// `30s`, `500ms`, `5m`, `1h`; a number alone is seconds.
 pub fn duration(text: &str) -> Result<Duration, String> {
     const YEAR_SECONDS: f64 = 365.0 * 86_400.0;
-    if text.starts_with('-') {
+    if text.strip_prefix('-').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit() || c == '.')) {
         return Err("a time can not be negative; write 500ms, 30s, 5m or 1h".to_owned());
     }
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
