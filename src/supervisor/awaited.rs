@@ -4,6 +4,7 @@ use super::engine::{Engine, Processes};
 use super::journal::Entry;
 use super::leaving::Leaving;
 use super::process::Process;
+use super::resume::Found;
 use super::spec::SpawnSpec;
 use super::trace;
 use crate::limits::LIVENESS;
@@ -52,7 +53,11 @@ impl Engine {
             Some(_) if is_stopped(pid) => "; it is a reserve that should take over, and is killed otherwise",
             _ => "",
         };
-        format!("{} serves, or did, and does not answer ({why}){last}", named(process))
+        let what = match self.adoption.found {
+            Found::ControlPath => "listens at the control path",
+            Found::Journal | Found::Gate => "serves, or did",
+        };
+        format!("{} {what}, and does not answer ({why}){last}", named(process))
     }
 
     /// Nobody is left but those that leave, and one of them keeps a cold start out: it holds the gate until it exits, or a
