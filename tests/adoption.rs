@@ -4,7 +4,7 @@ mod support;
 
 use std::fs;
 use support::load::{Load, LoadOptions, verify};
-use support::{SIGKILL, Service, lives, programs, signal, wait_for_death, wait_until};
+use support::{SIGKILL, SIGTERM, Service, freeze, lives, programs, signal, thaw, wait_for_death, wait_until};
 
 fn load(service: &Service) -> Load {
     let load = Load::start(LoadOptions { clients: 4, keep_alive: false, ..LoadOptions::new(service.address) });
@@ -187,4 +187,37 @@ fn what_the_daemon_writes_is_still_told_and_its_files_go() {
     let left: Vec<_> = fs::read_dir(service.path("run")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     let expected = |name: &std::ffi::OsString| !name.to_str().unwrap().ends_with(".stderr");
     assert!(left.iter().all(expected), "{left:?}");
+}
+
+/// A daemon that is stopped is not replaced; whoever asks hears of it.
+#[test]
+fn a_daemon_that_does_not_answer_is_named() {
+    let mut service = Service::start(&programs().kv_a);
+    let pid = service.daemon_pid();
+    service.kill_supervisor();
+    freeze(pid);
+    for wanted in [false, true] {
+        let said = service.stderr().len();
+        service.begin_launch(&programs().kv_a, &[]);
+        let why = format!("waits: process {pid} (");
+        let status = wait_until("what it waits for", || {
+            service.status().filter(|status| status["why"].as_str().is_some_and(|text| text.starts_with(&why)))
+        });
+        assert_eq!((&status["state"], &status["phase"]), (&"starting".into(), &"adopting".into()), "{status}");
+        let text = status["why"].as_str().unwrap();
+        assert!(text.contains(&format!("it is stopped: kill -CONT {pid}")), "{text}");
+        assert!(service.stderr()[said..].contains(text), "{text}: {}", service.stderr());
+        if !wanted {
+            signal(service.supervisor_pid(), SIGTERM);
+            assert_eq!(service.wait_for_end(), Some(125));
+            assert!(lives(pid) && service.status().is_none());
+            continue;
+        }
+        // A command that comes now is carried out when there is a daemon.
+        let upgrading = service.begin_upgrade(&programs().kv_b, &[]);
+        thaw(pid);
+        service.wait_until_running();
+        assert_eq!(upgrading.wait().result, "committed");
+        wait_for_death(pid);
+    }
 }

@@ -45,8 +45,12 @@ pub fn left_alone(runtime: &RuntimeDir, name: &str) -> Option<(i32, String)> {
     if running(runtime, name).is_some() {
         return None;
     }
-    let pid = alive_in_journal(runtime.journal(name))?;
-    Some((pid, proc::command(pid)))
+    daemon_of(runtime, name)
+}
+
+/// The same, also while a supervisor runs that may not have adopted it.
+pub fn daemon_of(runtime: &RuntimeDir, name: &str) -> Option<(i32, String)> {
+    alive_in_journal(runtime.journal(name)).map(|pid| (pid, proc::command(pid)))
 }
 
 fn taken(path: &Path, name: &str) -> String {

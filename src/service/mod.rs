@@ -5,6 +5,7 @@
 //! latest, and may do so for any number of them in one loop.
 
 pub mod address;
+mod adopting;
 mod bad;
 pub mod instance;
 pub mod paths;

@@ -15,12 +15,12 @@ use super::bad::BadPrograms;
 use super::paths::RuntimeDir;
 use super::restart::{End, Next, Restarts};
 use super::settings::{Settings, Times};
-use super::status::ListenerStatus;
+use super::status::{ListenerStatus, ServiceStatus};
 use super::stop::Stop;
 use super::upgrade::{Pending, Queued};
 use crate::error::Result;
 use crate::limits::START_PROBE;
-use crate::supervisor::{self, ExitStatus, HandoffOutcome, SpawnSpec, Status, Supervisor};
+use crate::supervisor::{self, Awaited, ExitStatus, HandoffOutcome, SpawnSpec, Status, Supervisor};
 use crate::sys::clock::monotonic_ns;
 use crate::sys::session::end_members;
 
@@ -154,7 +154,8 @@ impl Service {
     /// A service whose files are in `runtime`, which exists. It does not run yet, or is adopted if its daemon was left alone
     /// by another supervisor: then that daemon's listeners are used, and only those that it does not have are bound.
     ///
-    /// While it has to wait for that daemon, `unwanted` is asked again and again whether, and why, to give up.
+    /// While it has to wait for that daemon, `unwanted` is told what it waits for, and asked whether, and why, to give up: about once a
+    /// second.
     ///
     /// # Errors
     /// [`Error::Locked`](crate::Error::Locked): its daemon runs already, and can not be adopted.
@@ -163,7 +164,7 @@ impl Service {
         settings: Settings,
         runtime: RuntimeDir,
         listen: &[ListenSpec],
-        unwanted: &mut dyn FnMut() -> Option<String>,
+        unwanted: &mut dyn FnMut(&ServiceStatus) -> Option<String>,
     ) -> Result<Self> {
         check_all(listen)?;
         let name = &settings.name;
@@ -171,7 +172,8 @@ impl Service {
         let mut supervisor = supervisor.with_notify(runtime.notify(name));
         // Before the addresses: a daemon that lives holds them.
         let spec = spawn_spec(&settings, &runtime, None, Times::default());
-        let outcome = supervisor.resume_unless(&spec, unwanted)?;
+        let mut unwanted = |awaited: &Awaited| unwanted(&settings.while_adopting(awaited));
+        let outcome = supervisor.resume_unless(&spec, &mut unwanted)?;
         let (mut supervisor, listeners) = hold(supervisor, listen)?;
         if supervisor.status().pid.is_some() {
             supervisor.record();
@@ -205,10 +207,10 @@ impl Service {
     /// A daemon that was adopted runs as one that was started.
     fn take_over(&mut self, outcome: Option<HandoffOutcome>) {
         let status = self.look();
+        self.program = self.supervisor.program().map(Path::to_owned); // also of a daemon that has just ended
         let Some(pid) = status.pid else { return };
         self.state = State::Running;
         self.why = "adopted from a supervisor that is gone".to_owned();
-        self.program = self.supervisor.program().map(Path::to_owned);
         (self.started_ns, self.served, self.said_hello) = (monotonic_ns(), true, status.linked);
         self.announced = Some(pid);
         self.events.push(Event::Adopted { pid, generation: status.generation });

@@ -1,5 +1,6 @@
 //! The calls that wait: for an outcome, or for a daemon to be adopted.
 
+use super::awaited::Awaited;
 use super::outcome::HandoffOutcome;
 use super::resume::{Found, Resumption};
 use super::spec::SpawnSpec;
@@ -121,13 +122,16 @@ impl Supervisor {
     /// what the service is started from. Waits until the daemon has a session here; of a handoff that is still being
     /// undone then, the outcome comes as [`Event::Outcome`].
     ///
+    /// A reserve of a probation ([`SpawnSpec::probation`]) whose successor is dead, and that is stopped (proc_pid_stat(5), state T) and has
+    /// not taken the lock, is killed after [`crate::limits::LIVENESS`]: then none is left.
+    ///
     /// None: no handoff was open; [`Self::status`] tells whether a daemon was adopted, or none is left.
     ///
     /// # Errors
     /// [`Error::Locked`]: a daemon lives, and can not be adopted; the text names it. Nothing was disturbed.
     /// [`Error::State`]: it is not the first call. [`Error::System`].
     pub fn resume_from_journal(&mut self, spec: &SpawnSpec) -> Result<Option<HandoffOutcome>> {
-        self.resume_unless(spec, &mut || None)
+        self.resume_unless(spec, &mut |_| None)
     }
 
     /// The same, and waits for the outcome of a handoff that is still being undone.
@@ -136,19 +140,19 @@ impl Supervisor {
         spec: &SpawnSpec,
         attend: &mut Attend<'_>,
     ) -> Result<Option<HandoffOutcome>> {
-        let outcome = self.resume_unless(spec, &mut || attend().err().map(|error| error.to_string()))?;
+        let outcome = self.resume_unless(spec, &mut |_| attend().err().map(|error| error.to_string()))?;
         match self.engine.machine.handoff() {
             Some(_) if outcome.is_none() => self.wait_for_outcome(attend).map(Some),
             _ => Ok(outcome),
         }
     }
 
-    /// The same as [`Self::resume_from_journal`]; gives up when it has to wait for long, and is told why it should not. Sooner than that the daemon is rather
-    /// adopted: whoever wants it stopped needs a supervisor.
+    /// The same as [`Self::resume_from_journal`]; when it has to wait for long it says for whom, and gives up if it is told why it should not. Sooner than that
+    /// the daemon is rather adopted: whoever wants it stopped needs a supervisor.
     pub(crate) fn resume_unless(
         &mut self,
         spec: &SpawnSpec,
-        unwanted: &mut dyn FnMut() -> Option<String>,
+        unwanted: &mut dyn FnMut(&Awaited) -> Option<String>,
     ) -> Result<Option<HandoffOutcome>> {
         if self.engine.listeners.len() > 0 {
             return Err(Error::State(
@@ -156,16 +160,18 @@ impl Supervisor {
             ));
         }
         self.forget_cancel();
-        self.engine.begin_resume(spec)?;
         let begun = Instant::now();
+        self.engine.begin_resume(spec)?;
         loop {
             match self.engine.resumption() {
                 Resumption::Adopted | Resumption::Nobody => break,
                 Resumption::Estranged => return Err(self.not_adopted("it refuses, or has no control path")),
                 Resumption::Waiting => {}
             }
+            self.engine.end_stopped_reserve(begun.elapsed());
             if begun.elapsed() >= RESUME_LOOK
-                && let Some(why) = unwanted().or_else(|| self.engine.cancelled.then(|| "cancelled".to_owned()))
+                && let Some(why) =
+                    unwanted(&self.engine.awaited()).or_else(|| self.engine.cancelled.then(|| "cancelled".to_owned()))
             {
                 return Err(self.given_up(&why));
             }

@@ -6,6 +6,7 @@
 
 mod actions;
 mod attempt;
+mod awaited;
 mod blocking;
 mod cancel;
 mod engine;
@@ -29,6 +30,8 @@ mod unlinked;
 pub use crate::protocol::message::Mode;
 pub use crate::protocol::supervisor::{OnIncumbentDeath, Verdict};
 pub use crate::sys::pidfd::ExitStatus;
+#[cfg(feature = "program")]
+pub(crate) use awaited::Awaited;
 pub use cancel::Canceller;
 pub use executable::Executable;
 pub use health::{Health, HealthAddress};

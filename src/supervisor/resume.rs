@@ -1,10 +1,9 @@
 //! Taking over what another supervisor has left, and a daemon whose session was cut.
 
 use super::attempt::Attempt;
-use super::engine::{Due, Engine, Processes};
+use super::engine::{Due, Engine};
 use super::executable::Executable;
 use super::journal::{Entry, Identity, OpenHandoff, Retired};
-use super::leaving::Leaving;
 use super::notify::Said;
 use super::output::Output;
 use super::process::Process;
@@ -52,6 +51,10 @@ pub(super) struct Adoption {
     pub(super) gathered: Option<Gathered>,
     /// Those that leave have listeners that can not be taken from them.
     pub(super) occupied: bool,
+    /// The listeners of the daemon, if it is a reserve whose successor has committed and died.
+    pub(super) reserve: Option<Vec<(u64, String)>>,
+    /// It was killed.
+    pub(super) ended: bool,
 }
 
 /// What says that a process is a daemon of this service.
@@ -201,8 +204,10 @@ impl Engine {
             }
         }
         if !incumbent_lives && successor.is_none() {
-            self.take_from_leaving(&entry.listeners);
+            let pids: Vec<i32> = self.processes.leaving.iter().map(|leaving| leaving.process.pid).collect();
+            self.take_from(&pids, &entry.listeners);
         }
+        self.note_reserve(&entry, page.as_ref());
         let handoff = entry.handoff.zip(page).map(|(open, page)| {
             let incumbent = self.processes.incumbent.as_ref().and_then(|process| process.pidfd.try_clone().ok());
             self.rendezvous = Some(Rendezvous::found(page, Some(open.page.clone()), incumbent));
@@ -260,21 +265,11 @@ impl Engine {
         left.or_else(|| RESUME_TIMEOUT.checked_sub(waited).filter(|_| more()))
     }
 
-    /// Nobody is left but those that leave, and one of them keeps a cold start out: it holds the gate until it exits, or a
-    /// listener.
-    fn is_kept_out(&self) -> bool {
-        let Processes { incumbent, successor, leaving, .. } = &self.processes;
-        let in_the_way = |leaving: &Leaving| self.adoption.occupied || !leaving.term.drains;
-        self.machine.phase() == Phase::Idle
-            && incumbent.is_none()
-            && successor.is_none()
-            && leaving.iter().any(in_the_way)
-    }
-
-    /// What is being adopted is a daemon that links the library, or a handoff that is being ended.
+    /// What is being adopted is a daemon that links the library, or a handoff that is being ended, or a reserve that was killed.
     fn is_linked(&self) -> bool {
         let linked = |process: &Process| process.session.is_some() || holder(&process.spec) == Some(process.pid);
-        self.machine.phase() != Phase::Idle || self.processes.incumbent.as_ref().is_some_and(linked)
+        let ends = self.machine.phase() != Phase::Idle || self.adoption.ended;
+        ends || self.processes.incumbent.as_ref().is_some_and(linked)
     }
 
     /// It is no daemon of this service, or can not be told from one that is not: the gate keeps a second one out.

@@ -158,7 +158,14 @@ fn a_stranger_on_the_daemons_control_path_ends_a_first_start() {
     let path = runtime.join("other.control");
     let _alive = foreign_socket(&path, SockType::SeqPacket);
     let before = files(&runtime)[&path];
-    let said = run_store(&service, &runtime, &data, &[]);
+    let mut said = run_store(&service, &runtime, &data, &[]);
+    // First what it waits for, for a while.
+    let (waits, rest) = said.stderr.split_once('\n').unwrap();
+    assert!(
+        waits.contains(&own_process()) && waits.contains("listens at the control path, and does not answer"),
+        "{waits}"
+    );
+    said.stderr = rest.to_owned();
     let words = [path.to_str().unwrap(), &own_process(), "does not answer", "stop it, or choose another path"];
     said.expect_line(125, &words);
     assert_eq!(files(&runtime)[&path], before);

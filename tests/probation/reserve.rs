@@ -77,3 +77,45 @@ fn started(service: &Service) -> Vec<i32> {
     let lines = said.lines().filter_map(|line| line.strip_prefix("handoff: kv: process ")?.split_once(" runs "));
     lines.map(|(pid, _)| pid.parse().unwrap()).collect()
 }
+
+/// The supervisor dies, too: the next one gives the reserve as long, and starts the program.
+#[test]
+fn the_next_supervisor_does_not_wait_for_it_for_ever() {
+    let mut trial = Trial::begin(&LONG);
+    let load = trial.load();
+    freeze(trial.incumbent);
+    trial.service.kill_supervisor();
+    signal(trial.successor, super::SIGKILL);
+    wait_for_death(trial.successor);
+    let acknowledged = load.stop().acknowledged;
+    trial.service.launch(&programs().kv_a, &[]);
+    let third = trial.service.wait_until_served();
+    assert!(third != trial.incumbent && third != trial.successor);
+    assert_eq!(trial.service.daemons(), [third]);
+    let said = trial.service.stderr();
+    let waits = format!("kv: waits: process {} (", trial.incumbent);
+    assert!(said.contains(&waits) && said.contains("it is a reserve that should take over"), "{said}");
+    assert_eq!(verify(trial.service.address, &acknowledged).unwrap(), Vec::<String>::new());
+}
+
+/// But for one that has taken over, and was stopped then: it may have said to its clients what nobody else knows.
+#[test]
+fn one_that_has_taken_over_is_not_killed_by_the_next_supervisor() {
+    let mut trial = Trial::begin(&LONG);
+    trial.service.kill_supervisor();
+    signal(trial.successor, super::SIGKILL);
+    wait_for_death(trial.successor);
+    assert_eq!(trial.service.wait_until_served(), trial.incumbent);
+    freeze(trial.incumbent);
+    trial.service.begin_launch(&programs().kv_a, &[]);
+    let why = wait_until("what it waits for", || {
+        let status = trial.service.status()?;
+        status["why"].as_str().filter(|why| why.contains("is stopped")).map(str::to_owned)
+    });
+    assert!(!why.contains("reserve"), "{why}");
+    // By then a reserve would have been killed.
+    trial.service.wait_for_phase("adopting");
+    thaw(trial.incumbent);
+    trial.service.wait_until_running();
+    assert_eq!(trial.service.wait_until_served(), trial.incumbent);
+}

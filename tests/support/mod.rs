@@ -202,6 +202,12 @@ impl Service {
 
     /// Runs `program` here, and waits until it serves.
     pub fn launch(&mut self, program: &Path, arguments: &[&str]) {
+        self.begin_launch(program, arguments);
+        self.wait_until_running();
+    }
+
+    /// Only the first half.
+    pub fn begin_launch(&mut self, program: &Path, arguments: &[&str]) {
         // Appended: what a supervisor before this one said stays readable.
         let stderr = fs::File::options().create(true).append(true).open(self.path("run.stderr")).unwrap();
         let mut command = self.command("run");
@@ -222,6 +228,10 @@ impl Service {
             .spawn()
             .unwrap();
         self.run = Some(child);
+    }
+
+    /// The second half.
+    pub fn wait_until_running(&mut self) {
         let status = wait_until("the daemon serves", || {
             let status = self.status()?;
             let settled = status["phase"] == "idle" || status["phase"] == "probation";

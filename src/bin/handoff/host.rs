@@ -213,7 +213,7 @@ impl Host {
         self.server.answer(waiter.client, &waiter.id, Ok(result));
     }
 
-    fn on_call(&mut self, call: Call) {
+    pub fn on_call(&mut self, call: Call) {
         let Call { client, id, request } = call;
         match request {
             Request::Status(param) => {
@@ -271,8 +271,7 @@ impl Host {
                 self.services.get(&name).map(Service::status).into_iter().collect()
             }
         };
-        let supervisor = json!({ "name": self.name, "pid": std::process::id(), "version": env!("CARGO_PKG_VERSION") });
-        Ok(json!({ "supervisor": supervisor, "services": services }))
+        Ok(status_of(&self.name, &services))
     }
 
     /// The service that is meant: by its name, or because it is the only one.
@@ -321,6 +320,12 @@ impl Host {
             service.stop(why);
         }
     }
+}
+
+/// The answer to `status`.
+pub fn status_of(name: &str, services: &[ServiceStatus]) -> Value {
+    let supervisor = json!({ "name": name, "pid": std::process::id(), "version": env!("CARGO_PKG_VERSION") });
+    json!({ "supervisor": supervisor, "services": services })
 }
 
 /// Whether a signal ends the service, and how to say that.

@@ -1,5 +1,6 @@
 //! The `handoff` program: runs a daemon, and replaces its binary with nothing lost.
 
+mod adopting;
 mod args;
 mod control;
 mod demo;

@@ -8,9 +8,9 @@ use std::time::Duration;
 use handoff::Error;
 use handoff::limits::MAX_DRAINING;
 use handoff::service::address::{ListenSpec, check_all};
-use handoff::service::instance::Instance;
+use handoff::service::instance::{Instance, daemon_of};
 use handoff::service::paths::{RuntimeDir, check_data_dir, check_name, name_of};
-use handoff::service::signals::{Arrived, Signals};
+use handoff::service::signals::Signals;
 use handoff::service::{Service, Settings};
 use handoff::supervisor::Mode;
 use serde_json::json;
@@ -20,10 +20,11 @@ use tracing_subscriber::layer::{Filter, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
+use crate::adopting::Adopting;
 use crate::args::{Restart, RunArgs};
 use crate::control::server::Server;
 use crate::exit::{CANNOT_EXECUTE, Failure, ITSELF_FAILED, NOT_FOUND, USAGE, of_daemon};
-use crate::host::{Host, SIGNALS, reason_to_stop};
+use crate::host::{Host, SIGNALS};
 use crate::output::Output;
 
 const HEALTH_UNASKED: &str = "--health: nothing is asked without a probation: --probation TIME gives one to every upgrade, \
@@ -66,11 +67,22 @@ fn supervise(args: &RunArgs, output: &Output) -> Result<u8, Failure> {
     // Held until the end.
     let _instance = Instance::acquire(&runtime.lock(&name), &name).map_err(itself)?;
     let socket = args.place.socket.clone().unwrap_or_else(|| runtime.socket(&name));
-    // What comes while a daemon is adopted is for later, unless it ends the wait.
-    let mut early = Vec::new();
-    let mut unwanted = || early_end(&signals, &mut early);
-    let mut service = Service::new(settings, runtime, &args.listen, &mut unwanted).map_err(itself)?;
     let server = Server::bind(&socket).map_err(itself)?;
+    let (early, calls, said) = (Vec::new(), Vec::new(), String::new());
+    let mut adopting = Adopting { name: name.clone(), server, signals, output: output.clone(), early, calls, said };
+    let place = runtime.clone();
+    let service = Service::new(settings, runtime, &args.listen, &mut |status| adopting.attend(status));
+    let Adopting { server, signals, early, calls, .. } = adopting;
+    let mut service = match service {
+        Ok(service) => service,
+        Err(error) => {
+            // By its name `status` finds the service of a daemon that lives on.
+            if daemon_of(&place, &name).is_none() {
+                server.close();
+            }
+            return Err(itself(error));
+        }
+    };
     for listener in service.status().listeners {
         let text = format!("{} is {}", listener.name, listener.address);
         output.say("listening", &name, &text, json!({ "name": listener.name, "address": listener.address }));
@@ -90,23 +102,13 @@ fn supervise(args: &RunArgs, output: &Output) -> Result<u8, Failure> {
         waiters: Vec::new(),
     };
     early.into_iter().for_each(|arrived| host.on_arrival(arrived));
+    calls.into_iter().for_each(|call| host.on_call(call));
     let outcome = host.run();
     host.server.close();
     outcome.map_err(itself)?;
     host.services.values_mut().for_each(Service::remove_files);
     let ended = host.services.get(&name).and_then(Service::ended);
     Ok(ended.map_or(ITSELF_FAILED, of_daemon))
-}
-
-/// Why not to go on, if a signal says so; the others are kept.
-fn early_end(signals: &Signals, kept: &mut Vec<Arrived>) -> Option<String> {
-    while let Ok(Some(arrived)) = signals.next() {
-        if let Some(why) = reason_to_stop(&arrived) {
-            return Some(why);
-        }
-        kept.push(arrived);
-    }
-    None
 }
 
 fn service_name(args: &RunArgs) -> handoff::Result<String> {

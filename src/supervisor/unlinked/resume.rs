@@ -66,11 +66,10 @@ impl Engine {
         }
     }
 
-    /// Nobody serves, but those that leave may have the listeners: the next process gets them from there. If they can not be taken,
+    /// Nobody of these will serve, but they may have the listeners: the next process gets them from there. If they can not be taken,
     /// they are free when those have ended.
-    pub(in crate::supervisor) fn take_from_leaving(&mut self, wanted: &[(u64, String)]) {
-        let pids: Vec<i32> = self.processes.leaving.iter().map(|leaving| leaving.process.pid).collect();
-        match take_listeners(&pids, wanted) {
+    pub(in crate::supervisor) fn take_from(&mut self, pids: &[i32], wanted: &[(u64, String)]) {
+        match take_listeners(pids, wanted) {
             Ok(listeners) => self.adoption.gathered = Some(Gathered { count: Some(listeners.len()), listeners }),
             Err(error) => {
                 trace::trouble(&self.service, None, &error.to_string());
