@@ -156,6 +156,8 @@ pub const PAGE_POLL: Duration = Duration::from_millis(20);
 pub const EVENTS_MAX: usize = 1024;
 /// How often [`OUTPUT_READ_BYTES_MAX`] is read when a process is dead: one that only exits leaves much less.
 pub const OUTPUT_LAST_READS_MAX: usize = 16;
+/// Descriptors that the library opens for itself, with those that a handoff brings, at most.
+pub const OWN_DESCRIPTORS_MAX: usize = 32;
 /// Listeners that get their backlog again while the incumbent seals, at most: so many hide behind the seal. More, and they
 /// get it after the handoff only.
 pub const REPAIRED_IN_PAUSE_MAX: usize = 64;

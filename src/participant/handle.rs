@@ -10,11 +10,12 @@ use super::helper::Help;
 use super::listeners::InheritedListeners;
 use super::shared::{Owned, Shared};
 use crate::error::{Error, Result};
-use crate::limits::{LOCK_PATIENCE, REVISIONS_MAX};
+use crate::limits::{LOCK_PATIENCE, OWN_DESCRIPTORS_MAX, REVISIONS_MAX};
 use crate::protocol::message::Readiness;
 use crate::protocol::successor;
 use crate::sys::env;
 use crate::sys::fork::{Witness, watch_forks};
+use crate::sys::limits::make_room;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -64,6 +65,10 @@ impl Participant {
             ));
         }
         let listeners = Arc::new(InheritedListeners(inherited.listeners));
+        if listeners.0.len() > OWN_DESCRIPTORS_MAX {
+            // While there is no helper thread yet; few listeners leave room enough in any table.
+            let _ = make_room(OWN_DESCRIPTORS_MAX as u64);
+        }
         let (control, build_id) = (Control::new(control), config.build_id_or_default());
         let mut core =
             Core::new(inherited.session, successor, lock, config.mode, Arc::clone(&listeners), control, build_id)?;

@@ -130,21 +130,26 @@ impl RuntimeDir {
 
 /// The name of a supervisor or a service: it becomes part of file names.
 pub fn check_name(name: &str) -> Result<()> {
+    if is_name(name) { Ok(()) } else { Err(Error::Invalid(no_name(name))) }
+}
+
+fn is_name(name: &str) -> bool {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.@+".contains(&byte);
     let starts_well = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-    if starts_well && name.len() <= NAME_BYTES_MAX && name.bytes().all(legal) {
-        return Ok(());
-    }
-    Err(Error::Invalid(format!(
-        "'{name}' can not be the name of a service: 1 to {NAME_BYTES_MAX} letters, digits and any of -_.@+, \
-         the first a letter or digit; choose one by --name"
-    )))
+    starts_well && name.len() <= NAME_BYTES_MAX && name.bytes().all(legal)
+}
+
+fn no_name(name: &str) -> String {
+    format!(
+        "'{name}' can not be the name of a service: 1 to {NAME_BYTES_MAX} letters, digits and any of -_.@+, the first a letter, \
+         a digit or '_'"
+    )
 }
 
 /// The name for a service that runs this program: its base name.
 pub fn name_of(program: &OsStr) -> Result<String> {
     let base = Path::new(program).file_name().unwrap_or(program).to_string_lossy().into_owned();
-    check_name(&base).map(|()| base)
+    if is_name(&base) { Ok(base) } else { Err(Error::Invalid(format!("{}; choose one by --name", no_name(&base)))) }
 }
 
 /// Whether a daemon could work in this directory: it exists, and can be written.

@@ -31,6 +31,7 @@ impl Service {
             let condemned = self.supervisor.condemn("rolled back by an operator");
             return condemned.map(|()| WayBack::Verdict).map_err(|error| self.refused(error.to_string()));
         }
+        self.check_end()?;
         let Some(previous) = self.supervisor.previous() else {
             let why = match self.supervisor.pinned() {
                 Some(_) => "there is nothing to go back to any more: the last upgrade was taken back already",

@@ -70,8 +70,10 @@ pub struct DrainingStatus {
 }
 
 impl DrainingStatus {
-    pub(super) fn of(draining: &Draining) -> Self {
+    /// When the service is stopped, that may come first.
+    fn of(draining: &Draining, stop_ns: Option<u64>) -> Self {
         let Draining { pid, generation, since_ns, deadline_ns } = *draining;
+        let deadline_ns = stop_ns.map_or(deadline_ns, |stop_ns| deadline_ns.min(stop_ns));
         let ms = |from_ns: u64, to_ns: u64| to_ns.saturating_sub(from_ns) / 1_000_000;
         let now_ns = monotonic_ns();
         Self { pid, generation, since_ms: ms(since_ns, now_ns), left_ms: ms(now_ns, deadline_ns) }
@@ -123,6 +125,10 @@ impl Service {
             State::Ended(ended) if ended.status.is_some_and(|status| status.code == Some(0)) => "stopped",
             State::Ended(_) => "failed",
         };
+        let stop_ns = match self.state {
+            State::Stopping(stop) => Some(stop.kill_ns()),
+            _ => None,
+        };
         let stopped = matches!(self.state, State::Stopping(_) | State::Ended(_));
         ServiceStatus {
             name: self.settings.name.clone(),
@@ -133,7 +139,7 @@ impl Service {
             phase: if state == "running" && status.phase == "starting" { IDLE } else { status.phase },
             pid: status.pid,
             generation: status.generation,
-            draining: status.draining.iter().map(DrainingStatus::of).collect(),
+            draining: status.draining.iter().map(|draining| DrainingStatus::of(draining, stop_ns)).collect(),
             waits: self.queued.as_ref().map(|queued| WaitingStatus {
                 what: queued.what,
                 pids: self.crowd(),

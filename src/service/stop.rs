@@ -4,7 +4,7 @@ use nix::sys::signal::Signal;
 
 use super::unit::{Ended, Event, Service, State};
 use crate::limits::{CANCEL_GRACE, RESERVE_GRACE, STOP_GRACE};
-use crate::sys::clock::monotonic_ns;
+use crate::sys::clock::{monotonic_ns, nanoseconds};
 use crate::sys::control::remove_dead;
 
 /// Where a stop is, and until when it stays there, in `CLOCK_MONOTONIC` nanoseconds.
@@ -22,6 +22,14 @@ impl Stop {
     pub(super) fn until_ns(self) -> u64 {
         match self {
             Self::Cancelling(until) | Self::Terminating(until) | Self::Killing(until) => until,
+        }
+    }
+
+    /// When SIGKILL comes at the latest.
+    pub(super) fn kill_ns(self) -> u64 {
+        match self {
+            Self::Cancelling(until) => until.saturating_add(nanoseconds(STOP_GRACE)),
+            Self::Terminating(until) | Self::Killing(until) => until,
         }
     }
 }

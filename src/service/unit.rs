@@ -50,10 +50,10 @@ pub enum Event {
         /// Of how much.
         total: u64,
     },
-    /// How an upgrade ended: whoever waits for it may go.
-    Outcome(Rc<HandoffOutcome>),
+    /// How an `upgrade` or a `rollback` ended: whoever waits for it may go.
+    Outcome(&'static str, Rc<HandoffOutcome>),
     /// It ended otherwise than the outcome of the same id said; who waits now waits for another one.
-    Corrected(Rc<HandoffOutcome>),
+    Corrected(&'static str, Rc<HandoffOutcome>),
     /// The daemon ended, or could not be started, and will be started again.
     Restarting {
         /// What happened.

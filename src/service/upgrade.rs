@@ -12,11 +12,15 @@ use crate::sys::clock::{monotonic_ns, nanoseconds};
 
 const NEVER_SAID_HELLO: &str = "the daemon never said Hello: it does not link libhandoff, so it can not be drained and sealed; \
      run it with --mode overlap and --ready";
+const UPGRADE: &str = "upgrade";
+const ROLLBACK: &str = "rollback";
 const STILL_STARTING: &str = "busy: the service is still starting; try again";
 
 /// The upgrade that is under way, or was the last.
 #[derive(Debug)]
 pub(super) struct Pending {
+    /// Whether it is one or a rollback.
+    what: &'static str,
     /// Of its handoff; none: of the next outcome, because it is a cold start, or refused already.
     id: Option<u64>,
     /// It had an outcome; another one corrects it.
@@ -60,7 +64,7 @@ impl Service {
             spec.check().map_err(|error| self.refused(error.to_string()))?;
         }
         let trusted = if upgrade.promote { OnIncumbentDeath::Promote } else { OnIncumbentDeath::StartCold };
-        self.begin_with("upgrade", spec.on_incumbent_death(trusted), upgrade.when_draining, upgrade.times.deadline)
+        self.begin_with(UPGRADE, spec.on_incumbent_death(trusted), upgrade.when_draining, upgrade.times.deadline)
     }
 
     /// The same for the program before.
@@ -70,7 +74,7 @@ impl Service {
         when_draining: WhenDraining,
     ) -> std::result::Result<(), Rc<HandoffOutcome>> {
         self.check_queue()?;
-        self.begin_with("rollback", previous.probation(Duration::ZERO), when_draining, None)
+        self.begin_with(ROLLBACK, previous.probation(Duration::ZERO), when_draining, None)
     }
 
     /// Only one may wait.
@@ -106,7 +110,7 @@ impl Service {
             self.queued = Some(Queued { what, spec, when_draining, since_ns, until_ns });
             return Ok(());
         }
-        self.begin_upgrade(&spec)
+        self.begin_upgrade(what, &spec)
     }
 
     /// Whether it must wait, because as many processes drain as may.
@@ -129,6 +133,16 @@ impl Service {
         draining.iter().filter(|_| is_full).map(|draining| draining.pid).collect()
     }
 
+    /// Nobody has ended in time.
+    fn in_vain(&self, queued: &Queued) -> String {
+        let longer = if queued.what == UPGRADE { "give it longer (--deadline), or " } else { "" };
+        format!(
+            "it has waited for {} s for the end of process {}: {longer}end the oldest by --when-draining cut",
+            (queued.until_ns - queued.since_ns) as f64 / 1e9,
+            listed(&self.crowd(), " or ")
+        )
+    }
+
     fn too_many(&self) -> String {
         format!(
             "as many processes serve their last clients as may ({}: process {}); --when-draining wait, or cut, the oldest",
@@ -149,16 +163,24 @@ impl Service {
         }
     }
 
-    fn begin_upgrade(&mut self, spec: &SpawnSpec) -> std::result::Result<(), Rc<HandoffOutcome>> {
+    /// Nothing is started any more.
+    pub(super) fn check_end(&self) -> std::result::Result<(), Rc<HandoffOutcome>> {
+        match self.state {
+            State::Stopping(_) => Err(self.refused("busy: the service is stopping".to_owned())),
+            State::Ended(_) => Err(self.refused("the service has ended".to_owned())),
+            _ => Ok(()),
+        }
+    }
+
+    fn begin_upgrade(&mut self, what: &'static str, spec: &SpawnSpec) -> std::result::Result<(), Rc<HandoffOutcome>> {
+        self.check_end()?;
         self.again = true;
         let silent = !self.supervisor.status().linked && self.seems_up();
         let begun = match self.state {
             State::Starting if silent => return Err(self.refused(NEVER_SAID_HELLO.to_owned())),
-            State::New | State::Starting => return Err(self.refused(STILL_STARTING.to_owned())),
-            State::Stopping(_) => return Err(self.refused("busy: the service is stopping".to_owned())),
-            State::Ended(_) => return Err(self.refused("the service has ended".to_owned())),
             State::Running => self.supervisor.start(spec),
             State::Waiting(_) => self.start_cold(spec),
+            _ => return Err(self.refused(STILL_STARTING.to_owned())),
         };
         begun.map_err(|error| self.refused(error.to_string()))?;
         let status = self.supervisor.status();
@@ -166,7 +188,7 @@ impl Service {
             // The daemon died in this instant.
             self.enter_starting();
         }
-        self.pending = Some(Pending { id: status.handoff_id, told: false });
+        self.pending = Some(Pending { what, id: status.handoff_id, told: false });
         Ok(())
     }
 
@@ -178,19 +200,19 @@ impl Service {
         let Some(queued) = self.queued.take() else { return };
         let begun = match self.is_crowded(queued.when_draining) {
             Ok(true) if monotonic_ns() < queued.until_ns => return self.queued = Some(queued),
-            Ok(true) => Err(self.refused(self.too_many())),
-            Ok(false) => self.begin_upgrade(&queued.spec),
+            Ok(true) => Err(self.refused(self.in_vain(&queued))),
+            Ok(false) => self.begin_upgrade(queued.what, &queued.spec),
             Err(refused) => Err(refused),
         };
         if let Err(outcome) = begun {
-            self.events.push(Event::Outcome(outcome));
+            self.events.push(Event::Outcome(queued.what, outcome));
         }
     }
 
     pub(super) fn drop_queued(&mut self, why: &str) {
-        if self.queued.take().is_some() {
+        if let Some(queued) = self.queued.take() {
             let outcome = self.refused(why.to_owned());
-            self.events.push(Event::Outcome(outcome));
+            self.events.push(Event::Outcome(queued.what, outcome));
         }
     }
 
@@ -217,22 +239,23 @@ impl Service {
 
     /// The outcome of a handoff that another supervisor began will be told as one that was asked for here.
     pub(super) fn expect(&mut self, id: Option<u64>) {
-        self.pending = id.map(|id| Pending { id: Some(id), told: false });
+        self.pending = id.map(|id| Pending { what: UPGRADE, id: Some(id), told: false });
     }
 
     pub(super) fn on_outcome(&mut self, mut outcome: HandoffOutcome) {
         outcome.pidfd = None;
         let outcome = Rc::new(outcome);
-        let asked_for = self.pending.as_ref().is_some_and(|pending| pending.id.is_none_or(|id| id == outcome.id));
+        let own = |pending: &&Pending| pending.id.is_none_or(|id| id == outcome.id);
+        let asked_for = self.pending.as_ref().filter(own).map(|pending| pending.what);
         self.settle(&outcome, asked_for);
-        if asked_for {
+        if let Some(what) = asked_for {
             let told = self.pending.as_mut().is_some_and(|pending| std::mem::replace(&mut pending.told, true));
             // A refusal is no handoff, unless it is what one that was undecided came to.
             if told || outcome.verdict != Verdict::Refused {
                 self.last = Some(outcome.clone());
             }
             let event = if told { Event::Corrected } else { Event::Outcome };
-            self.events.push(event(outcome.clone()));
+            self.events.push(event(what, outcome.clone()));
             // After these, a second outcome of the same handoff may come.
             if !matches!(outcome.verdict, Verdict::Undecided | Verdict::Committed) {
                 self.pending = None;
@@ -244,9 +267,11 @@ impl Service {
     }
 
     /// What an outcome means for the program and the state.
-    fn settle(&mut self, outcome: &HandoffOutcome, asked_for: bool) {
+    fn settle(&mut self, outcome: &HandoffOutcome, asked_for: Option<&'static str>) {
+        let done = if asked_for == Some(ROLLBACK) { "rolled back" } else { "upgraded" };
         let up = matches!(outcome.verdict, Verdict::StartedCold | Verdict::Committed | Verdict::Reverted);
-        let cold = asked_for && matches!(self.state, State::Starting) && outcome.verdict == Verdict::StartedCold;
+        let cold =
+            asked_for.is_some() && matches!(self.state, State::Starting) && outcome.verdict == Verdict::StartedCold;
         if up {
             self.program = self.supervisor.program().map(Path::to_owned);
         }
@@ -254,8 +279,8 @@ impl Service {
             self.state = State::Running;
             self.served = true;
             self.why = match outcome.verdict {
-                Verdict::Committed => "upgraded".to_owned(),
-                _ if cold => "upgraded (started cold)".to_owned(),
+                Verdict::Committed => done.to_owned(),
+                _ if cold => format!("{done} (started cold)"),
                 _ if outcome.reason.is_empty() => self.why.clone(),
                 _ => outcome.reason.clone(),
             };

@@ -185,12 +185,7 @@ impl Engine {
     }
 
     fn report(&mut self, verdict: Verdict, reason: String) {
-        match verdict {
-            Verdict::Committed => self.previous = self.replaced.take(),
-            // A cold start is one of the program that served, so the one before it stays.
-            Verdict::Reverted => self.previous = None,
-            _ => {}
-        }
+        self.note_way_back(verdict);
         let Some(attempt) = &self.attempt else { return };
         let committed = self.is_committed();
         let processes = &self.processes;

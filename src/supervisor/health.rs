@@ -234,12 +234,15 @@ impl AsFd for Stream {
 
 /// Whether the status of an HTTP answer is 200 to 399; None if it is not there yet.
 fn is_good(answer: &[u8]) -> Option<bool> {
-    const STATUS: std::ops::Range<usize> = 9..12;
-    if answer.len() < STATUS.end {
-        return None;
+    let line = answer.first_chunk::<12>()?;
+    let digits = b'0'..=b'9';
+    let is_well = line.starts_with(b"HTTP/1.")
+        && matches!(line[8..], [b' ', b'2' | b'3', second, third] if digits.contains(&second) && digits.contains(&third));
+    if !is_well {
+        return Some(false);
     }
-    let status = std::str::from_utf8(&answer[STATUS]).ok().and_then(|status| status.parse::<u16>().ok());
-    Some(answer.starts_with(b"HTTP/1.") && status.is_some_and(|status| (200..400).contains(&status)))
+    // It has three digits (RFC 9112, 4); then comes a space, or, from some servers, the end of the line.
+    answer.get(line.len()).map(|next| matches!(next, b' ' | b'\r' | b'\n'))
 }
 
 #[cfg(test)]
@@ -256,6 +259,11 @@ mod tests {
             ("HTTP/1.1 400 x", Some(false)),
             ("HTTP/1.1 199 x", Some(false)),
             ("HTTP/1.1 20", None),
+            ("HTTP/1.1 200", None),
+            ("HTTP/1.1 200\r", Some(true)),
+            ("HTTP/1.1 2000 OK", Some(false)),
+            ("HTTP/1.1 +200 OK", Some(false)),
+            ("HTTP/1.10200 OK", Some(false)),
             ("SSH-2.0-OpenSSH", Some(false)),
             ("HTTP/1.1 xyz", Some(false)),
         ] {

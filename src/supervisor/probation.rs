@@ -7,7 +7,7 @@ use super::leaving::Term;
 use super::process::Process;
 use crate::error::{Error, Result};
 use crate::limits::{HEALTH_FAILURES_MAX, HEALTH_INTERVAL, HEALTH_LOOK, HEALTH_VERDICT, RESERVE_SILENCE};
-use crate::protocol::supervisor::{Input, Peer, Phase};
+use crate::protocol::supervisor::{Input, Peer, Phase, Verdict};
 use crate::sys::clock::{monotonic_ns, nanoseconds};
 use crate::sys::proc::is_stopped;
 use std::path::Path;
@@ -111,8 +111,19 @@ impl Engine {
             parked.spec.binary.as_deref().or(parked.spec.argv.first().map(Path::new)).unwrap_or(Path::new(""));
         let program = program.display();
         Some(format!(
-            "the reserve, process {pid}, {what}, so it could not take over, and the process that serves was left alone:              {remedy}replace that by the program before: handoff upgrade --binary {program}"
+            "the reserve, process {pid}, {what}, so it could not take over, and the process that serves was left alone: \
+             {remedy}replace that by the program before: handoff upgrade --binary {program}"
         ))
+    }
+
+    /// What there is to go back to after this outcome.
+    pub(super) fn note_way_back(&mut self, verdict: Verdict) {
+        match verdict {
+            Verdict::Committed => self.previous = self.replaced.take(),
+            // A cold start is one of the program that served, so the one before it stays.
+            Verdict::Reverted => self.previous = None,
+            _ => {}
+        }
     }
 
     /// N is dead; O is the incumbent again, if it lives.

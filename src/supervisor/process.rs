@@ -149,6 +149,11 @@ impl Process {
         }
     }
 
+    /// The same, to go back to it from what is started now. Not after a way back: there is only one.
+    pub(super) fn way_back(&self, next: &SpawnSpec) -> Option<Arc<SpawnSpec>> {
+        next.executable.is_none().then(|| self.pinned())
+    }
+
     /// Reaps it; its status, and the same for people.
     pub(super) fn reap(&mut self) -> (Option<ExitStatus>, String) {
         let status = self.pidfd.wait().unwrap_or_else(|_| self.status_of_stranger());

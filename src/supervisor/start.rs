@@ -104,8 +104,7 @@ impl Engine {
         let (id, spec) = (attempt.id, attempt.spec.clone());
         self.service = self.name_for(&spec);
         let page = self.journal.as_ref().map(|journal| journal.dir().join(format!("{}.{id}.page", self.service)));
-        // Not after a way back: there is only one.
-        self.replaced = spec.executable.is_none().then(|| incumbent.pinned());
+        self.replaced = incumbent.way_back(&spec);
         let incumbent = &incumbent.pidfd;
         let rendezvous = crash::around('S', format_args!("create page"), || Rendezvous::new(id, page, incumbent))?;
         self.rendezvous = Some(rendezvous);

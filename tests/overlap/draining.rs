@@ -1,7 +1,7 @@
 //! Processes that were replaced and serve their last clients: who waits for them, and for how long.
 
 use crate::scene::{Held, heard, program, request, start, text, variant};
-use crate::support::{SIGINT, SIGSEGV, SIGTERM, Service, lives, signal, wait_until};
+use crate::support::{SIGINT, SIGSEGV, SIGTERM, Service, freeze, lives, signal, thaw, wait_until};
 use serde_json::Value;
 use std::fs;
 use std::process::{Child, Stdio};
@@ -35,6 +35,9 @@ fn an_upgrade_waits_is_refused_or_ends_the_oldest() {
 
     let late = service.upgrade(program("b"), &["--deadline", "300ms"]);
     assert_eq!((late.code, late.result.as_str()), (13, "refused"), "{late:?}");
+    let said =
+        format!("it has waited for 0.3 s for the end of process {first} or {second}: give it longer (--deadline), or");
+    assert!(late.reason.contains(&said) && late.reason.ends_with("--when-draining cut"), "{late:?}");
 
     let waits = service.begin_upgrade(program("b"), &[]);
     let busy = wait_until("it waits", || {
@@ -131,6 +134,29 @@ fn the_end_of_the_service_ends_those_that_drain_as_well() {
     assert!(output.is_empty(), "{output:?}");
 }
 
+/// There is nobody to replace any more, and no minute for those that drain.
+#[test]
+fn what_is_said_while_the_service_ends() {
+    let mut service = start(&[]);
+    let (first, _held) = replace(&service, "b", &[]);
+    let back = service.command("rollback").output().unwrap();
+    assert_eq!(back.status.code(), Some(0), "{back:?}");
+    service.wait_for_phase("idle");
+    assert_eq!(service.status().unwrap()["why"], "rolled back");
+    freeze(first);
+    signal(service.daemon_pid(), SIGTERM);
+    let status = wait_until("its end", || service.status().filter(|status| status["state"] == "stopping"));
+    assert_eq!(status["draining"][0]["pid"], first, "{status}");
+    assert!(status["draining"][0]["left_ms"].as_u64().unwrap() <= 10_000, "{status}");
+    for command in ["upgrade", "rollback"] {
+        let refused = service.command(command).output().unwrap();
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(refused.status.code() == Some(13) && said.contains("the service is stopping"), "{said}");
+    }
+    thaw(first);
+    assert_eq!(service.wait_for_end(), Some(0));
+}
+
 #[test]
 fn a_supervisor_that_comes_back_lets_them_drain_on() {
     let mut service = start(&[]);
@@ -203,6 +229,24 @@ fn what_waits_is_shown_and_ends_with_its_command() {
     let cut = service.upgrade(program("a"), &["--when-draining", "cut"]);
     assert_eq!(cut.result, "committed", "{cut:?}");
     assert_eq!(held.ask(), None);
+}
+
+#[test]
+fn a_command_that_does_not_wait_so_long_says_that_nothing_has_begun() {
+    let service = start(&["--max-draining", "1"]);
+    let (first, mut held) = replace(&service, "b", &[]);
+    let second = service.daemon_pid();
+    for command in ["upgrade", "rollback"] {
+        let output = service.command(command).args(["--timeout", "2s"]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(5), "{output:?}");
+        let words = format!("timed out: it has not begun, and is given up: waits for the end of process {first}\n");
+        assert!(said.contains(&words), "{said}");
+        let given_up =
+            format!("kv: {command} refused; process {second} serves (generation 2): given up before it began");
+        wait_until("it is given up", || service.stderr().contains(&given_up).then_some(()));
+    }
+    assert_eq!(held.ask(), Some(first));
 }
 
 #[test]

@@ -12,7 +12,8 @@ fn an_operator_does_not_go_back_to_one_that_is_stopped() {
     let (code, said) = rollback(&trial.service);
     assert_eq!(code, Some(13), "{said}");
     assert!(said.contains(&format!("process {}", trial.incumbent)) && said.contains("is stopped"), "{said}");
-    assert!(said.contains("handoff upgrade --binary"), "{said}");
+    let advice = format!("was left alone: let it go on (kill -CONT {}), or replace that by", trial.incumbent);
+    assert!(said.contains(&advice) && said.contains("handoff upgrade --binary"), "{said}");
     assert_eq!(trial.service.ping(), Some((trial.successor, "b".to_owned())));
     let status = trial.service.status().unwrap();
     assert_eq!((&status["phase"], &status["parked_pid"]), (&"probation".into(), &trial.incumbent.into()), "{status}");

@@ -98,3 +98,17 @@ fn clients_that_misbehave_harm_nobody() {
     let fds = || std::fs::read_dir(format!("/proc/{}/fd", run.pid())).unwrap().count();
     wait_until("closed connections", || (fds() < 25).then_some(()));
 }
+
+/// A name that no service can have is not one that does not run.
+#[test]
+fn impossible_names_are_errors_of_usage() {
+    let place = Place::new();
+    for name in ["", "a/b", "../x"] {
+        for command in ["status", "upgrade", "rollback"] {
+            for arguments in [&[name][..], &["--name", name]] {
+                let words = format!("'{name}' can not be the name of a service: 1 to 48 letters");
+                place.output(command, arguments).expect(2, &[&words]);
+            }
+        }
+    }
+}

@@ -59,15 +59,28 @@ fn options_that_mean_nothing_are_errors() {
         "--mode overlap --ready notify --health tcp://127.0.0.1:80",
         &["--health", "no probation", "leave one of them out"],
     );
+    refused("--mode overlap --probation 3s", &["--probation", "overlap", "leave one of them out"]);
+    let late = "--ready delay=2s can never be seen within --ready-timeout 1s";
+    refused("--mode overlap --ready delay=2s --ready-timeout 1s", &[late]);
+    refused("--mode overlap --ready delay=60s", &["--ready delay=60s", "--ready-timeout 60s"]);
+    for option in ["--deadline", "--hello-timeout", "--ready-timeout"] {
+        refused(&format!("{option} 0"), &[option, "longer than 0"]);
+    }
     refused("--mode exclusive --max-draining 3", &["--max-draining", "--mode exclusive", "leave one of them out"]);
     refused("--mode overlap --max-draining 0", &["1 or more", "never be replaced"]);
     refused("--max-draining many", &["'many' is no number"]);
     refused("--mode overlap --ready delay=-1s", &["a time can not be negative"]);
-    refused("--drain-grace=-1s", &["a time can not be negative"]);
+    for option in ["--drain-grace=-1s", "--drain-grace -1s", "--probation -1s", "--deadline -1"] {
+        refused(option, &["a time can not be negative"]);
+    }
+    refused("--max-draining -1", &["'-1' is no number; write 1 or more"]);
     for number in ["2", "-1", "x", "99999999999999"] {
         let words = format!("'{number}' is no number of a descriptor; the first one that is free is 3");
         refused(&format!("--mode overlap --ready fd={number}"), &[&words]);
     }
+    let taken = "that is a listener's number; the first one that is free is 6";
+    let listen = "--listen web=127.0.0.1:0,sockets=2 --listen dns=udp:127.0.0.1:0";
+    refused(&format!("{listen} --mode overlap --ready fd=5"), &["--ready fd=5", taken]);
     for (option, value) in [("sockets", "4"), ("backlog", "4"), ("blocking", "")] {
         let option = if value.is_empty() { option.to_owned() } else { format!("{option}={value}") };
         let twice = format!("--listen web=127.0.0.1:0,{option},{option}");
@@ -77,10 +90,21 @@ fn options_that_mean_nothing_are_errors() {
 }
 
 #[test]
+fn the_help_names_every_kind_of_probe() {
+    let help = run(&Place::new(), &["--help"]).stdout;
+    let of = |option: &str| help.split(option).nth(1).unwrap().split("\n\n").next().unwrap().to_owned();
+    for option in ["--health <URL>", "--ready <SIGN>"] {
+        let text = of(option);
+        let kinds = ["tcp://IP:PORT", "http://IP:PORT/PATH", "unix:/SOCKET", "http+unix://%2FSOCKET/PATH"];
+        assert!(kinds.iter().all(|kind| text.contains(kind)), "{text}");
+    }
+}
+
+#[test]
 fn a_descriptor_that_no_process_can_have_is_no_sign() {
     let place = Place::new();
     let far = ["--mode", "overlap", "--ready", "fd=2147483647", "--", "true"];
-    run(&place, &far).expect(125, &["--ready fd=2147483647", "RLIMIT_NOFILE", "smaller number"]);
+    run(&place, &far).expect(2, &["--ready fd=2147483647", "RLIMIT_NOFILE", "smaller number"]);
     assert!(!place.path("runtime").exists(), "nothing was changed");
 }
 

@@ -6,6 +6,7 @@ mod harness;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod back;
 mod clients;
 mod failures;
 mod golang;

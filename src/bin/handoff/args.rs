@@ -1,17 +1,18 @@
 //! The command line.
 
 use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::demo::DemoArgs;
 use crate::demo::daemon::DaemonArgs;
+use crate::values::{at_least_one, duration, health, not_empty, readiness, signal, time_limit};
 use clap::{Parser, Subcommand, ValueEnum};
+use handoff::limits::READY_TIMEOUT;
 use handoff::service::address::ListenSpec;
 use handoff::service::restart::Policy;
 use handoff::service::{self, Times};
-use handoff::supervisor::{Health, HealthAddress, Mode, ReadySign};
+use handoff::supervisor::{Health, Mode, ReadySign};
 use nix::sys::signal::Signal;
 
 /// Replaces the binary of a running daemon: no connection refused, no acknowledged write lost
@@ -37,6 +38,9 @@ pub enum Command {
     #[command(hide = true)]
     DemoDaemon(DaemonArgs),
 }
+
+/// The descriptor of the first listener (sd_listen_fds(3)).
+const FIRST_LISTENER: usize = 3;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "The daemon finds its listeners by LISTEN_FDS, LISTEN_FDNAMES and LISTEN_PID, as under systemd.
@@ -70,7 +74,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "SIGN", value_parser = readiness)]
     pub ready: Option<ReadySign>,
     /// During a probation (--probation, here or of upgrade), ask the process that serves every second whether it is well:
-    /// tcp://IP:PORT, http://IP:PORT/PATH (status 200 to 399). If it fails three times in a row, it is killed, and the one before it takes over;
+    /// tcp://IP:PORT, http://IP:PORT/PATH (status 200 to 399), the same over a Unix socket, unix:/SOCKET and
+    /// http+unix://%2FSOCKET/PATH. If it fails three times in a row, it is killed, and the one before it takes over;
     /// when the probation is over, it must answer once more
     #[arg(long, value_name = "URL", value_parser = health)]
     pub health: Option<Health>,
@@ -79,7 +84,7 @@ pub struct RunArgs {
     pub stop_signal: Signal,
     /// Daemons in overlap mode: how many processes that were replaced may serve their last clients at the same time, 1 or
     /// more [default: 2]
-    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    #[arg(long, value_name = "N", value_parser = at_least_one, allow_hyphen_values = true)]
     pub max_draining: Option<usize>,
     #[command(flatten)]
     pub place: Place,
@@ -103,27 +108,50 @@ pub enum HandoffMode {
 
 impl RunArgs {
     /// What is wrong with options that are good one by one.
-    pub fn check_together(&self) -> Result<(), &'static str> {
+    pub fn check_together(&self) -> Result<(), String> {
         let overlap = matches!(self.mode, Some(HandoffMode::Overlap));
+        let contradicts = |text: &str| Err(text.to_owned());
         if self.ready.is_some() && !overlap {
-            return Err(
+            return contradicts(
                 "--ready is for daemons that do not link libhandoff, which can be replaced side by side only: add \
-                        --mode overlap, or leave --ready out",
+                 --mode overlap, or leave --ready out",
             );
         }
         if self.health.is_some() && overlap {
-            return Err(
+            return contradicts(
                 "--health asks during a probation, and in --mode overlap there is no probation: leave one of them out; \
-                        --ready health=URL is what tells there whether a new process is ready",
+                 --ready health=URL is what tells there whether a new process is ready",
+            );
+        }
+        if self.times.probation.is_some_and(|time| !time.is_zero()) && overlap {
+            return contradicts(
+                "--probation keeps the process that was replaced as a reserve, and in --mode overlap there is none: \
+                 leave one of them out; handoff rollback goes back there, too",
             );
         }
         if self.max_draining.is_some() && matches!(self.mode, Some(HandoffMode::Exclusive)) {
-            return Err(
+            return contradicts(
                 "--max-draining counts processes that were replaced in overlap mode, of which there are none in \
-                        --mode exclusive: leave one of them out",
+                 --mode exclusive: leave one of them out",
             );
         }
-        Ok(())
+        self.check_sign()
+    }
+
+    /// Whether the sign can be seen at all.
+    fn check_sign(&self) -> Result<(), String> {
+        let limit = self.times.ready_timeout.unwrap_or(READY_TIMEOUT);
+        let free = FIRST_LISTENER + self.listen.iter().map(|listen| listen.sockets).sum::<usize>();
+        match self.ready {
+            Some(ReadySign::Delay(time)) if time >= limit => Err(format!(
+                "--ready delay={time:?} can never be seen within --ready-timeout {limit:?}: make the delay shorter, or \
+                 the other longer"
+            )),
+            Some(ReadySign::Descriptor(number)) if usize::try_from(number).is_ok_and(|number| number < free) => {
+                Err(format!("--ready fd={number}: that is a listener's number; the first one that is free is {free}"))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -207,7 +235,7 @@ pub struct UpgradeArgs {
     #[command(flatten)]
     pub times: TimeArgs,
     /// How long to wait for the outcome [default: the deadline and 30 s more]
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = duration, allow_hyphen_values = true)]
     pub timeout: Option<Duration>,
     /// Print only the outcome, as JSON
     #[arg(long)]
@@ -232,7 +260,7 @@ pub struct RollbackArgs {
     #[command(flatten)]
     pub place: Place,
     /// How long to wait for the outcome
-    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "330s")]
+    #[arg(long, value_name = "TIME", value_parser = duration, allow_hyphen_values = true, default_value = "330s")]
     pub timeout: Duration,
     /// Print only the outcome, as JSON
     #[arg(long)]
@@ -253,7 +281,7 @@ pub struct StatusArgs {
     #[command(flatten)]
     pub place: Place,
     /// How long to wait for the answer
-    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10s")]
+    #[arg(long, value_name = "TIME", value_parser = duration, allow_hyphen_values = true, default_value = "10s")]
     pub timeout: Duration,
     /// Print JSON
     #[arg(long)]
@@ -278,21 +306,21 @@ pub struct Place {
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct TimeArgs {
     /// A whole handoff; 1 s of slack is added before it is undone [default: 300s]
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = time_limit, allow_hyphen_values = true)]
     pub deadline: Option<Duration>,
     /// From "stop accepting" until the incumbent must be done; 1 s of slack is added before the handoff is undone
     /// [default: 60s]
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = duration, allow_hyphen_values = true)]
     pub drain_grace: Option<Duration>,
     /// From the data's release until the successor must be ready; 1 s of slack is added before the handoff is undone
     /// [default: 60s]
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = time_limit, allow_hyphen_values = true)]
     pub ready_timeout: Option<Duration>,
     /// From the start of a process until it must say Hello [default: 10s]
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = time_limit, allow_hyphen_values = true)]
     pub hello_timeout: Option<Duration>,
     /// How long the process that was replaced stays as a reserve, and takes over if its successor dies [default: none]
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = duration, allow_hyphen_values = true)]
     pub probation: Option<Duration>,
 }
 
@@ -308,107 +336,6 @@ impl From<TimeArgs> for Times {
     }
 }
 
-fn at_least_one(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(0) => Err("write 1 or more: with 0 the daemon could never be replaced".to_owned()),
-        Ok(number) => Ok(number),
-        Err(_) => Err(format!("'{text}' is no number; write 1 or more")),
-    }
-}
-
-fn not_empty(text: &str) -> Result<OsString, String> {
-    if text.is_empty() { Err("it is empty".to_owned()) } else { Ok(text.into()) }
-}
-
-/// `TERM`, `SIGTERM` or `15`.
-fn signal(text: &str) -> Result<Signal, String> {
-    let by_number = || text.parse::<i32>().ok().and_then(|number| Signal::try_from(number).ok());
-    let name = text.to_ascii_uppercase();
-    let name = if name.starts_with("SIG") { name } else { format!("SIG{name}") };
-    let signal = name.parse().ok().or_else(by_number).ok_or("there is no such signal; write TERM or QUIT")?;
-    match signal {
-        Signal::SIGKILL | Signal::SIGSTOP => Err("no daemon can act on it; write TERM or QUIT".to_owned()),
-        signal => Ok(signal),
-    }
-}
-
-fn readiness(text: &str) -> Result<ReadySign, String> {
-    let (sign, value) = text.split_once('=').unwrap_or((text, ""));
-    match (sign, value) {
-        ("notify", "") => Ok(ReadySign::Notify),
-        ("fd", number) => match number.parse() {
-            Ok(number @ 3..) => Ok(ReadySign::Descriptor(number)),
-            _ => Err(format!("'{number}' is no number of a descriptor; the first one that is free is 3")),
-        },
-        ("health", url) => health(url).map(ReadySign::Health),
-        ("delay", time) => duration(time).map(ReadySign::Delay),
-        _ => Err("write notify, fd=N, health=URL or delay=TIME".to_owned()),
-    }
-}
-
-fn health(url: &str) -> Result<Health, String> {
-    let (scheme, host, path) = match url.split_once("://") {
-        None if url.starts_with("unix:/") => ("unix", &url["unix:".len()..], None),
-        Some(("tcp", host)) => ("tcp", host, None),
-        Some((scheme @ ("http" | "http+unix"), rest)) => {
-            let at = rest.find('/').unwrap_or(rest.len());
-            let path = if rest[at..].is_empty() { "/" } else { &rest[at..] };
-            (scheme, &rest[..at], Some(path.to_owned()))
-        }
-        _ => {
-            let or_unix = "unix:/run/app.sock or http+unix://%2Frun%2Fapp.sock/path";
-            return Err(format!("write tcp://127.0.0.1:80, http://127.0.0.1:80/path, {or_unix}"));
-        }
-    };
-    if path.as_ref().is_some_and(|path| path.bytes().any(|byte| !byte.is_ascii_graphic())) {
-        return Err("a path has no spaces, and nothing but ASCII: escape it".to_owned());
-    }
-    let address = match scheme {
-        "unix" => HealthAddress::Unix(host.into()),
-        "http+unix" => HealthAddress::Unix(unescaped(host)?),
-        _ => HealthAddress::Tcp(
-            host.parse().map_err(|_| format!("'{host}' is no address like 127.0.0.1:80 or [::1]:80"))?,
-        ),
-    };
-    Ok(Health { address, path })
-}
-
-/// A path in the place of a host: its slashes are written as `%2F`.
-fn unescaped(text: &str) -> Result<PathBuf, String> {
-    let wrong = || format!("'{text}' is no path in the place of a host, like %2Frun%2Fapp.sock");
-    let mut parts = text.split('%');
-    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
-    for part in parts {
-        let (digits, rest) = part.split_at_checked(2).ok_or_else(wrong)?;
-        bytes.push(u8::from_str_radix(digits, 16).map_err(|_| wrong())?);
-        bytes.extend_from_slice(rest.as_bytes());
-    }
-    let path = PathBuf::from(OsString::from_vec(bytes));
-    if path.is_absolute() { Ok(path) } else { Err(wrong()) }
-}
-
-/// `30s`, `500ms`, `5m`, `1h`; a number alone is seconds.
-fn duration(text: &str) -> Result<Duration, String> {
-    const YEAR_SECONDS: f64 = 365.0 * 86_400.0;
-    if text.starts_with('-') {
-        return Err("a time can not be negative; write 500ms, 30s, 5m or 1h".to_owned());
-    }
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let seconds = match unit {
-        "ms" => 0.001,
-        "" | "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        _ => return Err(format!("there is no unit '{unit}'; write 500ms, 30s, 5m or 1h")),
-    };
-    let number = number.parse::<f64>().map_err(|_| "write 500ms, 30s, 5m or 1h".to_owned())?;
-    Duration::try_from_secs_f64(number * seconds)
-        .ok()
-        .filter(|time| time.as_secs_f64() <= YEAR_SECONDS)
-        .ok_or_else(|| "that is longer than a year".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -418,45 +345,6 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Args::command().debug_assert();
-    }
-
-    #[test]
-    fn durations() {
-        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1500)));
-        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
-        assert_eq!(duration("7"), Ok(Duration::from_secs(7)));
-        for bad in ["", "s", "1d", "-1s", "1..2s", "1e9h", "99999999h"] {
-            assert!(duration(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn signals_and_signs() {
-        for text in ["TERM", "sigterm", "15"] {
-            assert_eq!(signal(text), Ok(Signal::SIGTERM));
-        }
-        assert!(signal("KILL").is_err() && signal("STOP").is_err() && signal("FOO").is_err() && signal("0").is_err());
-        for text in [
-            "notify",
-            "fd=3",
-            "health=tcp://127.0.0.1:80",
-            "health=http://[::1]:80/x",
-            "health=unix:/run/a b",
-            "health=http+unix://%2Frun%2Fa%25/x",
-            "delay=200ms",
-        ] {
-            assert_eq!(readiness(text).unwrap().to_string(), text);
-        }
-        assert_eq!(readiness("health=http://127.0.0.1:80").unwrap().to_string(), "health=http://127.0.0.1:80/");
-        for bad in ["health=unix:x", "health=http+unix://run/x", "health=http+unix://%2/x", "health=http+unix://%zz/x"]
-        {
-            assert!(readiness(bad).is_err(), "{bad}");
-        }
-        for bad in ["", "notify=1", "fd=2", "fd=x", "delay", "health=127.0.0.1:80", "health=tcp://localhost:80", "fd"] {
-            assert!(readiness(bad).is_err(), "{bad}");
-        }
-        assert!(readiness("health=http://127.0.0.1:80/a b").is_err());
     }
 
     #[test]

@@ -165,9 +165,9 @@ impl Host {
             Event::Progress { done, total } => {
                 self.tell(name, "progress", &json!({ "service": name, "done": done, "total": total }));
             }
-            Event::Corrected(outcome) => drop(self.say_outcome(name, &outcome)),
-            Event::Outcome(outcome) => {
-                let outcome = self.say_outcome(name, &outcome);
+            Event::Corrected(what, outcome) => drop(self.say_outcome(name, what, &outcome)),
+            Event::Outcome(what, outcome) => {
+                let outcome = self.say_outcome(name, what, &outcome);
                 let (done, rest) =
                     std::mem::take(&mut self.waiters).into_iter().partition(|waiter| waiter.service == name);
                 self.waiters = rest;
@@ -194,10 +194,10 @@ impl Host {
     }
 
     /// For the log; the same for those who wait.
-    fn say_outcome(&self, name: &str, outcome: &HandoffOutcome) -> Value {
+    fn say_outcome(&self, name: &str, what: &str, outcome: &HandoffOutcome) -> Value {
         let outcome = json!(outcome);
-        let text = format!("upgrade {}", text::outcome_line(&outcome));
-        self.output.say("outcome", name, &text, json!({ "outcome": outcome }));
+        let text = format!("{what} {}", text::outcome_line(&outcome));
+        self.output.say("outcome", name, &text, json!({ "what": what, "outcome": outcome }));
         outcome
     }
 
@@ -258,7 +258,7 @@ impl Host {
             let phase = format!("waits {}", text::waits_for(&waits));
             let word = waits["what"].as_str().unwrap_or_default();
             self.output.say("waiting", &status.name, &format!("{word} {phase}"), waits.clone());
-            self.server.notify(client, "phase", json!({ "service": status.name, "phase": phase }));
+            self.server.notify(client, "phase", json!({ "service": status.name, "phase": phase, "waits": waits }));
         }
         self.waiters.push(waiter);
     }

@@ -11,6 +11,7 @@ mod run;
 mod status;
 mod text;
 mod upgrade;
+mod values;
 
 use std::process::ExitCode;
 

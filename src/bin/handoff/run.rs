@@ -136,7 +136,7 @@ fn settings(args: &RunArgs) -> Result<Settings, Failure> {
         stop_signal: args.stop_signal,
         max_draining: args.max_draining.unwrap_or(MAX_DRAINING),
     };
-    settings.check_readiness().map_err(itself)?;
+    settings.check_readiness().map_err(usage)?;
     settings.check_program().map_err(|error| match &error {
         Error::System { source, .. } if source.kind() == ErrorKind::NotFound => {
             Failure::new(NOT_FOUND, error.to_string())

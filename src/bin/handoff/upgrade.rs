@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::args::{RollbackArgs, UpgradeArgs};
 use crate::control::client::{Client, Message};
 use crate::control::{Request, RollbackParams, UpgradeParams};
-use crate::exit::{Failure, USAGE, of_result};
+use crate::exit::{Failure, TIMED_OUT, USAGE, of_result};
 use crate::text;
 
 /// What an answer may take beyond the handoff's own deadline.
@@ -73,12 +73,27 @@ fn ask(args: &UpgradeArgs, progress: &mut Progress) -> Result<Value, Failure> {
 /// Asks, and shows the way to the answer.
 fn follow(mut client: Client, request: &Request, end: Instant, progress: &mut Progress) -> Result<Value, Failure> {
     client.send(request)?;
+    let mut waits = None;
     loop {
-        match client.next(TICK, end)? {
+        match client.next(TICK, end).map_err(|failure| unbegun(failure, waits.as_deref()))? {
             Message::Result(result) => return Ok(result),
-            Message::Notification(method, params) => progress.notice(&method, &params),
+            Message::Notification(method, params) => {
+                if method == "phase" {
+                    let has_begun = params["waits"].is_null() && params["waits_for"].is_null();
+                    waits = (!has_begun).then(|| Phase::of(&params).text());
+                }
+                progress.notice(&method, &params);
+            }
             Message::Quiet => progress.draw(),
         }
+    }
+}
+
+/// What it says of one that waits to begin, when nobody waits for it any more.
+fn unbegun(failure: Failure, waits: Option<&str>) -> Failure {
+    match waits.filter(|_| failure.code == TIMED_OUT) {
+        Some(waits) => Failure::new(TIMED_OUT, format!("timed out: it has not begun, and is given up: {waits}")),
+        None => failure,
     }
 }
 
@@ -115,6 +130,12 @@ struct Phase {
 }
 
 impl Phase {
+    fn of(params: &Value) -> Self {
+        let word = |field: &str| params[field].as_str().unwrap_or_default().to_owned();
+        let (name, waits_for) = (word("phase"), word("waits_for"));
+        Self { service: word("service"), name, waits_for, since: Instant::now(), done: None }
+    }
+
     fn text(&self) -> String {
         if self.waits_for.is_empty() { self.name.clone() } else { format!("{}: {}", self.name, self.waits_for) }
     }
@@ -143,9 +164,7 @@ impl Progress {
 
     fn enter(&mut self, params: &Value) {
         self.end();
-        let word = |field: &str| params[field].as_str().unwrap_or_default().to_owned();
-        let (name, waits_for) = (word("phase"), word("waits_for"));
-        let phase = Phase { service: word("service"), name, waits_for, since: Instant::now(), done: None };
+        let phase = Phase::of(params);
         if phase.name == "idle" {
             return;
         }

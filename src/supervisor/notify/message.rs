@@ -59,10 +59,15 @@ fn is_name(name: &str) -> bool {
     fits && name.bytes().all(|byte| (b' '..0x7f).contains(&byte) && byte != b':')
 }
 
-/// For a terminal: one line, not too long, without anything that moves the cursor.
+/// For a terminal: one line, not too long, without anything that moves the cursor or turns the text around it.
 fn printable(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(STATUS_CHARS_MAX).collect()
+    text.chars().map(|c| if c.is_control() || is_format(c) { ' ' } else { c }).take(STATUS_CHARS_MAX).collect()
+}
+
+/// The explicit controls of the bidirectional algorithm (Unicode UAX 9), and the separators of lines and paragraphs.
+fn is_format(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
@@ -80,6 +85,8 @@ mod tests {
         let it = Notification::parse(b"FDSTORE=1\nFDNAME=a b\nFDPOLL=0\nSTOPPING=1\nRELOADING=1");
         assert!(it.store && it.keep_dead && it.stopping && it.reloading && !it.remove);
         assert_eq!(it.name.as_deref(), Some("a b"));
+        let disguised = "STATUS=\u{202e}a\u{2066}b\u{200f}c\u{61c}d\u{85}e é";
+        assert_eq!(Notification::parse(disguised.as_bytes()).status.as_deref(), Some(" a b c d e é"));
         let empty = [
             &b""[..],
             b"READY=0",

@@ -91,6 +91,7 @@ impl Engine {
     }
 
     fn spawn_beside(&mut self, spec: &Arc<SpawnSpec>, id: u64) -> Result<()> {
+        self.replaced = self.processes.incumbent.as_ref().and_then(|incumbent| incumbent.way_back(spec));
         let successor = self.launch_successor(spec, id)?;
         let generation = self.machine.generation() + 1;
         let key = successor.key;
@@ -331,6 +332,7 @@ impl Engine {
     }
 
     fn report_unlinked(&mut self, verdict: Verdict, reason: String) {
+        self.note_way_back(verdict);
         let Some(attempt) = &self.attempt else { return };
         let server = self.processes.incumbent.as_ref().filter(|_| verdict != Verdict::Failed);
         let outcome = attempt.outcome(verdict, reason, server);

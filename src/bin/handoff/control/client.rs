@@ -32,6 +32,9 @@ pub struct Client {
 impl Client {
     /// Finds the supervisor: by its socket, its name, the service's name, or because it is the only one.
     pub fn connect(place: &Place, service: Option<&str>) -> Result<Self, Failure> {
+        for name in place.name.as_deref().into_iter().chain(service) {
+            check_name(name).map_err(|error| Failure::new(USAGE, error.to_string()))?;
+        }
         if let Some(path) = &place.socket {
             return Self::open(path)?.ok_or_else(|| not_running(format!("nobody listens at {}", path.display())));
         }
@@ -151,7 +154,7 @@ fn not_running(text: String) -> Failure {
 
 /// It may have been killed, and its daemon live on.
 fn none_named(dir: &RuntimeDir, name: &str) -> Failure {
-    if let Some((pid, command)) = check_name(name).ok().and_then(|()| running(dir, name)) {
+    if let Some((pid, command)) = running(dir, name) {
         let text = format!(
             "not reachable: process {pid} ({command}) is the supervisor '{name}', but nobody listens at its socket: it is \
              starting or still takes over its daemon, or the socket was removed"
