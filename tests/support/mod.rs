@@ -362,12 +362,10 @@ impl Service {
         self.wait_for_end()
     }
 
-    /// The exit code of `handoff run`, which ends by itself. A daemon that crashed is a fault, also one that had been replaced.
+    /// The exit code of `handoff run`, which ends by itself.
     pub fn wait_for_end(&mut self) -> Option<i32> {
         let mut run = self.run.take().unwrap();
-        let code = wait_until("the end of handoff run", || run.try_wait().unwrap()).code();
-        assert!(!self.stderr().contains("(SIGSEGV)"), "{}", self.stderr());
-        code
+        wait_until("the end of handoff run", || run.try_wait().unwrap()).code()
     }
 }
 
