@@ -141,11 +141,14 @@ fn a_signal_while_the_daemon_does_not_answer() {
     run.args(["--listen", "kv=127.0.0.1:0", "--data-dir"]).arg(service.path("data")).arg("--").arg(&programs().kv_a);
     let run = run.stderr(std::process::Stdio::piped()).spawn().unwrap();
     let id = run.id() as i32;
-    wait_until("it waits", || support::waits(id).then_some(()));
+    let status = wait_until("it says so", || service.status().filter(|status| status["phase"] == "adopting"));
+    let why = status["why"].as_str().unwrap_or_default();
+    assert!(why.contains(&format!("process {pid} (")) && why.contains(&format!("kill -CONT {pid}")), "{why}");
+    fs::remove_file(service.path("run/kv.sock")).unwrap();
     let said = service.command("status").output().unwrap();
     let text = String::from_utf8_lossy(&said.stderr).into_owned();
     assert_eq!(said.status.code(), Some(3), "{text}");
-    assert!(text.contains(&format!("process {id} (")) && text.contains("still takes over its daemon"), "{text}");
+    assert!(text.contains(&format!("process {id} (")) && text.contains("the socket was removed"), "{text}");
     signal(id, SIGTERM);
     let output = run.wait_with_output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr).into_owned();

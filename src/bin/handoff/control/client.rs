@@ -157,7 +157,7 @@ fn none_named(dir: &RuntimeDir, name: &str) -> Failure {
     if let Some((pid, command)) = running(dir, name) {
         let text = format!(
             "not reachable: process {pid} ({command}) is the supervisor '{name}', but nobody listens at its socket: it is \
-             starting or still takes over its daemon, or the socket was removed"
+             starting or ends, or the socket was removed"
         );
         return Failure::new(NOT_RUNNING, text);
     }
