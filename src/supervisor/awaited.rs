@@ -9,7 +9,7 @@ use super::spec::SpawnSpec;
 use super::trace;
 use crate::limits::LIVENESS;
 use crate::protocol::supervisor::Phase;
-use crate::sys::lock::{LockPaths, holders, read_record};
+use crate::sys::lock::{holders, read_record};
 use crate::sys::page::DecisionPage;
 use crate::sys::proc::{command, is_stopped};
 use nix::sys::signal::Signal;
@@ -111,16 +111,13 @@ fn named(process: &Process) -> String {
 
 /// Whether this process was the last one that took the lock of the data: so the one before it was sealed.
 fn had_lock(pid: i32, spec: &SpawnSpec) -> bool {
-    let paths = LockPaths::locate(spec.data_dir.as_deref(), spec.control_path.as_deref());
-    let record = paths.and_then(|paths| read_record(&paths.lock).ok().flatten());
+    let record = spec.lock_paths().and_then(|paths| read_record(&paths.lock).ok().flatten());
     record.is_some_and(|record| record.pid == pid)
 }
 
 impl Process {
     /// Also if nobody can tell.
     pub(super) fn holds_lock(&self) -> bool {
-        let (data, control) = (self.spec.data_dir.as_deref(), self.spec.control_path.as_deref());
-        let paths = LockPaths::locate(data, control);
-        paths.is_none_or(|paths| holders(&paths.lock).iter().any(|holder| holder.pid == self.pid))
+        self.spec.lock_paths().is_none_or(|paths| holders(&paths.lock).iter().any(|holder| holder.pid == self.pid))
     }
 }

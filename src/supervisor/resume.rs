@@ -22,7 +22,7 @@ use crate::protocol::supervisor::{Input, Past, PastHandoff, Peer, Phase};
 use crate::sys::clock::{monotonic_ns, nanoseconds};
 use crate::sys::control::remove_dead_temporaries;
 use crate::sys::fork::Withheld;
-use crate::sys::lock::{LockPaths, holders, read_record};
+use crate::sys::lock::{holders, read_record};
 use crate::sys::page::DecisionPage;
 use crate::sys::pidfd::Pidfd;
 use crate::sys::seqpacket::{Credentials, Seqpacket};
@@ -450,7 +450,7 @@ impl Engine {
 
 /// Helpers of a process that died and was reaped, by whomever: they keep the lock from everybody.
 pub(super) fn clean_up_after(dead: i32, spec: &SpawnSpec) {
-    if let Some(paths) = LockPaths::locate(spec.data_dir.as_deref(), spec.control_path.as_deref()) {
+    if let Some(paths) = spec.lock_paths() {
         let holders = [&paths.lock, &paths.gate].into_iter().flat_map(|path| holders(path));
         // The number of the session may be a stranger's by now, but not together with our lock.
         let ended = end_some_members(dead, holders.map(|holder| holder.pid));
@@ -479,7 +479,7 @@ fn living_owner(spec: &SpawnSpec) -> Option<i32> {
 
 /// Who holds the gate of the data: rather the daemon that wrote the record than a child of it.
 fn holder(spec: &SpawnSpec) -> Option<i32> {
-    let paths = LockPaths::locate(spec.data_dir.as_deref(), spec.control_path.as_deref())?;
+    let paths = spec.lock_paths()?;
     let holders = holders(&paths.gate);
     // In overlap mode the record is in the gate.
     let recorded = [&paths.lock, &paths.gate].map(|path| read_record(path).ok().flatten().map(|record| record.pid));

@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::limits::{DRAIN_GRACE, HANDOFF_DEADLINE, HEALTH_VERDICT, HELLO_TIMEOUT, READY_TIMEOUT};
 use crate::protocol::message::Mode;
 use crate::protocol::supervisor::OnIncumbentDeath;
+use crate::sys::lock::LockPaths;
 use crate::sys::spawn::find_program;
 use nix::sys::signal::Signal;
 use std::ffi::{OsStr, OsString};
@@ -216,6 +217,11 @@ impl SpawnSpec {
     pub fn data_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.data_dir = Some(dir.into());
         self
+    }
+
+    /// The locks of the daemon's data, or of its control path if it has none; None if it has neither.
+    pub(super) fn lock_paths(&self) -> Option<LockPaths> {
+        LockPaths::locate(self.data_dir.as_deref(), self.control_path.as_deref())
     }
 
     /// Sends stderr to a file in `dir` that the supervisor follows ([`super::Event::Stderr`], and the last lines in the
