@@ -1,7 +1,7 @@
 # Builds and installs what users of handoff get: the program, the library for C, its header.
 #
 #   make                                    as this user; cargo is needed
-#   make install [PREFIX=/usr/local] [LIBDIR= INCLUDEDIR= BINDIR=] [DESTDIR=]
+#   make install [PREFIX=/usr/local] [LIBDIR= INCLUDEDIR= BINDIR= DATADIR= MANDIR=] [DESTDIR=]
 #   make uninstall                          with the same variables
 #
 # `install` builds only what is missing or older than its source, so that after `make` it needs no cargo.
@@ -10,6 +10,8 @@ PREFIX     ?= /usr/local
 LIBDIR     ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
 BINDIR     ?= $(PREFIX)/bin
+DATADIR    ?= $(PREFIX)/share
+MANDIR     ?= $(DATADIR)/man
 DESTDIR    ?=
 
 CARGO      ?= cargo
@@ -43,6 +45,9 @@ $(BUILD)/libhandoff.so: $(SOURCES)
 $(BUILD)/libhandoff.a: $(BUILD)/libhandoff.so
 	touch $@
 
+# Where each shell looks for completions.
+completions = bash:bash-completion/completions/handoff zsh:zsh/site-functions/_handoff fish:fish/vendor_completions.d/handoff.fish
+
 # Relative to the prefix where that can be, so that the whole of it may be moved (pkg-config --define-prefix).
 relative = $(patsubst $(PREFIX)/%,$${prefix}/%,$(1))
 
@@ -59,8 +64,16 @@ install: all
 	    -e 's|@VERSION@|$(VERSION)|; s|@DESCRIPTION@|$(DESCRIPTION)|' \
 	    -e "s|@LIBS_PRIVATE@|$$(cat $(BUILD)/native-static-libs)|" handoff.pc.in >$(BUILD)/handoff.pc
 	$(INSTALL) -m 644 $(BUILD)/handoff.pc $(DESTDIR)$(LIBDIR)/pkgconfig/handoff.pc
+	$(INSTALL) -d $(DESTDIR)$(MANDIR)/man1
+	$(PROGRAM) man $(DESTDIR)$(MANDIR)/man1
+	for pair in $(completions); do \
+	    file=$(DESTDIR)$(DATADIR)/$${pair#*:} && $(INSTALL) -d $$(dirname $$file) && \
+	    $(PROGRAM) completions $${pair%%:*} >$$file || exit; \
+	done
 
 uninstall:
+	rm -f $(DESTDIR)$(MANDIR)/man1/handoff.1 $(DESTDIR)$(MANDIR)/man1/handoff-*.1
+	rm -f $(foreach pair,$(completions),$(DESTDIR)$(DATADIR)/$(lastword $(subst :, ,$(pair))))
 	rm -f $(DESTDIR)$(BINDIR)/handoff $(DESTDIR)$(INCLUDEDIR)/handoff.h $(DESTDIR)$(LIBDIR)/pkgconfig/handoff.pc
 	cd $(DESTDIR)$(LIBDIR) && rm -f libhandoff.a libhandoff.so $(SONAME) libhandoff.so.$(VERSION)
 

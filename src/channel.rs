@@ -7,6 +7,8 @@ use crate::sys::clock::monotonic_ns;
 use crate::sys::page::{DecisionPage, Word};
 use crate::sys::seqpacket::{Credentials, LostDescriptors, Received, Seqpacket};
 use nix::errno::Errno;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
@@ -57,19 +59,22 @@ pub enum Incoming {
     End,
 }
 
+thread_local! {
+    /// Room for the largest frame: not for each of a thousand channels, since what came is read at once.
+    static INCOMING: RefCell<Box<[u8]>> = RefCell::new(vec![0; FRAME_BYTES_MAX].into());
+}
+
 /// One session, or one transfer socket.
 #[derive(Debug)]
 pub struct Channel {
     socket: Seqpacket,
     outgoing: Vec<u8>,
-    /// Room for the largest frame. The kernel gives memory only to what is touched, so most of it costs nothing.
-    incoming: Box<[u8]>,
 }
 
 impl Channel {
     /// Takes over a connected socket.
     pub fn new(socket: Seqpacket) -> Self {
-        Self { socket, outgoing: Vec::new(), incoming: vec![0; FRAME_BYTES_MAX].into() }
+        Self { socket, outgoing: Vec::new() }
     }
 
     /// Sends a message with its descriptors.
@@ -113,29 +118,46 @@ impl Channel {
     /// # Errors
     /// What came is no message of this protocol; the session can not go on.
     pub fn receive(&mut self) -> Result<Incoming, ChannelError> {
-        let packet = match self.socket.receive(&mut self.incoming) {
+        INCOMING.with_borrow_mut(|incoming| self.receive_into(incoming))
+    }
+
+    fn receive_into(&self, incoming: &mut [u8]) -> Result<Incoming, ChannelError> {
+        let packet = match self.socket.receive(incoming) {
             Ok(Received::Packet(packet)) => packet,
             Ok(Received::Nothing) => return Ok(Incoming::Nothing),
             Ok(Received::End) => return Ok(Incoming::End),
-            Err(error) => return self.without_descriptors(error),
+            Err(error) => return without_descriptors(incoming, error),
         };
-        let message = decode(&self.incoming[..packet.len])?;
+        let message = decode(&incoming[..packet.len])?;
         let (needed, came) = (message.attachments().len(), packet.fds.len());
         if needed != came {
             return Err(ChannelError::Attachments { message: message.name(), needed, came });
         }
         Ok(Incoming::Message(message, packet.fds, packet.sender))
     }
+}
 
-    /// The message whose descriptors were lost, if that is the error.
-    fn without_descriptors(&self, error: io::Error) -> Result<Incoming, ChannelError> {
-        let lost = error.get_ref().and_then(|error| error.downcast_ref::<LostDescriptors>());
-        let Some(LostDescriptors { len }) = lost else { return Err(error.into()) };
-        let message = decode(&self.incoming[..*len])?;
-        if message.attachments().is_empty() {
-            return Err(error.into());
-        }
-        Ok(Incoming::Message(message, Vec::new(), None))
+/// The message whose descriptors were lost, if that is the error.
+fn without_descriptors(incoming: &[u8], error: io::Error) -> Result<Incoming, ChannelError> {
+    let lost = error.get_ref().and_then(|error| error.downcast_ref::<LostDescriptors>());
+    let Some(LostDescriptors { len }) = lost else { return Err(error.into()) };
+    let message = decode(&incoming[..*len])?;
+    if message.attachments().is_empty() {
+        return Err(error.into());
+    }
+    Ok(Incoming::Message(message, Vec::new(), None))
+}
+
+/// The socket: what was sent, and not received yet, is in it.
+impl Serialize for Channel {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.socket.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Channel {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Seqpacket::deserialize(deserializer).map(Self::new)
     }
 }
 

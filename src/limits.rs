@@ -50,6 +50,8 @@ pub const RESTART_WINDOW: Duration = Duration::from_secs(60);
 pub const RESTARTS_IN_WINDOW_MAX: usize = 10;
 /// A daemon that can not say that it serves is taken to be up after this: mistakes in settings show sooner.
 pub const START_PROBE: Duration = Duration::from_secs(1);
+/// Starts, ends and handoffs of a service that are remembered, at most: a week of daily deployments, or a bad evening.
+pub const HISTORY_MAX: usize = 50;
 /// Programs that have failed a probation and are remembered, at most: the file stays small.
 pub const BAD_PROGRAMS_MAX: usize = 64;
 /// From SIGTERM to SIGKILL when a service is stopped.
@@ -58,10 +60,26 @@ pub const STOP_GRACE: Duration = Duration::from_secs(10);
 pub const CANCEL_GRACE: Duration = Duration::from_secs(10);
 /// Bytes of a request line on the control socket: a path and a few numbers.
 pub const REQUEST_BYTES_MAX: usize = 16 * 1024;
-/// Bytes that wait for a client that does not read, until it is cut off.
-pub const REPLY_BYTES_MAX: usize = 1024 * 1024;
-/// Clients of the control socket at the same time: a monitor, a few people and scripts.
-pub const CLIENTS_MAX: usize = 64;
+/// Bytes that wait for a client that does not read, until it is cut off: several times the status of a thousand units.
+pub const REPLY_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Clients of the control socket at the same time: a monitor, a few people, and a script that restarts a hundred units, each by a command.
+pub const CLIENTS_MAX: usize = 128;
+/// Requests of one client without an answer yet, about; then it is not listened to until there is one.
+pub const PENDING_MAX: usize = 64;
+/// Of the clients, those that read output: the others are for commands.
+pub const READERS_MAX: usize = 32;
+/// Bytes of output that wait for such a client, until the rest waits among the lines that are kept.
+pub const READER_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of output that such a client gets in one turn, about: the others have their turn, too.
+pub const READER_TURN_BYTES: usize = 128 * 1024;
+/// Of them, those that follow events, at most: others always find room.
+pub const FOLLOWERS_MAX: usize = 16;
+/// Bytes of events that wait for a follower who does not read; more are dropped, and counted.
+pub const FOLLOWER_BYTES_MAX: usize = 128 * 1024;
+/// Clients of the metrics listener at the same time: two or three scrapers, and one that hangs.
+pub const SCRAPERS_MAX: usize = 16;
+/// How long one of them may take for its request and the answer: on a machine that works it is milliseconds.
+pub const SCRAPE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a client of the control socket may be silent without a request under way.
 pub const CLIENT_IDLE: Duration = Duration::from_secs(30);
 /// Bytes of the daemon's and our own messages that wait for a reader of our standard error; then they are dropped.
@@ -122,6 +140,10 @@ pub const CONTROL_WATCH: Duration = Duration::from_secs(1);
 pub const RESUME_TIMEOUT: Duration = Duration::from_secs(60);
 /// After what time, and how often, it looks meanwhile whether it is still wanted: an operator's patience.
 pub const RESUME_LOOK: Duration = Duration::from_secs(1);
+/// How long a daemon that was not ready when its supervisor was killed has at least to give the next one its sign.
+pub const ADOPTED_READY: Duration = Duration::from_secs(5);
+/// How long a supervisor waits at its start until one of its name that was killed is gone, and the children that it was about to execute.
+pub const SUPERVISOR_GONE: Duration = Duration::from_secs(2);
 /// Connections to a control path that have not said what for, at most: one is expected.
 pub const ASKING_MAX: usize = 8;
 /// Between two attempts at a lock that a living process holds against the rules.
@@ -144,8 +166,19 @@ pub const LISTEN_BACKLOG: u32 = 65_535;
 pub const BACKLOG_EXPECTED: u32 = 4096;
 /// Of a daemon's captured output, how much that was read stays in its file: an operator may want to look.
 pub const OUTPUT_KEPT_BYTES: u64 = 1024 * 1024;
-/// Captured output that is read in one turn at most: a daemon that writes without end must not keep S from its work.
-pub const OUTPUT_READ_BYTES_MAX: usize = 1024 * 1024;
+/// Captured output that is read of one stream in one turn at most: a daemon that writes without end must not keep S from its
+/// work, and a hundred of them must not fill its memory.
+pub const OUTPUT_READ_BYTES_MAX: usize = 256 * 1024;
+/// What the services of a program do in one turn of its loop, before commands are heard again: with both halves of it, a status is answered
+/// within some tens of milliseconds also while a thousand services start.
+pub const TURN_SLICE: Duration = Duration::from_millis(10);
+/// Captured output of one stream that was not read yet, at most: what is more is left out, since its file is best on a tmpfs, and
+/// takes memory from everybody.
+pub const OUTPUT_BACKLOG_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Between two looks at the output of processes that can not be watched, for want of inotify instances: soon enough for people.
+pub const OUTPUT_POLL: Duration = Duration::from_millis(200);
+/// A line of output that is longer is cut into parts of this size.
+pub const LINE_BYTES_MAX: usize = 16 * 1024;
 /// Bytes and lines of captured output in the reason of an outcome at most: a panic message with a short backtrace.
 pub const REASON_BYTES_MAX: usize = 4096;
 /// See [`REASON_BYTES_MAX`].
@@ -154,8 +187,9 @@ pub const REASON_LINES_MAX: usize = 20;
 pub const PAGE_POLL: Duration = Duration::from_millis(20);
 /// Events that nobody has fetched: a caller that only ever blocks in `perform_handoff` does not.
 pub const EVENTS_MAX: usize = 1024;
-/// How often [`OUTPUT_READ_BYTES_MAX`] is read when a process is dead: one that only exits leaves much less.
-pub const OUTPUT_LAST_READS_MAX: usize = 16;
+/// How often [`OUTPUT_READ_BYTES_MAX`] is read when a process is dead: all of [`OUTPUT_BACKLOG_BYTES_MAX`], and no more, since
+/// what it has left behind may write for ever.
+pub const OUTPUT_LAST_READS_MAX: usize = 64;
 /// Descriptors that the library opens for itself, with those that a handoff brings, at most.
 pub const OWN_DESCRIPTORS_MAX: usize = 32;
 /// Listeners that get their backlog again while the incumbent seals, at most: so many hide behind the seal. More, and they
@@ -185,6 +219,58 @@ pub const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
 pub const HEALTH_LOOK: Duration = Duration::from_millis(50);
 /// Probes in a row that such a process may fail, until it is no good: one alone may be a pause for its own cleaning up.
 pub const HEALTH_FAILURES_MAX: u32 = 3;
+/// The first look whether a question to a unit was answered; the time between two of them doubles up to [`HEALTH_LOOK`].
+pub const HEALTH_LOOK_FIRST: Duration = Duration::from_millis(2);
+/// From the start of a unit's process to the first question whether it is well; until its first good answer the wait doubles.
+pub const CHECK_FIRST: Duration = Duration::from_millis(100);
 /// How much longer than its probation a process has a reserve, if it is asked whether it is well: the answer that is waited for then
 /// takes six seconds at most if it is no, but a busy machine looks late.
 pub const HEALTH_VERDICT: Duration = Duration::from_secs(30);
+/// Orphans that are reaped in one turn: one that makes them without end keeps nobody from his work.
+pub const ORPHANS_REAPED_MAX: usize = 1024;
+/// Until the next look for orphans, if one of our own dead children, which somebody is about to reap, hides them.
+pub const REAP_RETRY: Duration = Duration::from_millis(100);
+/// How much longer our own manager (systemd) must wait, each time that a start, a stop or a handoff is seen to go on.
+pub const EXTENSION: Duration = Duration::from_secs(30);
+/// How often it is told: a loop that is late for two of them is no reason to kill it.
+pub const EXTENSION_INTERVAL: Duration = Duration::from_secs(10);
+/// Until a message to our manager is sent again for which its queue had no room.
+pub const MANAGER_RETRY: Duration = Duration::from_millis(100);
+/// Messages that wait for our manager at most, then they are dropped: one that does not read for so long is none.
+pub const MANAGER_MESSAGES_MAX: usize = 256;
+/// Bytes of a file of units at most: a thousand units have less, and a mistaken path may lead to anything.
+pub const UNIT_FILE_BYTES_MAX: usize = 1024 * 1024;
+/// Between two looks whether processes that were killed are gone: few take longer than one.
+pub const DYING_LOOK: Duration = Duration::from_millis(10);
+/// Bytes of a file of variables at most: the kernel takes two megabytes of environment and arguments together.
+pub const ENV_FILE_BYTES_MAX: usize = 1024 * 1024;
+/// From the start of a unit's process until it must be ready, by default.
+pub const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// Between two questions whether a unit is well, by default: a human notices after that time, too.
+pub const CHECK_INTERVAL: Duration = Duration::from_secs(10);
+/// How long such an answer may take, by default.
+pub const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
+/// Questions in a row without a good answer until a unit is not well, by default: one alone may be a pause.
+pub const CHECK_RETRIES: u32 = 3;
+/// Lines of a unit's output that are kept, by default: more than anybody reads on a screen.
+pub const LOG_LINES: usize = 10_000;
+/// Bytes of a unit's output that are kept, by default: a hundred units stay under a hundred megabytes.
+pub const LOG_BYTES: usize = 1024 * 1024;
+/// For a new program of the supervisor that is run beside it, to say that it can go on: a start and a look at some megabytes.
+pub const PREFLIGHT_TIMEOUT: Duration = Duration::from_secs(10);
+/// For a new program of the supervisor to go on, from its execve(2): what it does then takes milliseconds, and nothing else happens meanwhile.
+pub const RESTORE_TIMEOUT: Duration = for_peer(10_000);
+/// How long a self-upgrade waits until nothing is under way that it would disturb.
+pub const SELF_UPGRADE_PATIENCE: Duration = Duration::from_secs(60);
+/// Bytes of a file of a unit's output until another one is begun, by default.
+pub const LOG_FILE_BYTES: u64 = 16 * 1024 * 1024;
+/// Such files of a unit, by default.
+pub const LOG_FILES: usize = 4;
+/// After a file of output could not be written, until that is tried again: a full disk is not asked for each line.
+pub const LOG_RETRY: Duration = Duration::from_secs(1);
+/// After the state of a supervisor could not be written down, until that is tried again: as [`LOG_RETRY`].
+pub const STATE_RETRY: Duration = Duration::from_secs(1);
+/// How long a supervisor may take to stop all its services before it kills what is left, by default: as systemd has it for one.
+pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(90);
+/// After that, until what is still there is looked at again.
+pub const SHUTDOWN_LOOK: Duration = Duration::from_secs(1);

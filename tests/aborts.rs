@@ -111,6 +111,13 @@ fn successor_is_silent_before_hello() {
     Before::after_fault("hang-before-hello", &["--hello-timeout", "1s"], "rolled_back", "Hello");
 }
 
+/// It can not have become the one that serves, and it is gone: that is decided, at the deadline, too.
+#[test]
+fn successor_is_silent_before_hello_until_the_deadline() {
+    let times = ["--deadline", "1s", "--hello-timeout", "60s"];
+    Before::after_fault("hang-before-hello", &times, "rolled_back", "deadline is past");
+}
+
 #[test]
 fn successor_is_frozen_after_begin() {
     let before = Before::new();

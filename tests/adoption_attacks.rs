@@ -141,9 +141,11 @@ fn a_signal_while_the_daemon_does_not_answer() {
     run.args(["--listen", "kv=127.0.0.1:0", "--data-dir"]).arg(service.path("data")).arg("--").arg(&programs().kv_a);
     let run = run.stderr(std::process::Stdio::piped()).spawn().unwrap();
     let id = run.id() as i32;
-    let status = wait_until("it says so", || service.status().filter(|status| status["phase"] == "adopting"));
-    let why = status["why"].as_str().unwrap_or_default();
-    assert!(why.contains(&format!("process {pid} (")) && why.contains(&format!("kill -CONT {pid}")), "{why}");
+    let named = [format!("process {pid} ("), format!("kill -CONT {pid}")];
+    wait_until("it says for whom it waits", || {
+        let status = service.status().filter(|status| status["phase"] == "adopting")?;
+        named.iter().all(|part| status["why"].as_str().unwrap_or_default().contains(part)).then_some(())
+    });
     fs::remove_file(service.path("run/kv.sock")).unwrap();
     let said = service.command("status").output().unwrap();
     let text = String::from_utf8_lossy(&said.stderr).into_owned();

@@ -63,19 +63,7 @@ impl Program {
     pub fn start(&self, env: &[(&str, &str)], fds: &[BorrowedFd<'_>], stdout: Option<BorrowedFd<'_>>) -> Child {
         let mut all = self.env.clone();
         all.extend(env.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))));
-        let request = Spawn {
-            program: Path::new(&self.argv[0]),
-            argv: &self.argv,
-            env: &all,
-            dir: None,
-            fds,
-            extra: None,
-            stdin_null: true,
-            stdout,
-            stderr: None,
-            listen_pid: false,
-            new_session: false,
-        };
+        let request = Spawn { env: &all, fds, stdout, ..Spawn::new(Path::new(&self.argv[0]), &self.argv) };
         spawn(&request).expect("a child")
     }
 

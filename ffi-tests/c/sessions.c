@@ -1,7 +1,7 @@
 /* sessions.c - a server of lines whose sessions outlive its process. Each client numbers its lines from 1, and the server
  * numbers its own: "n echo" for each line, and "n 0" without being asked. So a byte that is lost or seen twice shows, in both
  * directions. What is read and is no whole line yet, and what is not written yet, is the state of a connection.
- * SESSIONS_FAULT: unhealthy, dies (with everything received), takes-none; dies-giving, dies-taking: in the middle.
+ * SESSIONS_FAULT: unhealthy, dies or hangs (with everything received), takes-none; dies-giving, dies-taking: in the middle.
  * SESSIONS_HELPER=0: without the helper thread. SESSIONS_HOOK: connections by a hook. SESSIONS_MODE=overlap; there SESSIONS_GIVE names a file: until it exists the
  * last drain serves on, and gives nothing. */
 #define _GNU_SOURCE
@@ -129,10 +129,12 @@ static void take(void) {
     const void *total;
     size_t size;
     int got, count = 0;
+    static int taken; /* with all events */
     while ((got = handoff_next_connection(h, &c, sizeof c)) == 1) {
         session *s = add(c.fd);
         memcpy(s, c.state, c.state_size);
-        if (++count == 5 && fault("dies-taking")) raise(SIGKILL);
+        count++;
+        if (++taken == 5 && fault("dies-taking")) raise(SIGKILL);
     }
     if (got < 0) die("next_connection");
     if (overlap) return;
@@ -242,6 +244,7 @@ int main(void) {
     listener = handoff_take_listener(h, "kv", 0);
     if (listener < 0 || handoff_wait_for_begin(h, -1) < 0) die("begin");
     if (fault("dies")) raise(SIGKILL);
+    while (fault("hangs")) pause();
     if (fault("unhealthy")) r.flags = HANDOFF_READY_UNHEALTHY;
     if (handoff_announce_ready(h, &r, -1) < 0) die("ready");
     if (!fault("takes-none")) take();

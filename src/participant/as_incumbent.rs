@@ -82,7 +82,7 @@ impl Core {
                 self.end = Some(reason.map_or(End::Replaced, End::Lost));
             }
             Action::EndSession(violation) => {
-                trace::violation(&violation);
+                trace::failed(None, &violation, "the supervisor broke the protocol");
                 self.close_session();
             }
         }
@@ -172,8 +172,7 @@ impl Core {
         // Once: it is tried many times a second.
         if self.refusal.as_ref() != Some(&refusal) {
             self.end_children_of_successor();
-            let handoff_id = self.handoff_id().0;
-            tracing::error!(target: "handoff", handoff_id, refusal, "nobody serves until the lock is free; trying again");
+            trace::failed(Some(self.handoff_id()), &refusal, "nobody serves until the lock is free; trying again");
             self.refusal = Some(refusal.clone());
         }
         self.feed_incumbent(Input::LockRefused(refusal));
@@ -189,7 +188,7 @@ impl Core {
         let Some(link) = &self.link else { return };
         let killed = crash::around('O', format_args!("kill successor"), || link.peer.kill(Signal::SIGKILL));
         if let Err(error) = killed {
-            tracing::error!(target: "handoff", handoff_id = link.id.0, %error, "the successor can not be killed");
+            trace::failed(Some(link.id), &error, "the successor can not be killed");
         }
     }
 
@@ -197,7 +196,7 @@ impl Core {
         match &message {
             Message::PrepareHandoff(prepare) if self.incumbent_phase() == Some(Phase::Serving) => {
                 if let Err(error) = self.accept_prepare(prepare, fds) {
-                    tracing::warn!(target: "handoff", handoff_id = prepare.id.0, %error, "a handoff is refused");
+                    trace::undone(prepare.id, &error, "a handoff is refused");
                     return self.feed_incumbent(Input::Unable(prepare.id, error.to_string()));
                 }
                 self.feed_incumbent(Input::Message(message));
@@ -207,7 +206,7 @@ impl Core {
                 return;
             }
             Message::Reject(reject) => {
-                tracing::error!(target: "handoff", reason = reject.text, "the supervisor refuses this daemon");
+                trace::failed(None, &reject.text, "the supervisor refuses this daemon");
             }
             _ => {}
         }

@@ -56,7 +56,7 @@ impl Core {
             }
             Action::Publish => self.tasks.push_back(Task::Publish),
             Action::Abandon(reason) => {
-                tracing::warn!(target: "handoff", reason, handoff_id = self.handoff_id().0, "abort");
+                trace::undone(self.handoff_id(), &reason, "abort");
                 self.fence.close();
                 self.drop_received();
                 self.tasks.clear();
@@ -64,7 +64,7 @@ impl Core {
                 self.end = Some(End::Aborted(reason));
             }
             Action::EndSession(violation) => {
-                trace::violation(&violation);
+                trace::failed(None, &violation, "the supervisor broke the protocol");
                 self.close_session();
             }
         }
@@ -93,7 +93,7 @@ impl Core {
             && self.successor().is_some_and(|machine| *machine.phase() == Phase::AwaitAck)
             && let Err(error) = self.open_link(terms.id, terms.deadline_ns, fds).and_then(|()| self.check_control())
         {
-            tracing::error!(target: "handoff", %error, "this process can not take part");
+            trace::failed(None, &error, "this process can not take part");
             self.end = Some(End::Aborted(error.to_string()));
             return self.close_session(); // nothing was disturbed; S sees the end
         }
@@ -101,7 +101,7 @@ impl Core {
             && let Err(error) =
                 crash::around('N', format_args!("make room"), || make_room(terms.open_descriptors.into()))
         {
-            tracing::debug!(target: "handoff", %error, "no room could be made for the incumbent's descriptors");
+            trace::trifle(None, &error, "no room could be made for the incumbent's descriptors");
         }
         self.feed_successor(Input::Message(message));
     }

@@ -1,5 +1,6 @@
 //! The control path: where a supervisor that has no session finds the daemon.
 
+use super::trace;
 use crate::channel::{Channel, Incoming};
 use crate::error::{Error, Result};
 use crate::limits::{ASKING_MAX, HELLO_TIMEOUT};
@@ -117,7 +118,7 @@ impl Control {
                 }
                 Ok(Incoming::Message(message, ..)) => {
                     let Asking { mut channel, peer, .. } = self.asking.remove(index);
-                    tracing::warn!(target: "handoff", pid = peer.pid, name = message.name(), "not the way to adopt a daemon");
+                    trace::dropped(&message, Some(peer.pid), "not the way to adopt a daemon");
                     refuse(&mut channel, RejectCode::Unable, format!("Adopt was expected, not {}", message.name()));
                 }
                 Ok(Incoming::End) | Err(_) => drop(self.asking.remove(index)),

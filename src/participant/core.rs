@@ -6,6 +6,7 @@ use super::event::{Event, EventSlot};
 use super::fence::WriteFence;
 use super::listeners::InheritedListeners;
 use super::predecessor::Predecessor;
+use super::trace;
 use super::transfer::{Donor, Giving, Received};
 use crate::channel::{Channel, Incoming};
 use crate::error::{Error, Result};
@@ -321,7 +322,7 @@ impl Core {
     }
 
     fn on_message(&mut self, message: Message, fds: Vec<OwnedFd>) {
-        tracing::trace!(target: "handoff", name = message.name(), handoff_id = message.id().0, "received");
+        trace::message(&message, "received");
         crash::point(self.role(), format_args!("receive {}", message.name()));
         match &self.machine {
             Machine::Successor(_) => self.on_successor_message(message, fds),
@@ -331,7 +332,7 @@ impl Core {
 
     /// The session is over: for the machine that is the supervisor's end.
     pub(super) fn lose_session(&mut self, why: &str) {
-        tracing::warn!(target: "handoff", why, "no supervisor any more");
+        trace::trouble(&why, "no supervisor any more");
         self.close_session();
         self.tend_control();
         match &self.machine {
@@ -430,8 +431,8 @@ impl Core {
         };
         // A peer that is gone shows as the end of the session, when its last messages are read.
         match sent {
-            Ok(()) => tracing::trace!(target: "handoff", name = message.name(), handoff_id = message.id().0, "sent"),
-            Err(error) => tracing::debug!(target: "handoff", name = message.name(), %error, "not sent"),
+            Ok(()) => trace::message(message, "sent"),
+            Err(error) => trace::trifle(Some(message), &error, "not sent"),
         }
     }
 }

@@ -4,7 +4,9 @@ use super::drainable::{Deadline, Drainable, HookError};
 use super::event::{Event, EventKind};
 use super::handle::Participant;
 use super::listeners::InheritedListeners;
+use super::trace;
 use crate::error::{Error, Result};
+use crate::protocol::HandoffId;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
@@ -128,16 +130,15 @@ impl Incumbent {
             Ok(answered) => answered,
             Err(error) => self.0.failed(event.id, &error.to_string()),
         };
+        let handoff = Some(HandoffId(event.handoff_id));
         match outcome {
             Ok(()) | Err(Error::Stale) => {} // what follows is on its way
             // Nobody is asked again: the event is over. One that was answered stays so.
             Err(Error::State(why)) => {
-                tracing::error!(target: "handoff", why, handoff_id = event.handoff_id, "the answer was refused");
+                trace::failed(handoff, &why, "the answer was refused");
                 let _ = self.0.failed(event.id, &why);
             }
-            Err(error) => {
-                tracing::error!(target: "handoff", %error, handoff_id = event.handoff_id, "the answer was refused")
-            }
+            Err(error) => trace::failed(handoff, &error, "the answer was refused"),
         }
     }
 }

@@ -33,7 +33,7 @@ impl Core {
 
     /// Nobody can be accepted, most likely because `RLIMIT_NOFILE` is reached: whoever waits would wake us without end.
     pub(super) fn rest_control(&mut self, error: &std::io::Error) {
-        tracing::debug!(target: "handoff", %error, "cannot accept on the control path; trying again");
+        trace::trifle(None, error, "cannot accept on the control path; trying again");
         if let Some(listener) = self.control.listener() {
             remove(&self.sources, listener);
         }

@@ -1,5 +1,6 @@
 //! What a daemon can take part in: the bits of [`super::message::Hello::capabilities`], and the two modes.
 
+use super::codec::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
 /// It can take part in an exclusive handoff.
@@ -10,7 +11,7 @@ pub const OVERLAP: u32 = 2;
 pub const TRANSFER: u32 = 4;
 
 /// Whether O and N may run side by side.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Encode, Decode, Serialize, Deserialize)]
 pub enum Mode {
     /// They must not both hold the data.
     #[default]

@@ -26,9 +26,9 @@ use super::message::{Message, Sealed, VERSION_MAX, VERSION_MIN};
 use super::transfer;
 use crate::limits::{FRAME_BYTES_MAX, LISTENERS_IN_MESSAGE_MAX, REVISIONS_MAX, TEXT_BYTES_MAX};
 use bincode::enc::write::Writer;
-use bincode::error::EncodeError;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use bincode::error::{DecodeError, EncodeError};
+/// For the bodies of messages. A `Deserialize` would bring what prints floats, and twice the code.
+pub(super) use bincode::{Decode, Encode};
 
 /// The first bytes of every frame.
 pub const MAGIC: [u8; 4] = *b"HOFF";
@@ -265,22 +265,38 @@ fn decode_body(number: u16, body: &[u8]) -> Result<Message> {
     }
 }
 
-fn pack(body: &impl Serialize, out: &mut Vec<u8>) -> Result<()> {
-    match bincode::serde::encode_into_writer(body, Out(out), bincode::config::legacy()) {
+fn pack(body: &impl Encode, out: &mut Vec<u8>) -> Result<()> {
+    match bincode::encode_into_writer(body, Out(out), bincode::config::legacy()) {
         Ok(()) => Ok(()),
-        Err(error) => fail(format!("the message can not be packed: {error}")),
+        Err(error) => Err(not_packed(&error)),
     }
 }
 
-fn unpack<T: DeserializeOwned>(name: &str, body: &[u8]) -> Result<T> {
-    let config = bincode::config::legacy().with_limit::<FRAME_BYTES_MAX>();
-    match bincode::serde::decode_from_slice(body, config) {
+fn unpack<T: Decode<()>>(name: &str, body: &[u8]) -> Result<T> {
+    // For a list it counts what the parts that are still to come will have in memory, which is at most three times their bytes here.
+    let config = bincode::config::legacy().with_limit::<{ 3 * FRAME_BYTES_MAX }>();
+    match bincode::decode_from_slice(body, config) {
         Ok((value, read)) if read == body.len() => Ok(value),
-        Ok((_, read)) => {
-            fail(format!("{name}: {} bytes left over after byte {}", body.len() - read, HEADER_BYTES + read))
-        }
-        Err(error) => fail(format!("{name}: bad body of {} bytes: {error}", body.len())),
+        Ok((_, read)) => Err(left_over(name, body, read)),
+        Err(error) => Err(bad_body(name, body, &error)),
     }
+}
+
+// What is wrong is said in functions of their own, or it would be compiled anew into each message.
+
+#[inline(never)]
+fn not_packed(error: &EncodeError) -> CodecError {
+    CodecError(format!("the message can not be packed: {error}"))
+}
+
+#[inline(never)]
+fn left_over(name: &str, body: &[u8], read: usize) -> CodecError {
+    CodecError(format!("{name}: {} bytes left over after byte {}", body.len() - read, HEADER_BYTES + read))
+}
+
+#[inline(never)]
+fn bad_body(name: &str, body: &[u8], error: &DecodeError) -> CodecError {
+    CodecError(format!("{name}: bad body of {} bytes: {error}", body.len()))
 }
 
 /// Where the bytes of a body go. bincode has one of its own, which is compiled anew into each field of each message.

@@ -4,9 +4,9 @@ mod adoption;
 
 pub use super::attachment::Attachment;
 pub use super::capability::{self, Mode};
+use super::codec::{Decode, Encode};
 use super::transfer::{Connections, Room, State, Taken, Totals};
 pub use adoption::{Adopt, AdoptAck, AdoptListeners};
-use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// The oldest version of the protocol that this library speaks.
@@ -22,7 +22,21 @@ pub fn common_version(min: u16, max: u16) -> Option<u16> {
 /// Names a handoff: the `CLOCK_MONOTONIC` nanoseconds of its creation, so that ids increase through one boot.
 ///
 /// Smaller than the newest one seen means finished. Zero is no handoff: a cold start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Encode,
+    Decode,
+    serde::Serialize,
+    serde::Deserialize,
+)]
 pub struct HandoffId(pub u64);
 
 impl HandoffId {
@@ -82,7 +96,7 @@ pub struct HelloAck {
 }
 
 /// What a successor needs to know of its handoff.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Terms {
     /// The handoff.
     pub id: HandoffId,
@@ -123,14 +137,14 @@ pub struct Reject {
 }
 
 /// N has loaded all it can without the data.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct Warmed {
     /// The handoff.
     pub id: HandoffId,
 }
 
 /// O is to drain.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct PrepareHandoff {
     /// The handoff.
     pub id: HandoffId,
@@ -147,7 +161,7 @@ pub struct PrepareHandoff {
 }
 
 /// O has stopped accepting, and what it acknowledged is durable.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct Drained {
     /// The handoff.
     pub id: HandoffId,
@@ -158,21 +172,21 @@ pub struct Drained {
 }
 
 /// Overlap mode: O knows that N is coming, and has handed the gate to it. It serves on.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct Announced {
     /// The handoff.
     pub id: HandoffId,
 }
 
 /// O is to seal.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct SealRequest {
     /// The handoff.
     pub id: HandoffId,
 }
 
 /// The gate's locked description, from O to N, on the transfer socket: O's last word there.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct Gate {
     /// The handoff.
     pub id: HandoffId,
@@ -181,7 +195,7 @@ pub struct Gate {
 }
 
 /// How far the seal is.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct SealProgress {
     /// The handoff.
     pub id: HandoffId,
@@ -192,7 +206,7 @@ pub struct SealProgress {
 }
 
 /// Which data directory: device and inode of the directory and of the lock file in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode, serde::Serialize, serde::Deserialize)]
 pub struct Fingerprint {
     /// Of the directory that holds the lock.
     pub directory: (u64, u64),
@@ -201,7 +215,7 @@ pub struct Fingerprint {
 }
 
 /// O has sealed, and has released the lock.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct SealComplete {
     /// The handoff.
     pub id: HandoffId,
@@ -212,7 +226,7 @@ pub struct SealComplete {
 }
 
 /// What O could not do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub enum SealStep {
     /// It could not drain.
     Drain,
@@ -221,7 +235,7 @@ pub enum SealStep {
 }
 
 /// O could not drain or seal. It never released the lock.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct SealFailed {
     /// The handoff.
     pub id: HandoffId,
@@ -232,7 +246,7 @@ pub struct SealFailed {
 }
 
 /// What N finds.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub enum Sealed {
     /// O sealed: N must open at least these revisions of this directory.
     Complete {
@@ -248,7 +262,7 @@ pub enum Sealed {
 }
 
 /// N may lock and open the data.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct Begin {
     /// The handoff.
     pub id: HandoffId,
@@ -257,7 +271,7 @@ pub struct Begin {
 }
 
 /// Whether, and with what, N could serve.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Encode, Decode, serde::Serialize, serde::Deserialize)]
 pub struct Readiness {
     /// It could not serve; `detail` says why.
     pub unhealthy: bool,
@@ -270,7 +284,7 @@ pub struct Readiness {
 }
 
 /// N could serve.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct Ready {
     /// The handoff.
     pub id: HandoffId,
@@ -281,14 +295,14 @@ pub struct Ready {
 }
 
 /// N may try the decision word.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct Committed {
     /// The handoff.
     pub id: HandoffId,
 }
 
 /// N has won the word and serves.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct Serving {
     /// The handoff.
     pub id: HandoffId,
@@ -299,21 +313,21 @@ pub struct Serving {
 }
 
 /// O is replaced.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct Commit {
     /// The handoff.
     pub id: HandoffId,
 }
 
 /// A parked O is not needed any more: it retires.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct EndProbation {
     /// The handoff.
     pub id: HandoffId,
 }
 
 /// N is not wanted any more.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct Abort {
     /// The handoff.
     pub id: HandoffId,
@@ -322,14 +336,14 @@ pub struct Abort {
 }
 
 /// O is to take over again.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct ResumeAfterAbort {
     /// The handoff.
     pub id: HandoffId,
 }
 
 /// O serves again, or can not.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct Resumed {
     /// The handoff.
     pub id: HandoffId,
@@ -338,14 +352,14 @@ pub struct Resumed {
 }
 
 /// O was asked to stop in mid-handoff.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct Stopping {
     /// The handoff.
     pub id: HandoffId,
 }
 
 /// Alive.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct Heartbeat {
     /// The handoff.
     pub id: HandoffId,

@@ -5,15 +5,15 @@
 //! nothing of it is left, and the application gives everything anew.
 
 use super::HandoffId;
+use super::codec::{Decode, Encode};
 use super::message::Message;
 use crate::limits::{
     BATCHES_UNTAKEN_MAX, CONNECTION_STATE_BYTES_MAX, CONNECTIONS_IN_BATCH_MAX, FRAME_BYTES_MAX, NAME_BYTES_MAX,
 };
-use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, VecDeque};
 
 /// What is said of a connection; its descriptor travels beside it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct Connection {
     /// Device and inode of its descriptor when it was given: N refuses another one, since O's application may have closed it and
     /// its number may have a new owner before the batch went out.
@@ -25,7 +25,7 @@ pub struct Connection {
 }
 
 /// A batch of connections, from O to N, on the transfer socket.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct Connections {
     /// The handoff.
     pub id: HandoffId,
@@ -36,7 +36,7 @@ pub struct Connections {
 }
 
 /// A batch that is one blob of state, from O to N, on the transfer socket.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct State {
     /// The handoff.
     pub id: HandoffId,
@@ -51,7 +51,7 @@ pub struct State {
 }
 
 /// N has a batch, from N to O, on the transfer socket.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct Taken {
     /// The handoff.
     pub id: HandoffId,
@@ -60,7 +60,7 @@ pub struct Taken {
 }
 
 /// How much has moved.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Encode, Decode, serde::Serialize, serde::Deserialize)]
 pub struct Totals {
     /// Connections.
     pub connections: u64,
@@ -71,7 +71,7 @@ pub struct Totals {
 }
 
 /// What N has room for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode, serde::Serialize, serde::Deserialize)]
 pub struct Room {
     /// How many descriptors it may have open; 0 if that is unknown.
     pub descriptors_max: u64,
@@ -321,7 +321,7 @@ impl Taker {
             return Ok(());
         }
         Err(format!(
-            "of {} connections and {} blobs of state ({} bytes) that the incumbent sent, {} and {} ({} bytes) have come",
+            "the incumbent sent connections: {}, blobs of state: {}, bytes of it: {}; what has come: {}, {}, {}",
             sent.connections, sent.blobs, sent.state_bytes, came.connections, came.blobs, came.state_bytes
         ))
     }

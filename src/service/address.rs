@@ -3,18 +3,20 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use crate::error::{Error, Result};
 use crate::limits::{BACKLOG_EXPECTED, LISTEN_BACKLOG, LISTENER_NAME_BYTES_MAX, SOCKETS_MAX};
+use crate::service::words::counted;
+use crate::sys::env::LISTEN_FDS_START;
 use crate::sys::fd::advice;
 use crate::sys::listener;
 use nix::sys::socket::{SockType, getsockopt, sockopt};
 
 /// `NAME=ADDRESS[,OPTION]…`: a socket that a supervisor binds for a daemon.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ListenSpec {
     /// What the daemon finds it by (`LISTEN_FDNAMES`).
     pub name: String,
@@ -31,7 +33,7 @@ pub struct ListenSpec {
 }
 
 /// Where a socket is bound.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Address {
     /// A TCP listener.
     Tcp(SocketAddr),
@@ -164,8 +166,8 @@ impl ListenSpec {
     pub(super) fn check_all_held(&self, held: &[BorrowedFd<'_>]) -> Result<Option<String>> {
         if !held.is_empty() && held.len() != self.sockets {
             return Err(Error::Invalid(format!(
-                "the daemon that runs has {} sockets of listener '{}', not {}: give it as many, or stop the daemon first",
-                held.len(),
+                "the daemon that runs has {} of listener '{}', not {}: give it as many, or stop the daemon first",
+                counted(held.len() as u64, "socket"),
                 self.name,
                 self.sockets
             )));
@@ -194,7 +196,7 @@ impl ListenSpec {
 }
 
 /// As [`Listener::address`] has it.
-fn address_of(fd: BorrowedFd<'_>) -> io::Result<String> {
+pub(super) fn address_of(fd: BorrowedFd<'_>) -> io::Result<String> {
     let address = listener::local_address(fd)?;
     let datagram = getsockopt(&fd, sockopt::SockType)? == SockType::Datagram;
     Ok(if datagram { format!("udp:{address}") } else { address })
@@ -211,9 +213,10 @@ impl ListenSpec {
         let cut = allowed < wanted && !matches!(self.address, Address::Udp(_));
         cut.then(|| {
             format!(
-                "listener '{}': {allowed} clients may wait while nobody accepts, not {wanted}: net.core.somaxconn is {allowed}; \
+                "listener '{}': {} may wait while nobody accepts, not {wanted}: net.core.somaxconn is {allowed}; \
                  more are refused or delayed (sysctl net.core.somaxconn={wanted})",
-                self.name
+                self.name,
+                counted(allowed.into(), "client")
             )
         })
     }
@@ -244,6 +247,12 @@ fn with_advice(error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{error}{advice}"))
 }
 
+/// The first descriptor of a process that is none of these (sd_listen_fds(3)).
+pub fn first_free(specs: &[ListenSpec]) -> RawFd {
+    let sockets: usize = specs.iter().map(|spec| spec.sockets).sum();
+    LISTEN_FDS_START.saturating_add(RawFd::try_from(sockets).unwrap_or(RawFd::MAX))
+}
+
 /// Whether these can be had together, without binding any.
 pub fn check_all(specs: &[ListenSpec]) -> Result<()> {
     for (index, spec) in specs.iter().enumerate() {
@@ -262,7 +271,7 @@ pub fn check_all(specs: &[ListenSpec]) -> Result<()> {
 
 impl Address {
     /// Whether the kernel chooses the port.
-    fn is_any(&self) -> bool {
+    pub(in crate::service) fn is_any(&self) -> bool {
         matches!(self, Self::Tcp(address) | Self::Udp(address) if address.port() == 0)
     }
 }

@@ -12,7 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::limits::BAD_PROGRAMS_MAX;
 
 /// The programs that were found bad.
-#[derive(Debug)]
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub(super) struct BadPrograms {
     path: PathBuf,
 }

@@ -14,11 +14,14 @@ use crate::sys::fd::file_context;
 
 /// Bytes of a name at most: a control path of the daemon and its temporary name must fit into a socket address
 /// (108 bytes, unix(7)) beside a directory of usual length.
-const NAME_BYTES_MAX: usize = 48;
+pub(super) const NAME_BYTES_MAX: usize = 48;
 const SOCKET_SUFFIX: &str = ".sock";
+/// Beside the control path of a service are its locks: no other one may have a name that ends so.
+pub(super) const CONTROL_SUFFIX: &str = ".control";
+const JOURNAL_SUFFIX: &str = ".journal";
 
 /// A directory that belongs to this user alone, with sockets, locks, journals and pages.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct RuntimeDir(PathBuf);
 
 impl RuntimeDir {
@@ -85,14 +88,34 @@ impl RuntimeDir {
         self.file(name, ".lock")
     }
 
+    /// What a supervisor of many services remembers.
+    pub fn state(&self, name: &str) -> PathBuf {
+        self.file(name, ".state")
+    }
+
+    /// The same of one of them.
+    pub fn unit(&self, service: &str) -> PathBuf {
+        self.file(service, ".unit")
+    }
+
     /// `HANDOFF_CONTROL` of a service.
     pub fn control(&self, service: &str) -> PathBuf {
-        self.file(service, ".control")
+        self.file(service, CONTROL_SUFFIX)
+    }
+
+    /// The same of a service that runs as another user.
+    pub fn own_control(&self, service: &str) -> PathBuf {
+        self.own_dir(service).join("control")
+    }
+
+    /// The directory of that, which belongs to this user.
+    pub fn own_dir(&self, service: &str) -> PathBuf {
+        self.file(service, ".user")
     }
 
     /// The journal of a service's handoffs.
     pub fn journal(&self, service: &str) -> PathBuf {
-        self.file(service, ".journal")
+        self.file(service, JOURNAL_SUFFIX)
     }
 
     /// `NOTIFY_SOCKET` of a service.
@@ -110,18 +133,32 @@ impl RuntimeDir {
         self.file(service, ".bad")
     }
 
+    /// What a service went through.
+    pub fn history(&self, service: &str) -> PathBuf {
+        self.file(service, ".history")
+    }
+
     fn file(&self, name: &str, suffix: &str) -> PathBuf {
         self.0.join(format!("{name}{suffix}"))
     }
 
     /// The names of supervisors that left a socket here, in order. They may be dead.
     pub fn supervisors(&self) -> Result<Vec<String>> {
+        self.names_with(SOCKET_SUFFIX)
+    }
+
+    /// The names of services that have a journal here, in order.
+    pub fn journals(&self) -> Result<Vec<String>> {
+        self.names_with(JOURNAL_SUFFIX)
+    }
+
+    fn names_with(&self, suffix: &str) -> Result<Vec<String>> {
         let entries = match fs::read_dir(&self.0) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(Error::system(format!("cannot read {}", self.0.display()))(error)),
         };
-        let name = |entry: fs::DirEntry| entry.file_name().to_str()?.strip_suffix(SOCKET_SUFFIX).map(str::to_owned);
+        let name = |entry: fs::DirEntry| entry.file_name().to_str()?.strip_suffix(suffix).map(str::to_owned);
         let mut names: Vec<_> = entries.flatten().filter_map(name).collect();
         names.sort();
         Ok(names)
@@ -130,7 +167,14 @@ impl RuntimeDir {
 
 /// The name of a supervisor or a service: it becomes part of file names.
 pub fn check_name(name: &str) -> Result<()> {
-    if is_name(name) { Ok(()) } else { Err(Error::Invalid(no_name(name))) }
+    match name.strip_suffix(CONTROL_SUFFIX) {
+        _ if !is_name(name) => Err(Error::Invalid(no_name(name))),
+        Some(other) => Err(Error::Invalid(format!(
+            "'{name}' can not be the name of a service: files of one named '{other}' begin so; choose a name that does not end in \
+             {CONTROL_SUFFIX}"
+        ))),
+        None => Ok(()),
+    }
 }
 
 fn is_name(name: &str) -> bool {
@@ -149,7 +193,10 @@ fn no_name(name: &str) -> String {
 /// The name for a service that runs this program: its base name.
 pub fn name_of(program: &OsStr) -> Result<String> {
     let base = Path::new(program).file_name().unwrap_or(program).to_string_lossy().into_owned();
-    if is_name(&base) { Ok(base) } else { Err(Error::Invalid(format!("{}; choose one by --name", no_name(&base)))) }
+    match is_name(&base) {
+        true => check_name(&base).map(|()| base),
+        false => Err(Error::Invalid(format!("{}; choose one by --name", no_name(&base)))),
+    }
 }
 
 /// Whether a daemon could work in this directory: it exists, and can be written.
@@ -198,10 +245,10 @@ mod tests {
 
     #[test]
     fn names_are_file_names() {
-        for good in ["kv", "kv2.1", "web@1", "_x"] {
+        for good in ["kv", "kv2.1", "web@1", "_x", "control", "a.control.b"] {
             check_name(good).unwrap();
         }
-        for bad in ["", ".", "..", "a/b", "-x", "a b", "a=b", &"x".repeat(49)] {
+        for bad in ["", ".", "..", "a/b", "-x", "a b", "a=b", &"x".repeat(49), "a.control"] {
             check_name(bad).unwrap_err();
         }
         assert_eq!(name_of(OsStr::new("/usr/sbin/kv")).unwrap(), "kv");

@@ -1,9 +1,10 @@
 //! The loop around the machine: what goes out.
 
 use super::Event;
-use super::engine::{Due, Engine, Processes};
+use super::engine::{Due, Engine};
 use super::leaving::Term;
 use super::outcome::verdict_name;
+use super::processes::Processes;
 use super::trace;
 use crate::channel::{ChannelError, decide};
 use crate::limits::{
@@ -15,7 +16,10 @@ use crate::protocol::supervisor::{Action, Input, Peer, Phase, Timer, Verdict};
 use crate::protocol::{Decide, Decision};
 use crate::sys::clock::{monotonic_ns, nanoseconds};
 use crate::sys::crash;
+#[cfg(feature = "program")]
+use crate::sys::descendants::release;
 use crate::sys::fork;
+use crate::sys::inherit::is_restoring;
 use crate::sys::page::Word;
 use nix::sys::signal::Signal;
 use std::collections::VecDeque;
@@ -169,6 +173,10 @@ impl Engine {
     fn promote(&mut self) {
         crash::point('S', format_args!("before promote"));
         let Some(mut successor) = self.processes.successor.take() else {
+            // Nobody is left to serve. A supervisor that was here before O retired has the listeners.
+            if let (true, Some(process)) = (self.resuming, &self.processes.incumbent) {
+                self.take_from_retired(process.pid);
+            }
             return self.retire_incumbent();
         };
         self.retire_incumbent();
@@ -226,22 +234,22 @@ impl Engine {
         if rendezvous.page.decide(Word::Revoked).is_committed() {
             return; // it serves; the journal and the page tell a later supervisor
         }
-        successor.unwatch(&self.epoll);
-        successor.kill_and_reap();
-        self.remove_output(&mut successor);
+        self.discard(&mut successor);
         self.release();
     }
 }
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        if fork::epoch() != self.epoch {
-            return; // the handoff and the processes are the parent's
+        if fork::epoch() != self.epoch || is_restoring() {
+            return; // the handoff and the processes are the parent's, or those of the program before
         }
         self.abandon();
         for process in self.processes.iter_mut() {
             let _ = process.pidfd.wait();
             process.reap_former();
+            #[cfg(feature = "program")]
+            release(process.pid); // whoever reaps orphans may have it
         }
     }
 }

@@ -10,10 +10,11 @@ use crate::sys::clock::{monotonic_ns, nanoseconds};
 use std::sync::Arc;
 
 /// A handoff or a cold start, until the next one.
-#[derive(Debug)]
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub(super) struct Attempt {
     /// Zero for a cold start.
     pub(super) id: u64,
+    #[serde(with = "crate::sys::inherit::shared")]
     pub(super) spec: Arc<SpawnSpec>,
     pub(super) started_ns: u64,
     /// A program could not be executed.

@@ -1,9 +1,10 @@
 //! A supervisor that was started again, and waits: for whom, and why; and for whom no longer.
 
-use super::engine::{Engine, Processes};
+use super::engine::Engine;
 use super::journal::Entry;
 use super::leaving::Leaving;
 use super::process::Process;
+use super::processes::Processes;
 use super::resume::Found;
 use super::spec::SpawnSpec;
 use super::trace;
@@ -15,10 +16,13 @@ use crate::sys::proc::{command, is_stopped};
 use nix::sys::signal::Signal;
 use std::time::Duration;
 
+/// The phase of a supervisor that waits for another one's daemon.
+pub(crate) const ADOPTING: &str = "adopting";
+
 /// What a supervisor waits for before it can go on where another one stopped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Awaited {
-    /// Of the handoff that is being ended, or `adopting`.
+    /// Of the handoff that is being ended, or [`ADOPTING`].
     pub(crate) phase: &'static str,
     /// For whom, and why: for people.
     pub(crate) text: String,
@@ -28,7 +32,7 @@ impl Engine {
     /// For whom it waits now, and why.
     pub(super) fn awaited(&self) -> Awaited {
         let phase = match self.machine.phase() {
-            Phase::Idle => "adopting",
+            Phase::Idle => ADOPTING,
             phase => phase.name(),
         };
         let text = match (&self.processes.incumbent, &self.processes.successor) {
@@ -50,7 +54,7 @@ impl Engine {
             (false, None) => self.adoption.trouble.clone(),
         };
         let last = match self.adoption.reserve {
-            Some(_) if is_stopped(pid) => "; it is a reserve that should take over, and is killed otherwise",
+            true if is_stopped(pid) => "; it is a reserve that should take over, and is killed otherwise",
             _ => "",
         };
         let what = match self.adoption.found {
@@ -78,14 +82,14 @@ impl Engine {
         let alone = process.pid != successor.pid && successor.open().is_none();
         let committed = page.is_some_and(|page| page.word().is_committed());
         if open.park_ns > 0 && alone && committed && had_lock(successor.pid, &process.spec) && !process.holds_lock() {
-            self.adoption.reserve = Some(entry.listeners.clone());
+            self.adoption.reserve = true;
         }
     }
 
     /// A reserve that should take over, as its successor is dead, but is stopped: it is killed, after the time that one has with a
     /// supervisor that lives. It is sealed, and so writes nothing, until it has the lock. One that has it may have taken over long ago.
     pub(super) fn end_stopped_reserve(&mut self, waited: Duration) {
-        if waited < LIVENESS || self.adoption.reserve.is_none() {
+        if waited < LIVENESS || !self.adoption.reserve {
             return;
         }
         let Some(process) = &self.processes.incumbent else { return };
@@ -93,10 +97,10 @@ impl Engine {
             return;
         }
         let pid = process.pid;
-        let Some(listeners) = self.adoption.reserve.take() else { return };
+        self.adoption.reserve = false;
         trace::trouble(&self.service, Some(pid), "the reserve is stopped, and did not take over in time: it is killed");
         self.adoption.ended = true;
-        self.take_from(&[pid], &listeners);
+        self.take_from_retired(pid);
         if let Some(process) = &self.processes.incumbent
             && let Err(error) = process.signal(Signal::SIGKILL)
         {

@@ -17,6 +17,14 @@ use std::time::{Duration, Instant};
 /// What a caller does whenever a call is about to wait.
 type Attend<'a> = dyn FnMut() -> Result<()> + 'a;
 
+/// How far a supervisor is that goes on where another one stopped.
+pub(crate) enum Resumed {
+    /// Whoever serves is adopted, or nobody is left; the outcome of the handoff that was open.
+    Done(Option<Box<HandoffOutcome>>),
+    /// It is to be looked again when there is news, and after this time at the latest.
+    Waits(Duration),
+}
+
 impl Supervisor {
     /// Replaces the process that serves, and waits for the outcome; starts the first one cold. Waits first until the
     /// incumbent of the handoff before has retired, and, for a cold start, has exited; a probation that is under way is ended. Events
@@ -107,7 +115,7 @@ impl Supervisor {
         let engine = &self.engine;
         let attempt = engine.attempt.as_ref().filter(|_| engine.cancelled);
         let attempt = attempt.filter(|_| engine.machine.phase() == Phase::ColdStarting)?;
-        let reason = "cancelled by the caller: the daemon was started, but does not serve yet".to_owned();
+        let reason = "cancelled by the caller: the daemon was started, and has not said that it serves".to_owned();
         Some(attempt.outcome(Verdict::Undecided, reason, engine.processes.incumbent.as_ref()))
     }
 
@@ -154,33 +162,70 @@ impl Supervisor {
         spec: &SpawnSpec,
         unwanted: &mut dyn FnMut(&Awaited) -> Option<String>,
     ) -> Result<Option<HandoffOutcome>> {
+        let begun = Instant::now();
+        self.begin_resume(spec, 0)?;
+        loop {
+            match self.step_resume(begun.elapsed(), unwanted)? {
+                Resumed::Done(outcome) => return Ok(outcome.map(|outcome| *outcome)),
+                Resumed::Waits(time) => self.engine.turn(Some(time))?,
+            }
+        }
+    }
+
+    /// Begins what [`Self::resume_unless`] does, for a caller that does not wait. If nobody lives any more, the number of the next process comes after
+    /// `generation`, too.
+    pub(crate) fn begin_resume(&mut self, spec: &SpawnSpec, generation: u64) -> Result<()> {
         if self.engine.listeners.len() > 0 {
             return Err(Error::State(
                 "resuming is the first call, and comes before the listeners: the daemon has them".into(),
             ));
         }
         self.forget_cancel();
-        let begun = Instant::now();
-        self.engine.begin_resume(spec)?;
-        loop {
-            match self.engine.resumption() {
-                Resumption::Adopted | Resumption::Nobody => break,
-                Resumption::Estranged => return Err(self.not_adopted("it refuses, or has no control path")),
-                Resumption::Waiting => {}
-            }
-            self.engine.end_stopped_reserve(begun.elapsed());
-            if begun.elapsed() >= RESUME_LOOK
-                && let Some(why) =
-                    unwanted(&self.engine.awaited()).or_else(|| self.engine.cancelled.then(|| "cancelled".to_owned()))
-            {
-                return Err(self.given_up(&why));
-            }
-            match (self.engine.patience(begun.elapsed()), self.engine.adoption.found) {
-                (Some(left), _) => self.engine.turn(Some(left.min(RESUME_LOOK)))?,
-                (None, Found::Gate) => self.engine.forget_incumbent(),
-                (None, _) => return Err(self.not_adopted("")),
-            }
+        self.engine.begin_resume(spec, generation)
+    }
+
+    /// What has come meanwhile; its events stay for [`Self::turn`].
+    #[cfg(feature = "program")]
+    pub(crate) fn turn_resume(&mut self) -> Result<()> {
+        self.engine.turn(Some(Duration::ZERO))
+    }
+
+    /// How far it is after this time.
+    pub(crate) fn step_resume(
+        &mut self,
+        waited: Duration,
+        unwanted: &mut dyn FnMut(&Awaited) -> Option<String>,
+    ) -> Result<Resumed> {
+        match self.engine.resumption() {
+            Resumption::Adopted | Resumption::Nobody => return self.end_resume().map(Resumed::Done),
+            Resumption::Estranged => return Err(self.not_adopted("it refuses, or has no control path")),
+            Resumption::Waiting => {}
         }
+        self.engine.end_stopped_reserve(waited);
+        if waited >= RESUME_LOOK
+            && let Some(why) =
+                unwanted(&self.engine.awaited()).or_else(|| self.engine.cancelled.then(|| "cancelled".to_owned()))
+        {
+            // Or whoever is to be stopped would live on.
+            return match !self.engine.cancelled && self.engine.adopt_silent()? {
+                true => Ok(Resumed::Waits(Duration::ZERO)),
+                false => Err(self.given_up(&why)),
+            };
+        }
+        match (self.engine.patience(waited), self.engine.adoption.found) {
+            (Some(left), _) => Ok(Resumed::Waits(left.min(RESUME_LOOK))),
+            (None, Found::Gate) => {
+                #[cfg(feature = "program")]
+                self.leave_incumbent();
+                self.engine.forget_incumbent();
+                Ok(Resumed::Waits(Duration::ZERO))
+            }
+            (None, _) if self.engine.adopt_silent()? => Ok(Resumed::Waits(Duration::ZERO)),
+            (None, _) => Err(self.not_adopted("")),
+        }
+    }
+
+    fn end_resume(&mut self) -> Result<Option<Box<HandoffOutcome>>> {
         let mut groups: Vec<(String, Vec<OwnedFd>)> = Vec::new();
         for (name, fd) in self.engine.end_resume() {
             match groups.last_mut().filter(|(of, _)| *of == name) {
@@ -191,7 +236,7 @@ impl Supervisor {
         for (name, fds) in groups {
             self.engine.listeners.add_group(&name, fds)?;
         }
-        Ok(self.engine.take_outcome())
+        Ok(self.engine.take_outcome().map(Box::new))
     }
 
     fn given_up(&self, why: &str) -> Error {

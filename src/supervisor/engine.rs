@@ -7,11 +7,12 @@ use super::Event;
 use super::attempt::Attempt;
 use super::cancel::Canceller;
 use super::journal::Journal;
-use super::leaving::Leaving;
 use super::listeners::Listeners;
 use super::outcome::HandoffOutcome;
+use super::output::OutputWatch;
 use super::probation::Probation;
 use super::process::{Process, Token, Was};
+use super::processes::Processes;
 use super::rendezvous::Rendezvous;
 use super::resume::Adoption;
 use super::spec::SpawnSpec;
@@ -29,7 +30,6 @@ use crate::sys::session::end_members;
 use crate::sys::timers::Timers;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollTimeout};
-use nix::sys::inotify::Inotify;
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -38,18 +38,22 @@ use std::time::Duration;
 /// Descriptors that one turn looks at; the rest is ready in the next.
 const READY_MAX: usize = 16;
 
-#[derive(Debug)]
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub(super) struct Engine {
     pub(super) machine: Machine,
+    #[serde(with = "crate::sys::inherit::epoll")]
     pub(super) epoll: Epoll,
     pub(super) timers: Timers<Due>,
+    #[serde(with = "super::cancel::anew")]
     pub(super) canceller: Canceller,
     /// It was used since the call that waits began.
     pub(super) cancelled: bool,
     /// In a forked child nothing of this is its own.
+    #[serde(skip, default = "fork::epoch")]
     pub(super) epoch: u32,
-    /// Made for the first process whose output is captured.
-    pub(super) inotify: Option<Inotify>,
+    /// Of the processes whose output is captured.
+    #[serde(skip)]
+    pub(super) output_watch: Option<OutputWatch>,
     pub(super) listeners: Listeners,
     /// The service's name, if the caller gave one.
     pub(super) name: Option<String>,
@@ -61,6 +65,7 @@ pub(super) struct Engine {
     pub(super) last_id: u64,
     pub(super) processes: Processes,
     pub(super) attempt: Option<Attempt>,
+    #[serde(skip)]
     pub(super) rendezvous: Option<Rendezvous>,
     pub(super) adoption: Adoption,
     /// Another supervisor's processes are being taken over, and their listeners are not here yet: nothing can be started.
@@ -68,32 +73,28 @@ pub(super) struct Engine {
     /// The caller ends the service: no process takes the place of one that dies.
     pub(super) closing: bool,
     pub(super) unlinked: Unlinked,
+    #[cfg(feature = "program")]
+    pub(super) trees: super::tree::Trees,
     /// The retired incumbent got its SIGTERM.
     pub(super) evicted: bool,
+    #[serde(skip)]
     pub(super) probation: Probation,
     /// What the process that serves, or served last, was started from.
+    #[serde(with = "crate::sys::inherit::optional_shared")]
     pub(super) serving_spec: Option<Arc<SpawnSpec>>,
     /// What the incumbent of the newest handoff was started from.
+    #[serde(with = "crate::sys::inherit::optional_shared")]
     pub(super) replaced: Option<Arc<SpawnSpec>>,
     /// The same, of the newest one that has committed, and stands.
+    #[serde(with = "crate::sys::inherit::optional_shared")]
     pub(super) previous: Option<Arc<SpawnSpec>>,
     pub(super) phase_told: Phase,
+    #[serde(skip)]
     pub(super) events: VecDeque<Event>,
 }
 
-/// The processes of the service.
-#[derive(Debug, Default)]
-pub(super) struct Processes {
-    pub(super) incumbent: Option<Process>,
-    pub(super) successor: Option<Process>,
-    /// O in a probation.
-    pub(super) parked: Option<Process>,
-    /// Retired, but still there.
-    pub(super) leaving: Vec<Leaving>,
-}
-
 /// What comes with time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(super) enum Due {
     Machine(Timer),
     /// A process that should have exited: its key.
@@ -114,47 +115,6 @@ pub(super) enum Due {
     More,
 }
 
-impl Processes {
-    pub(super) fn peer(&mut self, peer: Peer) -> &mut Option<Process> {
-        match peer {
-            Peer::Incumbent => &mut self.incumbent,
-            Peer::Successor => &mut self.successor,
-            Peer::Parked => &mut self.parked,
-        }
-    }
-
-    pub(super) fn peer_of(&self, key: u64) -> Option<Peer> {
-        let is = |process: &Option<Process>| process.as_ref().is_some_and(|process| process.key == key);
-        if is(&self.incumbent) {
-            return Some(Peer::Incumbent);
-        }
-        if is(&self.successor) {
-            return Some(Peer::Successor);
-        }
-        is(&self.parked).then_some(Peer::Parked)
-    }
-
-    fn take(&mut self, key: u64) -> Option<(Was, Process)> {
-        if let Some(peer) = self.peer_of(key) {
-            return self.peer(peer).take().map(|process| (Was::Peer(peer), process));
-        }
-        let index = self.leaving.iter().position(|leaving| leaving.process.key == key)?;
-        Some((Was::Leaving, self.leaving.swap_remove(index).process))
-    }
-
-    /// All of them.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Process> {
-        let leaving = self.leaving.iter().map(|leaving| &leaving.process);
-        self.incumbent.iter().chain(&self.successor).chain(&self.parked).chain(leaving)
-    }
-
-    /// The same.
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Process> {
-        let leaving = self.leaving.iter_mut().map(|leaving| &mut leaving.process);
-        self.incumbent.iter_mut().chain(&mut self.successor).chain(&mut self.parked).chain(leaving)
-    }
-}
-
 impl Engine {
     pub(super) fn new() -> Result<Self> {
         let failed = |what| Error::system(format!("cannot make {what} for the supervisor"));
@@ -169,7 +129,7 @@ impl Engine {
             epoch: fork::epoch(),
             epoll,
             timers,
-            inotify: None,
+            output_watch: None,
             listeners: Listeners::default(),
             name: None,
             service: String::new(),
@@ -185,6 +145,8 @@ impl Engine {
             resuming: false,
             closing: false,
             unlinked: Unlinked::default(),
+            #[cfg(feature = "program")]
+            trees: super::tree::Trees::default(),
             evicted: false,
             probation: Probation::default(),
             serving_spec: None,
@@ -203,17 +165,18 @@ impl Engine {
             Err(Errno::EINTR) => 0,
             Err(errno) => return Err(Error::system("epoll_wait")(errno.into())),
         };
-        let (mut dead, mut timer, mut output, mut cancel) = ([None; READY_MAX], false, false, false);
+        let (mut dead, mut timer, mut cancel) = ([None; READY_MAX], false, false);
         for (event, dead) in ready[..count].iter().zip(&mut dead) {
             match Token::from_raw(event.data()) {
                 Token::Session(key) => self.drain(key),
                 Token::Death(key) => *dead = Some(key),
                 Token::Timer => timer = true,
-                Token::Output => output = true,
+                Token::Output => self.output_watch.iter().for_each(OutputWatch::drain),
                 Token::Cancel => cancel = true,
                 Token::Notify => self.read_notifications(),
                 Token::Ready => self.read_ready_pipe(),
                 Token::Former => self.processes.iter_mut().for_each(Process::reap_former),
+                Token::Also => {}
             }
         }
         if dead.iter().any(Option::is_some) {
@@ -230,7 +193,7 @@ impl Engine {
         if cancel {
             self.tell_cancel();
         }
-        if output || timer && self.output_waits() {
+        if self.output_waits() {
             self.read_output();
         }
         self.come_again();
@@ -249,7 +212,7 @@ impl Engine {
     }
 
     /// What no descriptor will tell of.
-    fn come_again(&mut self) {
+    pub(super) fn come_again(&mut self) {
         if self.listens_to_page() {
             self.timers.arm(Due::Page, monotonic_ns() + PAGE_POLL.as_nanos() as u64);
         }
@@ -376,6 +339,8 @@ impl Engine {
                 false => self.end_known_members(&process),
             }
         }
+        #[cfg(feature = "program")]
+        self.end_tree(&was, &mut process, is_zombie);
         process.clean_up(is_zombie);
         let (status, text) = crash::around('S', format_args!("reap {}", was.name()), || process.reap());
         self.remove_output(&mut process);
@@ -400,20 +365,6 @@ impl Engine {
         {
             let (pid, generation) = (process.pid, process.generation);
             self.push(Event::Exited { pid, generation, status, text });
-        }
-    }
-
-    /// Whether children of a process that died in a handoff may keep the lock from whoever goes on. Those of an incumbent
-    /// that was replaced may still serve its last clients.
-    pub(super) fn is_in_the_way(&self, was: &Was) -> bool {
-        let committed = self.is_committed();
-        match was {
-            Was::Peer(Peer::Successor) => true,
-            Was::Peer(Peer::Incumbent) => {
-                let handed = self.machine.handoff().is_some() && (!committed || self.processes.parked.is_some());
-                handed || self.waits_for_readiness()
-            }
-            Was::Peer(Peer::Parked) | Was::Leaving => false,
         }
     }
 

@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 /// A program that can be started although its path leads elsewhere by now, or nowhere. What is written into the file itself
 /// changes it: replace a program by a rename.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Executable {
     path: PathBuf,
+    #[serde(with = "crate::sys::inherit::shared_file")]
     file: Arc<File>,
 }
 

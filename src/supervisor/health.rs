@@ -4,6 +4,7 @@
 //! its: the kernel tells which socket is at the other end (`/proc/net/tcp`, sock_diag(7)), and `/proc/PID/fd` who has it.
 
 use crate::limits::PROBE_TIMEOUT;
+use crate::sys::clock::{monotonic_ns, nanoseconds};
 use crate::sys::fd::poll_now;
 use crate::sys::listener::{connect_now, connect_unix_now, socket_at};
 use crate::sys::proc::descriptors;
@@ -17,22 +18,26 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::Duration;
 
+/// The statuses that are good if nobody says otherwise: success, and redirections.
+pub const GOOD_STATUSES: (u16, u16) = (200, 399);
 /// Bytes of an answer that are looked at: its first line.
 const ANSWER_BYTES: usize = 64;
 
 /// Whom to ask, and how.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Health {
     /// Where.
     pub address: HealthAddress,
-    /// By HTTP, for this path, whose status must be 200 to 399; none: that it accepts is enough.
+    /// By HTTP, for this path; none: that it accepts is enough.
     pub path: Option<String>,
+    /// By HTTP: the statuses that are good, from the first to the last.
+    pub status: (u16, u16),
 }
 
 /// Where a daemon is asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum HealthAddress {
     /// Over TCP.
     Tcp(SocketAddr),
@@ -63,19 +68,25 @@ impl fmt::Display for Health {
 }
 
 /// The probes of one process, one after the other.
-#[derive(Debug)]
-pub(super) struct Probe {
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Probe {
     health: Health,
-    /// The leader of the session that must answer.
-    leader: i32,
+    /// The leader of the session that must answer; none: whoever does.
+    leader: Option<i32>,
+    /// How long an attempt may take.
+    timeout: Duration,
+    /// Each program asks anew.
+    #[serde(skip)]
     attempt: Option<Attempt>,
+    /// Why the last one has failed.
+    why: String,
 }
 
 #[derive(Debug)]
 struct Attempt {
     stream: Stream,
-    since: Instant,
-    /// N has it.
+    since_ns: u64,
+    /// Whoever must answer has it.
     accepted: bool,
     asked: bool,
     answer: Vec<u8>,
@@ -89,7 +100,7 @@ enum Stream {
 
 /// What has become of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(crate) enum Step {
     Ready,
     Pending,
     Failed,
@@ -97,12 +108,18 @@ pub(super) enum Step {
 
 impl Probe {
     pub(super) fn new(health: Health, leader: i32) -> Self {
-        Self { health, leader, attempt: None }
+        Self { health, leader: Some(leader), timeout: PROBE_TIMEOUT, attempt: None, why: String::new() }
+    }
+
+    /// Whoever answers, in this time.
+    #[cfg(feature = "program")]
+    pub(crate) fn of_anybody(health: Health, timeout: Duration) -> Self {
+        Self { health, leader: None, timeout, attempt: None, why: String::new() }
     }
 
     /// Another process is the one that must answer.
     pub(super) fn ask(&mut self, leader: i32) {
-        self.leader = leader;
+        self.leader = Some(leader);
     }
 
     /// What is asked.
@@ -110,42 +127,76 @@ impl Probe {
         &self.health
     }
 
+    /// Why the last attempt has failed.
+    #[cfg(feature = "program")]
+    pub(crate) fn why(&self) -> &str {
+        &self.why
+    }
+
     /// Goes on as far as is possible without waiting; after [`Step::Ready`] and [`Step::Failed`] from the beginning.
-    pub(super) fn advance(&mut self) -> Step {
-        if self.attempt.is_none() {
-            self.attempt = Stream::connect(&self.health.address).ok().map(Attempt::new);
+    pub(crate) fn advance(&mut self) -> Step {
+        let step = self.step();
+        let done = match step {
+            Ok(None) => return Step::Pending,
+            Ok(Some(())) => Step::Ready,
+            Err(why) => {
+                self.why = why;
+                Step::Failed
+            }
+        };
+        self.attempt = None;
+        done
+    }
+
+    /// None while it is not known.
+    fn step(&mut self) -> Result<Option<()>, String> {
+        let attempt = match &mut self.attempt {
+            Some(attempt) => attempt,
+            None => {
+                let stream = Stream::connect(&self.health.address).map_err(|error| error.to_string())?;
+                self.attempt.insert(Attempt::new(stream))
+            }
+        };
+        let done = attempt.advance(&self.health, self.leader)?;
+        if done.is_none() && monotonic_ns().saturating_sub(attempt.since_ns) >= nanoseconds(self.timeout) {
+            let what = if attempt.asked { "there was no answer" } else { "nobody accepted" };
+            return Err(format!("{what} in {} s", self.timeout.as_secs_f64()));
         }
-        let Some(attempt) = &mut self.attempt else { return Step::Failed };
-        let step = attempt.advance(&self.health, self.leader);
-        if step != Step::Pending {
-            self.attempt = None;
-        }
-        step
+        Ok(done)
     }
 }
 
 impl Attempt {
     fn new(stream: Stream) -> Self {
-        Self { stream, since: Instant::now(), accepted: false, asked: false, answer: Vec::new() }
+        Self { stream, since_ns: monotonic_ns(), accepted: false, asked: false, answer: Vec::new() }
     }
 
-    fn advance(&mut self, health: &Health, leader: i32) -> Step {
-        let late = if self.since.elapsed() >= PROBE_TIMEOUT { Step::Failed } else { Step::Pending };
+    fn advance(&mut self, health: &Health, leader: Option<i32>) -> Result<Option<()>, String> {
         let flags = PollFlags::POLLERR | PollFlags::POLLHUP;
-        match poll_now(self.stream.as_fd(), PollFlags::POLLOUT) {
-            Ok(found) if found.intersects(flags) && !self.asked => return Step::Failed,
-            Ok(found) if found.contains(PollFlags::POLLOUT) => {}
-            Ok(_) => return late,
-            Err(_) => return Step::Failed,
+        let found =
+            poll_now(self.stream.as_fd(), PollFlags::POLLOUT | PollFlags::POLLIN).map_err(|error| error.to_string())?;
+        if found.intersects(flags) && !self.asked {
+            return match self.stream.error() {
+                Some(error) => Err(error.to_string()),
+                None if leader.is_none() && health.path.is_none() => Ok(Some(())), // accepted, and closed at once
+                None => Err("it has hung up".to_owned()),
+            };
         }
-        if !self.accepted {
-            match self.owner_is(leader) {
+        if !found.contains(PollFlags::POLLOUT) {
+            return Ok(None);
+        }
+        // An answer proves that somebody has, and anybody's is good if nobody is named.
+        if !self.accepted && (leader.is_some() || health.path.is_none()) {
+            // A word, or an end that is no error, comes from whoever has accepted it, who may be gone by now.
+            let is_answered = leader.is_none() && found.contains(PollFlags::POLLIN);
+            match if is_answered { Some(true) } else { self.is_accepted(leader) } {
                 Some(true) => self.accepted = true,
-                Some(false) => return Step::Failed, // O has it: it sees a client that says nothing
-                None => return late,
+                // O has it: it sees a client that says nothing
+                Some(false) => return Err("another process has accepted".to_owned()),
+                None => return Ok(None),
             }
         }
-        let Some(path) = &health.path else { return Step::Ready };
+        let Some(path) = &health.path else { return Ok(Some(())) };
         if !self.asked {
             let host = match &health.address {
                 HealthAddress::Tcp(address) => address.to_string(),
@@ -154,34 +205,41 @@ impl Attempt {
             let request = format!("GET {path} HTTP/1.0\r\nHost: {host}\r\nConnection: close\r\n\r\n");
             // It fits into the socket's buffer as a whole.
             if !matches!(self.stream.write(request.as_bytes()), Ok(len) if len == request.len()) {
-                return Step::Failed;
+                return Err("it takes no request".to_owned());
             }
             self.asked = true;
         }
-        self.read_answer().unwrap_or(late)
+        self.read_answer(health.status)
     }
 
-    /// None while the first line is not there.
-    fn read_answer(&mut self) -> Option<Step> {
+    /// None while the first line is not there. Of what comes after it nothing is read.
+    fn read_answer(&mut self, good: (u16, u16)) -> Result<Option<()>, String> {
         let mut bytes = [0; ANSWER_BYTES];
         match self.stream.read(&mut bytes) {
-            Ok(0) => return Some(Step::Failed),
+            Ok(0) => return Err("it has closed the connection without an answer".to_owned()),
             Ok(len) => self.answer.extend_from_slice(&bytes[..len]),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return None,
-            Err(_) => return Some(Step::Failed),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            Err(error) => return Err(error.to_string()),
         }
-        is_good(&self.answer).map(|good| if good { Step::Ready } else { Step::Failed })
+        match status_of(&self.answer) {
+            None => Ok(None),
+            Some(Some(status)) if (good.0..=good.1).contains(&status) => Ok(Some(())),
+            Some(Some(status)) => Err(format!("status {status}")),
+            Some(None) => Err("its answer is no HTTP".to_owned()),
+        }
     }
 
-    /// Whether the other end is with this session; None while nobody has accepted it.
-    fn owner_is(&self, leader: i32) -> Option<bool> {
+    /// Whether somebody has accepted it, who must be with this session; None while nobody has. With a listener that the supervisor holds,
+    /// the kernel connects also when nobody is there.
+    fn is_accepted(&self, leader: Option<i32>) -> Option<bool> {
         let inode = match self.stream.peer_inode() {
             Ok(inode) => inode?,
             Err(error) => {
                 tracing::debug!(target: "handoff", "who has accepted a probe can not be told: {error}");
-                return Some(false);
+                return Some(leader.is_none());
             }
         };
+        let Some(leader) = leader else { return Some(true) };
         let link = format!("socket:[{inode}]");
         let has = |pid: i32| {
             descriptors(pid).any(|fd| {
@@ -208,6 +266,15 @@ impl Stream {
         }
     }
 
+    /// Why it can not be used (`SO_ERROR`, socket(7)). The end of a listener is one for those that wait there.
+    fn error(&self) -> Option<io::Error> {
+        let error = match self {
+            Self::Tcp(stream) => stream.take_error(),
+            Self::Unix(stream) => stream.take_error(),
+        };
+        error.ok().flatten()
+    }
+
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.read(bytes),
@@ -232,17 +299,14 @@ impl AsFd for Stream {
     }
 }
 
-/// Whether the status of an HTTP answer is 200 to 399; None if it is not there yet.
-fn is_good(answer: &[u8]) -> Option<bool> {
+/// The status of an HTTP answer; None if it is not there yet, Some(None) if this is no such answer.
+fn status_of(answer: &[u8]) -> Option<Option<u16>> {
     let line = answer.first_chunk::<12>()?;
-    let digits = b'0'..=b'9';
-    let is_well = line.starts_with(b"HTTP/1.")
-        && matches!(line[8..], [b' ', b'2' | b'3', second, third] if digits.contains(&second) && digits.contains(&third));
-    if !is_well {
-        return Some(false);
-    }
+    let status =
+        line[9..].iter().try_fold(0, |sum, digit| digit.is_ascii_digit().then(|| sum * 10 + u16::from(digit - b'0')));
+    let Some(status) = status.filter(|_| line.starts_with(b"HTTP/1.") && line[8] == b' ') else { return Some(None) };
     // It has three digits (RFC 9112, 4); then comes a space, or, from some servers, the end of the line.
-    answer.get(line.len()).map(|next| matches!(next, b' ' | b'\r' | b'\n'))
+    answer.get(line.len()).map(|next| matches!(next, b' ' | b'\r' | b'\n').then_some(status))
 }
 
 #[cfg(test)]
@@ -252,32 +316,52 @@ mod tests {
     use std::os::fd::AsRawFd;
 
     #[test]
-    fn a_status_is_good_or_bad_or_not_there() {
-        for (answer, good) in [
-            ("HTTP/1.1 200 OK\r\n", Some(true)),
-            ("HTTP/1.0 399 x", Some(true)),
-            ("HTTP/1.1 400 x", Some(false)),
-            ("HTTP/1.1 199 x", Some(false)),
+    fn a_status_is_there_or_not_or_none_at_all() {
+        for (answer, status) in [
+            ("HTTP/1.1 200 OK\r\n", Some(Some(200))),
+            ("HTTP/1.0 399 x", Some(Some(399))),
+            ("HTTP/1.1 400 x", Some(Some(400))),
+            ("HTTP/1.1 099 x", Some(Some(99))),
             ("HTTP/1.1 20", None),
             ("HTTP/1.1 200", None),
-            ("HTTP/1.1 200\r", Some(true)),
-            ("HTTP/1.1 2000 OK", Some(false)),
-            ("HTTP/1.1 +200 OK", Some(false)),
-            ("HTTP/1.10200 OK", Some(false)),
-            ("SSH-2.0-OpenSSH", Some(false)),
-            ("HTTP/1.1 xyz", Some(false)),
+            ("HTTP/1.1 200\r", Some(Some(200))),
+            ("HTTP/1.1 2000 OK", Some(None)),
+            ("HTTP/1.1 +200 OK", Some(None)),
+            ("HTTP/1.10200 OK", Some(None)),
+            ("SSH-2.0-OpenSSH", Some(None)),
+            ("HTTP/1.1 xyz", Some(None)),
         ] {
-            assert_eq!(is_good(answer.as_bytes()), good, "{answer}");
+            assert_eq!(status_of(answer.as_bytes()), status, "{answer}");
         }
     }
 
     /// As the driver does: attempt after attempt, each of which may be late on a machine that is busy, until it says yes.
     fn expect_ready(mut probe: Probe) {
-        let until = Instant::now() + std::time::Duration::from_secs(60);
+        let until = std::time::Instant::now() + Duration::from_secs(60);
         while probe.advance() != Step::Ready {
-            assert!(Instant::now() < until, "it never says that it is ready");
+            assert!(std::time::Instant::now() < until, "it never says that it is ready");
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
+    }
+
+    /// The kernel connects also when nobody is there to accept.
+    #[cfg(feature = "program")]
+    #[test]
+    fn a_connection_that_nobody_accepts_is_no_answer() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = HealthAddress::Tcp(listener.local_addr().unwrap());
+        let health = Health { address, path: None, status: GOOD_STATUSES };
+        let mut probe = Probe::of_anybody(health.clone(), Duration::from_millis(50));
+        let mut last = probe.advance();
+        while last == Step::Pending {
+            last = probe.advance();
+        }
+        assert_eq!((last, probe.why()), (Step::Failed, "nobody accepted in 0.05 s"));
+        let mut probe = Probe::of_anybody(health, Duration::from_secs(60));
+        assert_eq!(probe.advance(), Step::Pending);
+        // The first one has hung up meanwhile.
+        let _accepted = [listener.accept().unwrap(), listener.accept().unwrap()];
+        expect_ready(probe);
     }
 
     #[test]
@@ -294,7 +378,7 @@ mod tests {
             }
         });
         let own = nix::unistd::getpid().as_raw();
-        let health = Health { address: address.clone(), path: Some("/ready".into()) };
+        let health = Health { address: address.clone(), path: Some("/ready".into()), status: GOOD_STATUSES };
         let mut stranger = Probe::new(health.clone(), i32::MAX);
         assert_ne!(stranger.advance(), Step::Ready);
         // Nobody else may have it: this connection is closed, and the next one taken by us.
@@ -302,7 +386,7 @@ mod tests {
             assert_ne!(stranger.advance(), Step::Ready);
         }
         expect_ready(Probe::new(health, own));
-        expect_ready(Probe::new(Health { address, path: None }, own));
+        expect_ready(Probe::new(Health { address, path: None, status: GOOD_STATUSES }, own));
         nix::sys::socket::shutdown(listener.as_raw_fd(), nix::sys::socket::Shutdown::Both).unwrap();
         server.join().unwrap();
     }

@@ -5,23 +5,27 @@
 
 use super::leaving::Term;
 use super::spec::SpawnSpec;
+#[cfg(feature = "program")]
+use super::tree::Lineage;
 use crate::error::{Error, Result};
 use crate::sys::crash;
-use crate::sys::fd::file_context;
+use crate::sys::fd::{file_context, write_private};
 use crate::sys::pidfd::{Pidfd, start_time};
 use nix::fcntl::OFlag;
 use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 const FIRST_LINE: &str = "handoff-journal 1";
+/// The smallest that there are.
+const PAGE_BYTES: usize = 4096;
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// One process of this boot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(super) struct Identity {
     pub(super) pid: i32,
     /// In clock ticks since boot: a pid may be reused.
@@ -66,6 +70,12 @@ pub(super) struct Entry {
     pub(super) joining: Option<Identity>,
     /// The inodes and the names of the listeners, for daemons that can not send them.
     pub(super) listeners: Vec<(u64, String)>,
+    /// The inode of the pipe in which the incumbent, which is not ready yet, will say that it is.
+    #[cfg(feature = "program")]
+    pub(super) ready_pipe: Option<u64>,
+    /// By which its processes are known, and those that they have left.
+    #[cfg(feature = "program")]
+    pub(super) lineage: Option<Lineage>,
 }
 
 /// A process that will never serve again.
@@ -133,7 +143,7 @@ fn with_program(spec: &Arc<SpawnSpec>, program: Option<&Path>) -> Arc<SpawnSpec>
     program.map_or_else(|| spec.clone(), |program| Arc::new(spec.as_ref().clone().binary(program)))
 }
 
-#[derive(Debug)]
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub(super) struct Journal {
     path: PathBuf,
     temporary: PathBuf,
@@ -160,14 +170,39 @@ impl Journal {
 
     pub(super) fn write(&self, service: &str, build_id: &[u8], entry: &Entry) -> Result<()> {
         let text = self.text(service, build_id, entry);
-        let written = fs::write(&self.temporary, text).and_then(|()| {
+        let written = write_private(&self.temporary, text.as_bytes()).and_then(|()| {
             crash::point('S', format_args!("before rename {} journal", entry.kind()));
             fs::rename(&self.temporary, &self.path)
         });
-        written.map_err(|error| {
+        let written = written.or_else(|error| {
             let _ = fs::remove_file(&self.temporary);
+            match error.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => self.overwrite(&text).map_err(|_| error),
+                _ => Err(error),
+            }
+        });
+        written.map_err(|error| {
             Error::system("no journal")(file_context(error, format_args!("cannot write {}", self.path.display())))
         })
+    }
+
+    /// Without room for another file: in the page that this one has. One write(2) within a page is whole also if we are killed, and after a
+    /// loss of power nothing of it is of use.
+    fn overwrite(&self, text: &str) -> io::Result<()> {
+        let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+        let file = OpenOptions::new().write(true).custom_flags(flags.bits()).open(&self.path)?;
+        let before = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+        if text.len().max(before) > PAGE_BYTES {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let mut bytes = text.as_bytes().to_vec();
+        bytes.resize(bytes.len().max(before), b'\n');
+        file.write_all_at(&bytes, 0)
+    }
+
+    /// Whether something was written that is not removed yet.
+    pub(super) fn exists(&self) -> bool {
+        fs::symlink_metadata(&self.path).is_ok()
     }
 
     /// An error leaves a file of no meaning.
@@ -199,6 +234,14 @@ impl Journal {
         }
         for (inode, name) in &entry.listeners {
             let _ = writeln!(text, "listener={inode} {name}");
+        }
+        #[cfg(feature = "program")]
+        if let Some(inode) = entry.ready_pipe {
+            let _ = writeln!(text, "ready_pipe={inode}");
+        }
+        #[cfg(feature = "program")]
+        if let Some(lineage) = &entry.lineage {
+            let _ = writeln!(text, "lineage={}", lineage.text());
         }
         write_program(&mut text, "program", entry.program.as_deref());
         if let Some(OpenHandoff { id, page, successor, program, park_ns }) = &entry.handoff {
@@ -252,6 +295,10 @@ impl Journal {
             unlinked: value("unlinked") == Some("yes"),
             joining: identity("joining"),
             listeners: text.lines().filter_map(listener).collect(),
+            #[cfg(feature = "program")]
+            ready_pipe: number("ready_pipe"),
+            #[cfg(feature = "program")]
+            lineage: value("lineage").and_then(Lineage::parse),
         }))
     }
 }
@@ -271,6 +318,7 @@ fn write_program(text: &mut String, key: &str, program: Option<&Path>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn what_is_written_is_read() {
@@ -289,20 +337,44 @@ mod tests {
             let listeners = vec![(4711, "kv".to_owned()), (4712, "a name".to_owned())];
             let (incumbent, program) = (Some(own), Some("/old/kv".into()));
             let former = vec![own, Identity { pid: 8, ..own }];
-            let entry =
-                Entry { generation: 3, incumbent, former, program, handoff, leaving, unlinked, joining, listeners };
+            let entry = Entry {
+                generation: 3,
+                incumbent,
+                former,
+                program,
+                handoff,
+                leaving,
+                unlinked,
+                joining,
+                listeners,
+                #[cfg(feature = "program")]
+                ready_pipe: Some(4713),
+                #[cfg(feature = "program")]
+                lineage: Some(Lineage::default()),
+            };
             journal.write("kv", b"\x01\xfe", &entry).unwrap();
             assert_eq!(journal.read().unwrap(), Some(entry));
         }
         let text = fs::read_to_string(dir.path().join("kv.journal")).unwrap();
         assert!(text.contains("\nbuild_id=01fe\n"));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        let mode = fs::metadata(dir.path().join("kv.journal")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "by what is in it processes of a service are known");
 
         // Another boot: its processes are gone.
         fs::write(dir.path().join("kv.journal"), text.replace(&journal.boot_id, "another")).unwrap();
         assert_eq!(journal.read().unwrap(), None);
         fs::write(dir.path().join("kv.journal"), "nonsense").unwrap();
         assert!(journal.read().is_err());
+        // In the place of what is there, which is longer or shorter.
+        for (pid, name) in [(1, "kv".repeat(100)), (2, "x".to_owned()), (3, "y".repeat(300))] {
+            let incumbent = Some(Identity { pid, start_time: 7 });
+            let entry = Entry { incumbent, listeners: vec![(5, name)], ..Entry::default() };
+            journal.overwrite(&journal.text("kv", b"", &entry)).unwrap();
+            assert_eq!(journal.read().unwrap(), Some(entry));
+        }
+        let error = journal.overwrite(&"x".repeat(PAGE_BYTES + 1)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
         assert!(Journal::new(dir.path().join("none/kv.journal")).write("kv", b"", &Entry::default()).is_err());
     }
 

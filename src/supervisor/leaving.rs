@@ -11,10 +11,11 @@ use crate::sys::timers::Timers;
 use nix::sys::signal::Signal;
 
 /// A process that will never serve again.
-#[derive(Debug)]
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub(super) struct Leaving {
     pub(super) process: Process,
     /// What it gets if it does not exit.
+    #[serde(with = "crate::sys::inherit::signal")]
     pub(super) signal: Signal,
     pub(super) term: Term,
     /// It can not be told to retire but by its stop signal, which it did not get yet.
@@ -24,7 +25,7 @@ pub(super) struct Leaving {
 }
 
 /// For how long a process may stay, in absolute `CLOCK_MONOTONIC` nanoseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(super) struct Term {
     /// It was replaced in overlap mode, and serves its last clients. It has let go of the gate.
     pub(super) drains: bool,

@@ -8,9 +8,10 @@ use nix::sys::socket::{getsockopt, sockopt};
 use nix::sys::stat::fstat;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-#[derive(Debug)]
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
 struct Listener {
     name: String,
+    #[serde(with = "crate::sys::inherit::fd")]
     fd: OwnedFd,
     /// What tells it from all other sockets, for as long as it is open here.
     inode: u64,
@@ -19,7 +20,7 @@ struct Listener {
 }
 
 /// In the order in which the daemons get them.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
 pub(super) struct Listeners(Vec<Listener>);
 
 impl Listeners {

@@ -9,7 +9,12 @@ mod attempt;
 mod awaited;
 mod blocking;
 mod cancel;
+#[cfg(feature = "program")]
+mod carry;
+#[cfg(feature = "program")]
+mod context;
 mod engine;
+mod event;
 mod executable;
 mod health;
 mod journal;
@@ -20,24 +25,47 @@ mod outcome;
 mod output;
 mod probation;
 mod process;
+mod processes;
 mod rendezvous;
 mod resume;
 mod spec;
 mod start;
+mod status;
 mod trace;
+#[cfg(feature = "program")]
+mod tree;
 mod unlinked;
 
 pub use crate::protocol::message::Mode;
 pub use crate::protocol::supervisor::{OnIncumbentDeath, Verdict};
 pub use crate::sys::pidfd::ExitStatus;
 #[cfg(feature = "program")]
-pub(crate) use awaited::Awaited;
+pub(crate) use awaited::ADOPTING;
+#[cfg(feature = "program")]
+pub(crate) use blocking::Resumed;
 pub use cancel::Canceller;
+#[cfg(feature = "program")]
+pub use context::ExecContext;
+pub use event::Event;
 pub use executable::Executable;
-pub use health::{Health, HealthAddress};
+pub use health::{GOOD_STATUSES, Health, HealthAddress};
+#[cfg(feature = "program")]
+pub(crate) use health::{Probe, Step};
+#[cfg(feature = "program")]
+pub(crate) use notify::Pulse;
 pub use notify::Said;
+#[cfg(feature = "program")]
+pub(crate) use outcome::carried_outcome;
 pub use outcome::{HandoffOutcome, verdict_name};
+#[cfg(feature = "program")]
+pub(crate) use output::output_watch_anew;
+pub use output::{OutputWatch, Stream};
 pub use spec::SpawnSpec;
+#[cfg(feature = "program")]
+pub(crate) use spec::{check_variable, environment};
+pub use status::{Draining, Status};
+#[cfg(feature = "program")]
+pub(crate) use tree::{Dying, Lineage, Tree, end_stragglers};
 pub use unlinked::ReadySign;
 
 use crate::error::{Error, Result};
@@ -46,99 +74,12 @@ use crate::sys::limits::raise_nofile;
 use engine::Engine;
 use journal::Journal;
 use nix::sys::signal::Signal;
+#[cfg(feature = "program")]
 use notify::Notify;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use unlinked::WAITING;
-
-/// What happened; see [`Supervisor::turn`].
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Event {
-    /// A handoff or a cold start has come to this phase (the names of `handoff status`).
-    Phase(&'static str),
-    /// The drain, the seal or the successor's initialisation progresses, in the application's own unit.
-    Progress {
-        /// How much of it is done.
-        done: u64,
-        /// Of how much.
-        total: u64,
-    },
-    /// How it ended. A second outcome of the same id corrects the first: after [`Verdict::Undecided`], or
-    /// [`Verdict::Reverted`] after [`Verdict::Committed`].
-    Outcome(HandoffOutcome),
-    /// The process that served, or started cold, has died, and no handoff was under way that deals with it: nobody serves
-    /// now. Whether to [`Supervisor::start`] again is the caller's decision. After a cold start that failed it follows
-    /// the [`Event::Outcome`].
-    Exited {
-        /// Its pid.
-        pid: i32,
-        /// Which process of the service it was.
-        generation: u64,
-        /// How it ended; the program that started it reaps it. None if the kernel does not tell (`SIGCHLD` ignored).
-        status: Option<ExitStatus>,
-        /// The same for people, with its last lines of stderr if captured.
-        text: String,
-    },
-    /// A process has died in its probation, by itself or because it was condemned; what follows is an [`Event::Outcome`].
-    ProbationFailed {
-        /// What it was started from, if that could be kept open.
-        program: Option<Executable>,
-        /// How it ended.
-        text: String,
-    },
-    /// What a process wrote, see [`SpawnSpec::capture_stderr`]. Bytes, not lines.
-    Stderr {
-        /// Who wrote it.
-        pid: i32,
-        /// What.
-        bytes: Vec<u8>,
-    },
-}
-
-/// What the service is doing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Status {
-    /// The name of the machine's phase: "idle", "starting", "warming", "draining", …
-    pub phase: &'static str,
-    /// The process that serves, or starts cold; None if there is none.
-    pub pid: Option<i32>,
-    /// Which process of the service it is.
-    pub generation: u64,
-    /// It has said Hello, and can be talked to.
-    pub linked: bool,
-    /// How it can be replaced, if it has said Hello.
-    pub mode: Option<Mode>,
-    /// It has said that it serves.
-    pub serving: bool,
-    /// The handoff that is under way.
-    pub handoff_id: Option<u64>,
-    /// N, while a handoff is under way.
-    pub successor_pid: Option<i32>,
-    /// What the process that serves has said to `NOTIFY_SOCKET`.
-    pub said: Said,
-    /// The reserve of the process that serves, in a probation.
-    pub parked_pid: Option<i32>,
-    /// When the probation ends: absolute `CLOCK_MONOTONIC` nanoseconds.
-    pub probation_end_ns: Option<u64>,
-    /// Those that were replaced in overlap mode, and serve their last clients.
-    pub draining: Vec<Draining>,
-}
-
-/// A process that was replaced in overlap mode, and serves its last clients. Times are absolute `CLOCK_MONOTONIC` nanoseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Draining {
-    /// Its pid.
-    pub pid: i32,
-    /// Which process of the service it was; 0 if it was undone, as it was not ready in time, and may have accepted clients.
-    pub generation: u64,
-    /// When it was replaced.
-    pub since_ns: u64,
-    /// When it must be done; then it is ended.
-    pub deadline_ns: u64,
-}
 
 /// The process that this journal names and that lives, whether it has a supervisor or not.
 #[cfg(feature = "program")]
@@ -146,11 +87,17 @@ pub(crate) fn alive_in_journal(path: PathBuf) -> Option<i32> {
     Journal::new(path).read().ok().flatten()?.alive().map(|process| process.pid)
 }
 
+/// Whether a journal tells of a service of this boot.
+#[cfg(feature = "program")]
+pub(crate) fn is_in_journal(path: PathBuf) -> bool {
+    Journal::new(path).read().is_ok_and(|entry| entry.is_some())
+}
+
 /// S, for one service. Not more than one handoff is under way at a time.
 ///
 /// Dropping it leaves the daemon that serves alone; it lives on, as does one that starts cold. A successor that has not
 /// committed is revoked, killed and reaped first, and the incumbent, which sees the end of its session, resumes by itself.
-#[derive(Debug)]
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub struct Supervisor {
     engine: Engine,
 }
@@ -235,9 +182,18 @@ impl Supervisor {
 
     /// Binds `NOTIFY_SOCKET` (sd_notify(3)) for the processes of the service at this path, when the first one is started or
     /// adopted. Its directory must exist, and be closed to others.
+    #[cfg(feature = "program")]
     #[must_use]
     pub fn with_notify(mut self, path: impl Into<PathBuf>) -> Self {
         self.engine.unlinked.notify = Notify::at(path.into());
+        self
+    }
+
+    /// Watches captured output by this instance, which the caller polls and drains, beside this supervisor's descriptor; and
+    /// then calls [`Self::turn`] if [`Self::next_due`] is over. Default: one of its own.
+    #[must_use]
+    pub fn with_output_watch(mut self, watch: &OutputWatch) -> Self {
+        self.engine.output_watch = Some(watch.clone());
         self
     }
 
@@ -295,56 +251,54 @@ impl Supervisor {
         self.end_probation();
     }
 
+    /// After the end of the service: processes may be started again.
+    #[cfg(feature = "program")]
+    pub(crate) fn reopen(&mut self) {
+        self.engine.closing = false;
+    }
+
+    /// As [`Self::with_listener_group`].
+    #[cfg(feature = "program")]
+    pub(crate) fn add_listener_group(&mut self, name: &str, fds: Vec<OwnedFd>) -> Result<()> {
+        self.engine.listeners.add_group(name, fds)
+    }
+
     /// Waits until something happens, `timeout` at most (None: no limit), deals with it, and returns the events. They may
     /// be none.
     ///
     /// # Errors
     /// [`Error::System`]: epoll failed.
     pub fn turn(&mut self, timeout: Option<Duration>) -> Result<Vec<Event>> {
-        let timeout = if self.engine.events.is_empty() { timeout } else { Some(Duration::ZERO) };
-        self.engine.turn(timeout)?;
+        self.note_output_taken();
+        let waits = !self.engine.events.is_empty() || self.engine.output_waits();
+        self.engine.turn(if waits { Some(Duration::ZERO) } else { timeout })?;
         Ok(std::mem::take(&mut self.engine.events).into())
+    }
+
+    /// Before a wait of unknown length: the output in all events that were fetched is dealt with, and need not come again if
+    /// this supervisor is killed. [`Self::turn`] does the same.
+    pub fn note_output_taken(&mut self) {
+        if self.engine.events.is_empty() {
+            self.engine.keep_output();
+        }
     }
 
     /// When [`Self::turn`] must be called at the latest, in absolute `CLOCK_MONOTONIC` nanoseconds. The descriptor becomes
     /// readable then, too.
     pub fn next_due(&self) -> Option<u64> {
-        self.engine.timers.earliest()
-    }
-
-    /// What the service is doing. Never waits.
-    pub fn status(&self) -> Status {
-        let engine = &self.engine;
-        let pid = |process: &Option<process::Process>| process.as_ref().map(|process| process.pid);
-        Status {
-            phase: if engine.waits_for_readiness() { WAITING } else { engine.machine.phase().name() },
-            pid: pid(self.server()),
-            generation: self.server().as_ref().map_or(0, |process| process.generation),
-            linked: engine.machine.incumbent_is_linked(),
-            mode: engine.machine.incumbent_mode(),
-            serving: engine.machine.incumbent_serves(),
-            handoff_id: engine.handoff_id(),
-            said: self.server().as_ref().map(|process| process.said.clone()).unwrap_or_default(),
-            successor_pid: pid(&engine.processes.successor),
-            parked_pid: pid(&engine.processes.parked),
-            probation_end_ns: self.in_probation().then_some(engine.probation.end_ns),
-            draining: engine.draining(),
-        }
-    }
-
-    /// The process that serves, or starts cold. After a commit that is N, also while O is still on its way out.
-    fn server(&self) -> &Option<process::Process> {
-        let processes = &self.engine.processes;
-        match self.engine.machine.phase() {
-            Phase::Retiring if processes.successor.is_some() => &processes.successor,
-            _ => &processes.incumbent,
-        }
+        if self.engine.output_waits() { Some(0) } else { self.engine.timers.earliest() }
     }
 
     /// Whether [`Self::start`] could begin a handoff: the daemon has said Hello and serves, and nothing is under way.
     pub fn supports_handoff(&self) -> bool {
         let machine = &self.engine.machine;
         machine.phase() == Phase::Idle && machine.incumbent_is_linked() && machine.incumbent_serves()
+    }
+
+    /// The process that serves, or starts cold.
+    #[cfg(feature = "program")]
+    pub(crate) fn pid(&self) -> Option<i32> {
+        self.server().as_ref().map(|process| process.pid)
     }
 
     /// The pidfd of the process that serves, or starts cold.
@@ -374,6 +328,31 @@ impl Supervisor {
         }
     }
 
+    /// What the process that serves, or starts, has said of its life.
+    #[cfg(feature = "program")]
+    pub(crate) fn pulse(&self) -> Option<Pulse> {
+        self.server().as_ref().map(|process| process.pulse)
+    }
+
+    /// The process that starts cold is ready, if it is up to the caller to say so ([`ReadySign::Told`]).
+    #[cfg(feature = "program")]
+    pub(crate) fn tell_ready(&mut self) {
+        self.engine.on_told();
+        self.engine.wake();
+    }
+
+    /// Whether the process that serves, or starts, has still to give its sign that it is ready.
+    #[cfg(feature = "program")]
+    pub(crate) fn awaits_sign(&self) -> bool {
+        self.engine.awaits_sign()
+    }
+
+    /// Its time to give it is over. Yes: it was adopted, and may have said it while there was nobody to hear it, so it counts as ready.
+    #[cfg(feature = "program")]
+    pub(crate) fn settle_for_up(&mut self) -> bool {
+        self.engine.settle_for_up()
+    }
+
     /// SIGKILL to the reserve, if there is one.
     #[cfg(feature = "program")]
     pub(crate) fn kill_reserve(&self) {
@@ -386,6 +365,18 @@ impl Supervisor {
     #[cfg(feature = "program")]
     pub(crate) fn record(&mut self) {
         self.engine.record();
+    }
+
+    /// Somebody has removed the journal and `NOTIFY_SOCKET`. Of a handoff that is under way the next step writes the journal.
+    #[cfg(feature = "program")]
+    pub(crate) fn renew_files(&mut self) {
+        let lives = self.engine.processes.incumbent.is_some();
+        if lives && self.engine.rendezvous.is_none() {
+            self.engine.record();
+        }
+        if lives {
+            self.engine.bind_notify_again();
+        }
     }
 
     /// After the end of the service: removes the journal, which has no meaning any more, unless a process that it tells of is left.

@@ -53,6 +53,71 @@ impl HandoffOutcome {
     }
 }
 
+/// An outcome for the next program of this process; the pidfd is not of it.
+#[cfg(feature = "program")]
+pub(crate) mod carried_outcome {
+    use super::*;
+    use serde::{Deserialize, Deserializer};
+    use std::rc::Rc;
+
+    #[derive(serde::Serialize, serde::Deserialize)]
+    struct Carried {
+        id: u64,
+        verdict: Verdict,
+        reason: String,
+        generation: u64,
+        pid: i32,
+        times_ns: [u64; 6],
+        moved: [u64; 2],
+        errno: Option<i32>,
+    }
+
+    pub(crate) fn serialize<S: Serializer>(
+        outcome: &Option<Rc<HandoffOutcome>>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let carried = outcome.as_ref().map(|it| Carried {
+            id: it.id,
+            verdict: it.verdict,
+            reason: it.reason.clone(),
+            generation: it.generation,
+            pid: it.pid,
+            times_ns: [it.warm_ns, it.drain_ns, it.seal_ns, it.ready_ns, it.pause_ns, it.total_ns],
+            moved: [it.transferred_connections, it.transferred_state_bytes],
+            errno: it.errno,
+        });
+        carried.serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Rc<HandoffOutcome>>, D::Error> {
+        let carried = Option::<Carried>::deserialize(deserializer)?;
+        Ok(carried.map(|carried| {
+            let Carried { id, verdict, reason, generation, pid, times_ns, moved, errno } = carried;
+            let [warm_ns, drain_ns, seal_ns, ready_ns, pause_ns, total_ns] = times_ns;
+            let [transferred_connections, transferred_state_bytes] = moved;
+            Rc::new(HandoffOutcome {
+                id,
+                verdict,
+                reason,
+                generation,
+                pid,
+                pidfd: None,
+                warm_ns,
+                drain_ns,
+                seal_ns,
+                ready_ns,
+                pause_ns,
+                total_ns,
+                transferred_connections,
+                transferred_state_bytes,
+                errno,
+            })
+        }))
+    }
+}
+
 /// The word for a verdict in JSON and logs.
 pub fn verdict_name(verdict: Verdict) -> &'static str {
     match verdict {

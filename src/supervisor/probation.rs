@@ -5,6 +5,7 @@ use super::engine::{Due, Engine};
 use super::health::{Probe, Step};
 use super::leaving::Term;
 use super::process::Process;
+use super::unlinked::UNLINKED;
 use crate::error::{Error, Result};
 use crate::limits::{HEALTH_FAILURES_MAX, HEALTH_INTERVAL, HEALTH_LOOK, HEALTH_VERDICT, RESERVE_SILENCE};
 use crate::protocol::supervisor::{Input, Peer, Phase, Verdict};
@@ -51,14 +52,14 @@ impl Engine {
 
     /// Of one that begins now. O parks for longer, if N is asked whether it is well.
     pub(super) fn probation_end_ns(&self) -> u64 {
-        let asked = self.attempt.as_ref().is_some_and(|attempt| attempt.spec.health.is_some());
+        let asked = self.attempt.as_ref().is_some_and(|attempt| attempt.spec.asked().is_some());
         let last_words = if asked { nanoseconds(HEALTH_VERDICT) } else { 0 };
         monotonic_ns().saturating_add(self.machine.park_ns().saturating_sub(last_words))
     }
 
     /// The first probe comes after a while: clients come first.
     fn watch_health(&mut self) {
-        let of = |process: &Process| Some(Probe::new(process.spec.health.clone()?, process.leader));
+        let of = |process: &Process| Some(Probe::new(process.spec.asked()?.clone(), process.leader));
         self.probation.probe = self.processes.incumbent.as_ref().and_then(of);
         (self.probation.failures, self.probation.overdue) = (0, false);
         if self.probation.probe.is_some() {
@@ -79,7 +80,7 @@ impl Engine {
     /// After the probation nothing is asked any more.
     pub(super) fn check_health(&mut self) {
         let on_trial = self.machine.phase() == Phase::Probation;
-        let Some(probe) = self.probation.probe.as_mut().filter(|_| on_trial) else { return };
+        let Some(probe) = self.probation.probe.as_mut().filter(|_| on_trial && UNLINKED) else { return };
         let step = probe.advance();
         match step {
             Step::Pending => {}

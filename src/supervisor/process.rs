@@ -2,14 +2,20 @@
 
 use super::executable::Executable;
 use super::journal::Identity;
+#[cfg(feature = "program")]
+use super::notify::Pulse;
 use super::notify::Said;
 use super::output::Output;
 use super::spec::SpawnSpec;
+#[cfg(feature = "program")]
+use super::tree::Tree;
 use super::unlinked::Former;
 use crate::channel::Channel;
 use crate::error::{Error, Result};
 use crate::protocol::supervisor::Peer;
 use crate::sys::control;
+#[cfg(feature = "program")]
+use crate::sys::descendants::release;
 use crate::sys::fork::Withheld;
 use crate::sys::pidfd::{ExitStatus, Pidfd};
 use nix::errno::Errno;
@@ -28,6 +34,8 @@ pub(super) enum Token {
     Notify,
     Ready,
     Former,
+    /// Nothing of the engine's: it belongs to who uses it.
+    Also,
     Session(u64),
     Death(u64),
 }
@@ -37,6 +45,7 @@ const CANCEL: u64 = u64::MAX;
 const NOTIFY: u64 = u64::MAX - 1;
 const READY: u64 = u64::MAX - 2;
 const FORMER: u64 = u64::MAX - 3;
+const ALSO: u64 = u64::MAX - 4;
 
 impl Token {
     pub(super) fn from_raw(raw: u64) -> Self {
@@ -45,6 +54,7 @@ impl Token {
             _ if raw == NOTIFY => Self::Notify,
             _ if raw == READY => Self::Ready,
             _ if raw == FORMER => Self::Former,
+            _ if raw == ALSO => Self::Also,
             (0, 0) => Self::Timer,
             (0, _) => Self::Output,
             (key, 0) => Self::Session(key),
@@ -60,6 +70,7 @@ impl Token {
             Self::Notify => NOTIFY,
             Self::Ready => READY,
             Self::Former => FORMER,
+            Self::Also => ALSO,
             Self::Session(key) => key << 1,
             Self::Death(key) => key << 1 | 1,
         };
@@ -83,7 +94,7 @@ impl Was {
 }
 
 /// A child, from its exec to its end; or one of a supervisor before.
-#[derive(Debug)]
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub(super) struct Process {
     /// Never used again, not zero.
     pub(super) key: u64,
@@ -96,6 +107,7 @@ pub(super) struct Process {
     pub(super) session: Option<Withheld<Channel>>,
     /// The session has ended, and the machine does not know it yet.
     pub(super) end_is_news: bool,
+    #[serde(with = "crate::sys::inherit::shared")]
     pub(super) spec: Arc<SpawnSpec>,
     pub(super) output: Option<Output>,
     /// The leader of its session: it itself, unless it was started by something that is gone.
@@ -104,11 +116,40 @@ pub(super) struct Process {
     pub(super) former: Vec<Former>,
     /// What it said to `NOTIFY_SOCKET`.
     pub(super) said: Said,
+    /// The same, of its life.
+    #[cfg(feature = "program")]
+    pub(super) pulse: Pulse,
     /// What it was started from, if that could be kept open.
     pub(super) executable: Option<Executable>,
+    /// What descends from it.
+    #[cfg(feature = "program")]
+    pub(super) tree: Option<Tree>,
 }
 
 impl Process {
+    /// Nothing more is known of it yet.
+    pub(super) fn new(key: u64, pid: i32, pidfd: Pidfd, spec: Arc<SpawnSpec>) -> Self {
+        Self {
+            key,
+            pid,
+            generation: 0,
+            pidfd,
+            identity: None,
+            session: None,
+            end_is_news: false,
+            spec,
+            output: None,
+            leader: pid,
+            former: Vec::new(),
+            said: Said::default(),
+            #[cfg(feature = "program")]
+            pulse: Pulse::default(),
+            executable: None,
+            #[cfg(feature = "program")]
+            tree: None,
+        }
+    }
+
     /// Watches its death and its session.
     pub(super) fn watch(&self, epoll: &Epoll) -> nix::Result<()> {
         epoll.add(&self.pidfd, Token::Death(self.key).event())?;
@@ -157,6 +198,9 @@ impl Process {
     /// Reaps it; its status, and the same for people.
     pub(super) fn reap(&mut self) -> (Option<ExitStatus>, String) {
         let status = self.pidfd.wait().unwrap_or_else(|_| self.status_of_stranger());
+        // One that was no child of ours is not reaped here.
+        #[cfg(feature = "program")]
+        release(self.pid);
         let mut text = status.map_or_else(|| "unknown exit status".to_owned(), |status| status.to_string());
         if let Some(lines) = self.output.as_ref().and_then(Output::last_lines) {
             text = format!("{text}; its last output: {lines}");
@@ -202,6 +246,7 @@ mod tests {
             Token::Notify,
             Token::Ready,
             Token::Former,
+            Token::Also,
             Token::Session(1),
             Token::Death(77),
         ] {

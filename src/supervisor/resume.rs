@@ -4,12 +4,12 @@ use super::attempt::Attempt;
 use super::engine::{Due, Engine};
 use super::executable::Executable;
 use super::journal::{Entry, Identity, OpenHandoff, Retired};
-use super::notify::Said;
 use super::output::Output;
 use super::process::Process;
 use super::rendezvous::Rendezvous;
 use super::spec::SpawnSpec;
 use super::trace;
+use super::unlinked::UNLINKED;
 use crate::channel::Channel;
 use crate::error::{Error, Result};
 use crate::limits::{
@@ -28,16 +28,16 @@ use crate::sys::pidfd::Pidfd;
 use crate::sys::seqpacket::{Credentials, Seqpacket};
 use crate::sys::session::{end_some_members, session_of};
 use nix::fcntl::OFlag;
-use std::fs::{self, Metadata, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// What is known of an adoption that is under way.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
 pub(super) struct Adoption {
     /// Attempts to connect that failed, one after the other.
     failures: u32,
@@ -48,17 +48,23 @@ pub(super) struct Adoption {
     /// How the daemon was found.
     pub(super) found: Found,
     /// The listeners of the daemon, until they are all there; None if nobody wants them.
+    #[serde(skip)]
     pub(super) gathered: Option<Gathered>,
     /// Those that leave have listeners that can not be taken from them.
     pub(super) occupied: bool,
-    /// The listeners of the daemon, if it is a reserve whose successor has committed and died.
-    pub(super) reserve: Option<Vec<(u64, String)>>,
+    /// The inodes and the names of the listeners, as the journal has them.
+    pub(super) listeners: Vec<(u64, String)>,
+    /// The daemon is a reserve whose successor has committed and died.
+    pub(super) reserve: bool,
     /// It was killed.
     pub(super) ended: bool,
+    /// The daemon has given a sign that it is ready, although it has no session.
+    #[serde(default)]
+    pub(super) ready: bool,
 }
 
 /// What says that a process is a daemon of this service.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(super) enum Found {
     /// The journal.
     #[default]
@@ -171,13 +177,15 @@ impl Engine {
     // ---- another supervisor is gone
 
     /// Begins to go on where it stopped.
-    pub(super) fn begin_resume(&mut self, spec: &SpawnSpec) -> Result<()> {
+    pub(super) fn begin_resume(&mut self, spec: &SpawnSpec, last: u64) -> Result<()> {
         if self.machine.generation() != 0 || self.processes.incumbent.is_some() {
             return Err(Error::State("resuming is the first thing that a supervisor does".into()));
         }
         self.service = self.name_for(spec);
         let entry = self.last_entry();
-        if entry.unlinked && self.resume_unlinked(&entry, spec)? {
+        #[cfg(feature = "program")]
+        self.trees.inherit(&entry);
+        if UNLINKED && entry.unlinked && self.resume_unlinked(&entry, spec)? {
             return Ok(());
         }
         let page = entry.handoff.as_ref().and_then(|open| self.find_page(open));
@@ -188,6 +196,7 @@ impl Engine {
         let heir = entry.handoff.as_ref().filter(is_incumbent);
         let generation = entry.generation + u64::from(heir.is_some());
         self.adoption.gathered = Some(Gathered::default());
+        self.adoption.listeners.clone_from(&entry.listeners);
         self.resuming = true;
         let spec = Arc::new(spec.clone());
         let id = entry.handoff.as_ref().filter(|_| page.is_some()).map_or(0, |open| open.id);
@@ -196,9 +205,12 @@ impl Engine {
         if let Some((pid, pidfd)) = incumbent {
             let program = heir.map_or_else(|| entry.program_of(&spec), |open| open.program_of(&spec));
             self.admit_incumbent(pid, pidfd, program, generation)?;
+            if UNLINKED && entry.handoff.is_none() && self.adoption.found == Found::Journal {
+                self.await_sign_again(&entry);
+            }
         }
         for retired in &entry.leaving {
-            match entry.unlinked {
+            match UNLINKED && entry.unlinked {
                 true => self.admit_drained(*retired, &spec),
                 false => self.admit_leaving(*retired, &spec),
             }
@@ -218,6 +230,7 @@ impl Engine {
             PastHandoff { id: HandoffId(open.id), successor_lives, park_ns: open.park_ns }
         });
         self.last_id = id;
+        let generation = if incumbent_lives || handoff.is_some() { generation } else { generation.max(last) };
         self.feed(Input::Resume(Past { generation, incumbent_lives, handoff }));
         Ok(())
     }
@@ -259,6 +272,9 @@ impl Engine {
             Found::ControlPath => RESUME_UNREACHED,
             Found::Gate => RESUME_WITHOUT_PATH,
         };
+        if self.adoption.ready && !self.is_linked() {
+            return None;
+        }
         let left = first.checked_sub(waited);
         // Only now: who holds the gate is a search through all processes.
         let more = || self.adoption.found == Found::Journal && self.is_linked();
@@ -266,7 +282,7 @@ impl Engine {
     }
 
     /// What is being adopted is a daemon that links the library, or a handoff that is being ended, or a reserve that was killed.
-    fn is_linked(&self) -> bool {
+    pub(super) fn is_linked(&self) -> bool {
         let linked = |process: &Process| process.session.is_some() || holder(&process.spec) == Some(process.pid);
         let ends = self.machine.phase() != Phase::Idle || self.adoption.ended;
         ends || self.processes.incumbent.as_ref().is_some_and(linked)
@@ -281,7 +297,7 @@ impl Engine {
     }
 
     /// A journal that can not be read is as good as none: the control path is still there.
-    fn last_entry(&self) -> Entry {
+    pub(super) fn last_entry(&self) -> Entry {
         let read = self.journal.as_ref().map_or(Ok(None), |journal| journal.read());
         read.unwrap_or_else(|error| {
             trace::trouble(&self.service, None, &format!("{error}; going on without it"));
@@ -351,63 +367,45 @@ impl Engine {
         let key = self.next_key;
         self.next_key += 1;
         let identity = Identity::of(pid);
-        let said = Said::default();
         let leader = session_of(pid).unwrap_or(pid);
         let executable = executable_of(pid, &spec);
+        #[cfg(feature = "program")]
+        let tree = super::tree::Tree::of_adopted(pid, &pidfd, &spec);
         Process {
-            key,
-            pid,
             generation,
-            pidfd,
             identity,
-            session: None,
-            end_is_news: false,
-            spec,
             output,
             leader,
-            former: Vec::new(),
-            said,
             executable,
+            #[cfg(feature = "program")]
+            tree,
+            ..Process::new(key, pid, pidfd, spec)
         }
     }
 
-    /// The file that a daemon of another supervisor writes to. What is in it already was for that one.
-    fn output_of(&mut self, pid: i32, spec: &SpawnSpec) -> Option<Output> {
-        let capture = spec.capture.as_ref()?;
-        let stderr = format!("/proc/{pid}/fd/2");
-        // The kernel's name of the file has no symbolic links; ours may.
-        let path = capture.dir.join(fs::read_link(&stderr).ok()?.file_name()?);
-        let same = |one: Metadata, other: Metadata| (one.dev(), one.ino()) == (other.dev(), other.ino());
-        let ours = same(fs::metadata(&stderr).ok()?, fs::metadata(&path).ok()?) && self.leftover(&path, ".stderr");
-        let inotify = self.inotify().ok()?;
-        ours.then(|| Output::follow(path, inotify).ok()).flatten()
-    }
-
-    /// Whether a file has the name of one of this service's own: the service, an id, the suffix.
-    fn leftover(&self, path: &Path, suffix: &str) -> bool {
+    /// Whether a file has the name of a page of this service's own: the service, an id, the suffix.
+    fn leftover(&self, path: &Path) -> bool {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let id = name.strip_prefix(&self.service).and_then(|rest| rest.strip_prefix('.'));
-        let id = id.and_then(|rest| rest.strip_suffix(suffix));
+        let id = id.and_then(|rest| rest.strip_suffix(".page"));
         id.is_some_and(|id| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit()))
     }
 
     /// Removes what the one before has left, and nobody needs.
-    fn sweep(&self) {
+    fn sweep(&mut self) {
         if let Some(path) = self.attempt.as_ref().and_then(|attempt| attempt.spec.control_path.as_deref()) {
             remove_dead_temporaries(path);
         }
         let page = self.rendezvous.as_ref().and_then(|rendezvous| rendezvous.path.clone());
-        let outputs = self.processes.iter().filter_map(|process| process.output.as_ref());
-        let kept: Vec<PathBuf> = outputs.map(|output| output.path().to_owned()).chain(page).collect();
-        let capture = self.attempt.as_ref().and_then(|attempt| attempt.spec.capture.as_ref());
-        let dirs = [self.journal.as_ref().map(|journal| journal.dir()), capture.map(|capture| capture.dir.as_path())];
-        for (dir, suffix) in dirs.into_iter().zip([".page", ".stderr"]) {
-            for entry in dir.and_then(|dir| fs::read_dir(dir).ok()).into_iter().flatten().flatten() {
-                let path = entry.path();
-                if self.leftover(&path, suffix) && !kept.contains(&path) {
-                    let _ = fs::remove_file(path);
-                }
+        let dir = self.journal.as_ref().and_then(|journal| fs::read_dir(journal.dir()).ok());
+        for path in dir.into_iter().flatten().flatten().map(|entry| entry.path()) {
+            if self.leftover(&path) && Some(&path) != page.as_ref() {
+                let _ = fs::remove_file(path);
             }
+        }
+        let capture = self.attempt.as_ref().and_then(|attempt| attempt.spec.capture());
+        if let Some(dir) = capture.map(|capture| capture.dir.clone()) {
+            self.sweep_output(&dir);
         }
     }
 
@@ -433,8 +431,8 @@ impl Engine {
         self.resuming = false;
         self.sweep();
         // Else the first start does.
-        if self.processes.incumbent.is_some()
-            && let Err(error) = self.bind_notify()
+        if let Some(pid) = self.processes.incumbent.as_ref().map(|process| process.pid)
+            && let Err(error) = self.bind_notify(uid_of(pid))
         {
             trace::trouble(&self.service, None, &error.to_string());
         }
@@ -469,6 +467,11 @@ fn executable_of(pid: i32, spec: &SpawnSpec) -> Option<Executable> {
 fn map_page(path: &Path) -> io::Result<DecisionPage> {
     let file = OpenOptions::new().read(true).write(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
     DecisionPage::map(file.into())
+}
+
+/// As which user a process runs, if it may be looked at.
+pub(super) fn uid_of(pid: i32) -> Option<u32> {
+    fs::metadata(format!("/proc/{pid}")).ok().map(|found| found.uid())
 }
 
 /// Who listens at the control path. That it is the process of its number shows when it answers, see `take_over`.

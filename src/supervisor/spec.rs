@@ -1,15 +1,18 @@
 //! What to start, and how long each step of it may take.
 
+#[cfg(feature = "program")]
+use super::context::ExecContext;
 use super::executable::Executable;
 use super::health::Health;
-use super::unlinked::ReadySign;
+use super::unlinked::{ReadySign, UNLINKED};
 use crate::error::{Error, Result};
 use crate::limits::{DRAIN_GRACE, HANDOFF_DEADLINE, HEALTH_VERDICT, HELLO_TIMEOUT, READY_TIMEOUT};
 use crate::protocol::message::Mode;
 use crate::protocol::supervisor::OnIncumbentDeath;
 use crate::sys::lock::LockPaths;
-use crate::sys::spawn::find_program;
+use crate::sys::spawn::{Attributes, find_program};
 use nix::sys::signal::Signal;
+use std::env;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::RawFd;
@@ -23,7 +26,7 @@ use std::time::Duration;
 /// own start), then the additions, then the variables of the protocol. Its stdin is /dev/null, it leads a session of its
 /// own, its signal dispositions are the default ones and no signal is blocked; user, umask, nice and limits are the
 /// supervisor's (see [`super::Supervisor::new`] for the limit on descriptors).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct SpawnSpec {
     pub(super) argv: Vec<OsString>,
     pub(super) binary: Option<PathBuf>,
@@ -38,15 +41,32 @@ pub struct SpawnSpec {
     pub(super) on_incumbent_death: OnIncumbentDeath,
     pub(super) mode: Mode,
     pub(super) readiness: Option<ReadySign>,
+    #[serde(with = "crate::sys::inherit::signal")]
     pub(super) stop_signal: Signal,
     pub(super) control_path: Option<PathBuf>,
     pub(super) data_dir: Option<PathBuf>,
     pub(super) capture: Option<Capture>,
     pub(super) executable: Option<Executable>,
+    #[cfg(feature = "program")]
+    pub(super) context: ExecContext,
+    /// The directory of the control path, if it belongs to the user that the daemon runs as.
+    #[cfg(feature = "program")]
+    pub(super) own_dir: Option<PathBuf>,
+    /// What it leaves behind ends with it, wherever it has gone.
+    #[cfg(feature = "program")]
+    pub(super) ends_tree: bool,
+}
+
+/// What one start of a program needs beside [`Spawn`](crate::sys::spawn::Spawn)'s usual.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Resolved {
+    pub(crate) attributes: Attributes,
+    /// Variables of the user, then those of a file: what comes later wins.
+    pub(crate) env: Vec<(OsString, OsString)>,
 }
 
 /// Where the output of a process goes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub(super) struct Capture {
     pub(super) dir: PathBuf,
     pub(super) stdout: bool,
@@ -74,6 +94,12 @@ impl SpawnSpec {
             data_dir: None,
             capture: None,
             executable: None,
+            #[cfg(feature = "program")]
+            context: ExecContext::default(),
+            #[cfg(feature = "program")]
+            own_dir: None,
+            #[cfg(feature = "program")]
+            ends_tree: false,
         }
     }
 
@@ -155,6 +181,7 @@ impl SpawnSpec {
     /// it is ended as by [`super::Supervisor::condemn`]. An answer counts only if it comes from the process itself, or from one of its
     /// session. When the probation is over it is asked once more, and stays only if it answers; the reserve waits for that. Default:
     /// nothing is asked.
+    #[cfg(feature = "program")]
     #[must_use]
     pub fn health(mut self, health: Health) -> Self {
         self.health = Some(health);
@@ -169,7 +196,7 @@ impl SpawnSpec {
     }
 
     /// Whether N serves beside O for a while; default: never. Two daemons that do not link the library can only be replaced
-    /// in that way, and with [`Self::readiness`].
+    /// in that way, and by a sign that they are ready.
     #[must_use]
     pub fn mode(mut self, mode: Mode) -> Self {
         self.mode = mode;
@@ -178,6 +205,7 @@ impl SpawnSpec {
 
     /// How a daemon that does not link the library tells that it is ready; default: it is up after the Hello timeout, and
     /// can not be replaced.
+    #[cfg(feature = "program")]
     #[must_use]
     pub fn readiness(mut self, readiness: ReadySign) -> Self {
         self.readiness = Some(readiness);
@@ -193,14 +221,24 @@ impl SpawnSpec {
 
     /// How long the incumbent must be able to take over: also while the last answer of its successor is waited for.
     pub(super) fn park_time(&self) -> Duration {
-        let asked = self.health.is_some() && !self.probation.is_zero();
+        let asked = self.asked().is_some() && !self.probation.is_zero();
         self.probation.saturating_add(if asked { HEALTH_VERDICT } else { Duration::ZERO })
+    }
+
+    /// What the successor must answer.
+    pub(super) fn asked(&self) -> Option<&Health> {
+        self.health.as_ref().filter(|_| UNLINKED)
+    }
+
+    /// How a daemon that does not link the library tells that it is ready.
+    pub(super) fn ready_sign(&self) -> Option<&ReadySign> {
+        self.readiness.as_ref().filter(|_| UNLINKED)
     }
 
     /// The number that the daemon writes to when it is ready.
     pub(super) fn ready_descriptor(&self) -> Option<RawFd> {
-        match self.readiness {
-            Some(ReadySign::Descriptor(number)) => Some(number),
+        match self.ready_sign() {
+            Some(ReadySign::Descriptor(number)) => Some(*number),
             _ => None,
         }
     }
@@ -224,19 +262,61 @@ impl SpawnSpec {
         LockPaths::locate(self.data_dir.as_deref(), self.control_path.as_deref())
     }
 
-    /// Sends stderr to a file in `dir` that the supervisor follows ([`super::Event::Stderr`], and the last lines in the
+    /// Sends stderr to a file in `dir` that the supervisor follows ([`super::Event::Output`], and the last lines in the
     /// reasons of outcomes); default: inherited. The daemon neither blocks nor gets EPIPE when the supervisor is gone.
+    #[cfg(feature = "program")]
     #[must_use]
     pub fn capture_stderr(mut self, dir: impl Into<PathBuf>) -> Self {
         self.capture = Some(Capture { dir: dir.into(), stdout: false });
         self
     }
 
-    /// The same for stdout and stderr together, in one file.
+    /// The same for stdout and stderr, each in a file of its own: their order is only kept as far as they are read.
+    #[cfg(feature = "program")]
     #[must_use]
     pub fn capture_output(mut self, dir: impl Into<PathBuf>) -> Self {
         self.capture = Some(Capture { dir: dir.into(), stdout: true });
         self
+    }
+
+    /// Where the output goes. Nobody but the program asks for that, and a library without it has no code for it.
+    pub(super) fn capture(&self) -> Option<&Capture> {
+        self.capture.as_ref().filter(|_| cfg!(feature = "program"))
+    }
+
+    /// As whom it is executed.
+    #[cfg(feature = "program")]
+    #[must_use]
+    pub(crate) fn context(mut self, context: ExecContext) -> Self {
+        self.context = context;
+        self
+    }
+
+    /// Its control path is in this directory, which belongs to the user that it runs as.
+    #[cfg(feature = "program")]
+    #[must_use]
+    pub(crate) fn own_dir(mut self, dir: PathBuf) -> Self {
+        self.own_dir = Some(dir);
+        self
+    }
+
+    /// What it leaves behind ends with it, wherever it has gone: see [`super::tree`].
+    #[cfg(feature = "program")]
+    #[must_use]
+    pub(crate) fn ends_tree(mut self) -> Self {
+        self.ends_tree = true;
+        self
+    }
+
+    /// For one start.
+    #[cfg(feature = "program")]
+    pub(super) fn resolve(&self) -> Result<Resolved> {
+        self.context.resolve()
+    }
+
+    #[cfg(not(feature = "program"))]
+    pub(super) fn resolve(&self) -> Result<Resolved> {
+        Ok(Resolved::default())
     }
 
     /// The file that would be executed now. Only execve(2) itself knows whether its architecture is right and its
@@ -277,13 +357,28 @@ impl SpawnSpec {
     }
 }
 
+/// The environment of a child: ours, without what is left out and without what describes our own start, and with these instead.
+/// What comes later wins.
+pub(crate) fn environment<'a>(
+    additions: impl Iterator<Item = &'a (OsString, OsString)>,
+    left_out: impl Fn(&OsStr) -> bool,
+) -> Vec<(OsString, OsString)> {
+    let mut env: Vec<_> = env::vars_os().filter(|(name, _)| !is_reserved(name) && !left_out(name)).collect();
+    for (name, value) in additions {
+        env.retain(|(other, _)| other != name);
+        env.push((name.clone(), value.clone()));
+    }
+    env
+}
+
 /// Whether the protocol owns this variable.
 pub(super) fn is_reserved(name: &OsStr) -> bool {
     let name = name.as_bytes();
     name.starts_with(b"HANDOFF_") || matches!(name, b"LISTEN_FDS" | b"LISTEN_FDNAMES" | b"LISTEN_PID")
 }
 
-fn check_variable(name: &OsStr) -> Result<()> {
+/// Whether a variable of this name can be set for a child.
+pub(crate) fn check_variable(name: &OsStr) -> Result<()> {
     let bytes = name.as_bytes();
     if bytes.is_empty() || bytes.iter().any(|byte| matches!(byte, b'=' | 0)) {
         return Err(Error::Invalid(format!("{:?} can not be the name of a variable", name)));

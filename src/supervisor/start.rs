@@ -5,11 +5,11 @@ use super::engine::Engine;
 use super::executable::Executable;
 use super::journal::{Entry, Identity, OpenHandoff, Retired};
 use super::leaving::Leaving;
-use super::notify::Said;
-use super::output::{self, Output};
-use super::process::{Process, Token};
+use super::process::Process;
 use super::rendezvous::Rendezvous;
-use super::spec::{SpawnSpec, is_reserved};
+use super::spec::{Resolved, SpawnSpec, environment};
+#[cfg(feature = "program")]
+use super::tree::Tree;
 use crate::channel::Channel;
 use crate::error::{Error, Result};
 use crate::protocol::message::{Mode, Terms};
@@ -17,20 +17,16 @@ use crate::protocol::supervisor::{Input, Peer, Phase, Plan};
 use crate::protocol::{Decide, Decision, HandoffId};
 use crate::sys::clock::{monotonic_ns, nanoseconds};
 use crate::sys::crash;
+use crate::sys::env::LISTEN_FDS_START;
 use crate::sys::fork::Withheld;
 use crate::sys::limits::open_descriptors_of;
 use crate::sys::page::Word;
 use crate::sys::seqpacket::Seqpacket;
 use crate::sys::spawn::{Spawn, SpawnError, spawn};
-use nix::sys::inotify::{InitFlags, Inotify};
-use std::env;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::path::PathBuf;
 use std::sync::Arc;
-
-/// The descriptor of the first listener (sd_listen_fds(3)).
-const FIRST_FD: usize = 3;
 
 impl Engine {
     /// Begins a handoff, or a cold start if no process runs.
@@ -41,12 +37,12 @@ impl Engine {
             Phase::Retiring | Phase::Confirming => {
                 return Err(Error::Busy("the incumbent of the last handoff has not retired yet"));
             }
-            _ => return Err(Error::Busy("a handoff or a start of this service is under way")),
+            _ => return Err(Error::Busy("a handoff or a start of this service is under way; try again")),
         }
         if self.processes.incumbent.is_none() && !self.waits_for_readiness() {
             return self.begin_cold(spec);
         }
-        if spec.readiness.is_some() && spec.mode == Mode::Overlap && !self.machine.incumbent_said_hello() {
+        if spec.ready_sign().is_some() && spec.mode == Mode::Overlap && !self.machine.incumbent_said_hello() {
             return self.begin_unlinked(spec);
         }
         let id = self.new_id();
@@ -71,7 +67,7 @@ impl Engine {
 
     pub(super) fn begin_cold(&mut self, spec: Arc<SpawnSpec>) -> Result<()> {
         if self.machine.phase() != Phase::Idle {
-            return Err(Error::Busy("a handoff or a start of this service is under way"));
+            return Err(Error::Busy("a handoff or a start of this service is under way; try again"));
         }
         self.attempt = Some(Attempt::new(0, spec, monotonic_ns()));
         self.feed(Input::StartCold);
@@ -126,9 +122,16 @@ impl Engine {
         if let Some(rendezvous) = &self.rendezvous {
             rendezvous.page.decide(Word::Revoked);
         }
-        successor.unwatch(&self.epoll);
-        successor.kill_and_reap();
-        self.remove_output(&mut successor);
+        self.discard(&mut successor);
+    }
+
+    /// Nobody will need this process.
+    pub(super) fn discard(&mut self, process: &mut Process) {
+        process.unwatch(&self.epoll);
+        process.kill_and_reap();
+        #[cfg(feature = "program")]
+        self.end_tree_of_killed(process);
+        self.remove_output(process);
     }
 
     /// Answers `SpawnCold`, if it fails.
@@ -141,9 +144,7 @@ impl Engine {
         }
         let error = self.try_cold().err()?;
         if let Some(mut process) = self.processes.incumbent.take() {
-            process.unwatch(&self.epoll);
-            process.kill_and_reap();
-            self.remove_output(&mut process);
+            self.discard(&mut process);
         }
         Some(Input::ColdSpawnFailed(error.to_string()))
     }
@@ -152,8 +153,8 @@ impl Engine {
         let Some(spec) = self.cold_spec() else { return Err(Error::State("no program to start".into())) };
         self.service = self.name_for(&spec);
         // A journal that can not be written is found before there is a process. It is no reason to leave the clients of a
-        // service that has run without one: the lock keeps a second daemon out, too.
-        let first = self.serving_spec.is_none();
+        // service that has run without one, if there is one that tells of the process before: the lock keeps a second daemon out, too.
+        let first = self.serving_spec.is_none() || self.journal.as_ref().is_some_and(|journal| !journal.exists());
         self.write_journal(None).or_else(|error| self.without_journal(first, error))?;
         let id = self.new_id();
         if let Some(attempt) = self.attempt.as_mut().filter(|attempt| attempt.spawn_ns == 0) {
@@ -213,30 +214,33 @@ impl Engine {
     /// Starts a process; its generation is for the caller to say.
     fn launch(&mut self, spec: &Arc<SpawnSpec>, role: Role, id: u64) -> Result<Process> {
         let program = spec.check()?;
+        let resolved = spec.resolve()?;
+        let account = &resolved.attributes.account;
+        #[cfg(feature = "program")]
+        if let Some(dir) = &spec.own_dir {
+            super::context::make_own_dir(dir, account, self.processes.iter().next().is_some())?;
+        }
         let executable = spec.executable.clone().or_else(|| Executable::open(&program));
-        let output = self.output_for(spec, id)?;
+        let (mut output, sinks) = self.create_output(spec, id, account.uid)?;
         let (ours, theirs) = Seqpacket::pair().map_err(Error::system("cannot make a session"))?;
         let (ours, theirs) = (Withheld::new(Channel::new(ours)), Withheld::new(theirs));
-        self.bind_notify()?;
+        self.bind_notify(account.uid)?;
         self.unlinked.notify.forget_dead();
         let ready = self.pipe_for(spec)?;
-        let (given, mut environment) = (self.given(), self.environment(spec, role));
+        let (given, mut environment) = (self.given(), self.environment(spec, &resolved, role));
         let mut fds: Vec<BorrowedFd<'_>> = given.iter().map(|(_, fd)| fd.as_fd()).collect();
-        let extra = ready.as_ref().zip(spec.ready_descriptor());
-        let mut extra = extra.map(|(ready, number)| (ready.as_fd(), number));
-        let next = |fds: &[BorrowedFd<'_>]| (FIRST_FD + fds.len()) as RawFd;
-        if let Some((ready, number)) = extra.filter(|(_, number)| *number <= next(&fds)) {
-            if number < next(&fds) {
-                return Err(Error::Invalid(format!(
-                    "--ready fd={number}: that is a listener's number; the first one that is free is {}",
-                    next(&fds)
-                )));
-            }
-            (extra, _) = (None, fds.push(ready));
-        }
-        environment.push(("HANDOFF_SOCK_FD".into(), next(&fds).to_string().into()));
+        let ready = ready.as_ref().zip(spec.ready_descriptor());
+        let extra = place_ready(&mut fds, ready.map(|(ready, number)| (ready.as_fd(), number)))?;
+        #[cfg(feature = "program")]
+        let tree = spec.ends_tree.then(|| Tree::new(&format!("{}.{id}", self.service), &self.trees.lineage));
+        #[cfg(feature = "program")]
+        tree.iter().for_each(|tree| tree.mark(&mut environment));
+        #[cfg(feature = "program")]
+        let cgroup = tree.as_ref().and_then(Tree::cgroup);
+        #[cfg(not(feature = "program"))]
+        let cgroup: Option<std::fs::File> = None;
+        environment.push(("HANDOFF_SOCK_FD".into(), next_number(&fds).to_string().into()));
         fds.push(theirs.as_fd());
-        let sink = output.as_ref().map(Output::sink);
         let request = Spawn {
             program: &program,
             argv: &spec.argv,
@@ -245,35 +249,38 @@ impl Engine {
             fds: &fds,
             extra,
             stdin_null: true,
-            stdout: sink.filter(|_| spec.capture.as_ref().is_some_and(|capture| capture.stdout)),
-            stderr: sink,
+            stdout: sinks.stdout.as_ref().map(AsFd::as_fd),
+            stderr: sinks.stderr.as_ref().map(AsFd::as_fd),
             listen_pid: !given.is_empty(),
             new_session: true,
+            attributes: &resolved.attributes,
+            cgroup: cgroup.as_ref().map(AsFd::as_fd),
+            // /proc/PID/fd of ours is closed to another user.
+            file: spec
+                .executable
+                .as_ref()
+                .filter(|_| account.uid.is_some())
+                .map(|executable| executable.file().as_fd()),
         };
         match crash::around('S', format_args!("spawn {role:?}"), || spawn(&request)) {
             Ok(child) => {
                 let key = self.next_key;
                 self.next_key += 1;
+                // From here on a supervisor that comes after this one finds it.
+                output.iter_mut().for_each(|output| output.keep(child.pid, 0));
                 Ok(Process {
-                    key,
-                    pid: child.pid,
-                    generation: 0,
-                    pidfd: child.pidfd,
-                    identity: None,
                     session: Some(ours),
-                    end_is_news: false,
-                    spec: spec.clone(),
                     output,
-                    leader: child.pid,
-                    former: Vec::new(),
-                    said: Said::default(),
                     executable,
+                    #[cfg(feature = "program")]
+                    tree,
+                    ..Process::new(key, child.pid, child.pidfd, spec.clone())
                 })
             }
             Err(error) => {
-                if let (Some(output), Some(inotify)) = (output, &self.inotify) {
-                    output.remove(inotify);
-                }
+                output.into_iter().for_each(|output| output.remove(self.output_watch.as_ref()));
+                #[cfg(feature = "program")]
+                tree.into_iter().for_each(Tree::discard);
                 Err(self.spawn_failed(error))
             }
         }
@@ -291,14 +298,9 @@ impl Engine {
         self.listeners.iter().chain(self.unlinked.notify.stored()).collect()
     }
 
-    fn environment(&self, spec: &SpawnSpec, role: Role) -> Vec<(OsString, OsString)> {
-        let replaced =
-            |name: &OsStr| is_reserved(name) || self.unlinked.notify.path().is_some() && name == "NOTIFY_SOCKET";
-        let kept = |(name, _): &(OsString, OsString)| {
-            !replaced(name) && !spec.env.iter().any(|(addition, _)| addition == name)
-        };
-        let mut env: Vec<_> = env::vars_os().filter(kept).collect();
-        env.extend(spec.env.iter().cloned());
+    fn environment(&self, spec: &SpawnSpec, resolved: &Resolved, role: Role) -> Vec<(OsString, OsString)> {
+        let notifies = self.unlinked.notify.path().is_some();
+        let mut env = environment(resolved.env.iter().chain(&spec.env), |name| notifies && name == "NOTIFY_SOCKET");
         let mut set = |name: &str, value: OsString| env.push((name.into(), value));
         let names: Vec<&str> = self.given().iter().map(|(name, _)| *name).collect();
         if !names.is_empty() {
@@ -318,29 +320,6 @@ impl Engine {
             set("HANDOFF_ROLE", "successor".into());
         }
         env
-    }
-
-    fn output_for(&mut self, spec: &SpawnSpec, id: u64) -> Result<Option<Output>> {
-        let Some(capture) = &spec.capture else { return Ok(None) };
-        let path = output::path(&capture.dir, &self.service, id);
-        Output::create(path, self.inotify()?).map(Some)
-    }
-
-    /// Made for the first process whose output is captured.
-    pub(super) fn inotify(&mut self) -> Result<&Inotify> {
-        let inotify = match self.inotify.take() {
-            Some(inotify) => inotify,
-            None => Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)
-                .and_then(|inotify| self.epoll.add(&inotify, Token::Output.event()).map(|()| inotify))
-                .map_err(|errno| Error::system("cannot watch the output of processes")(errno.into()))?,
-        };
-        Ok(self.inotify.insert(inotify))
-    }
-
-    pub(super) fn remove_output(&self, process: &mut Process) {
-        if let (Some(output), Some(inotify)) = (process.output.take(), &self.inotify) {
-            output.remove(inotify);
-        }
     }
 
     /// Writes down what runs; with a successor, that a handoff is open.
@@ -373,12 +352,39 @@ impl Engine {
             program,
             handoff,
             leaving,
-            unlinked: self.unlinked.serves,
+            unlinked: self.unlinked.serves && !self.awaits_sign(),
             joining: joining.and_then(|process| process.identity),
             listeners: self.listeners.inodes(),
+            #[cfg(feature = "program")]
+            ready_pipe: self.unlinked.ready_pipe(),
+            #[cfg(feature = "program")]
+            lineage: Some(self.trees.lineage.clone()),
         };
         let write = || journal.write(&self.service, &self.build_id, &entry);
         crash::around('S', format_args!("write {} journal", entry.kind()), write)
+    }
+}
+
+/// What the next one of these becomes.
+fn next_number(fds: &[BorrowedFd<'_>]) -> RawFd {
+    LISTEN_FDS_START + fds.len() as RawFd
+}
+
+/// The pipe for readiness comes behind the listeners, or is what has a number beyond them.
+fn place_ready<'a>(
+    fds: &mut Vec<BorrowedFd<'a>>,
+    ready: Option<(BorrowedFd<'a>, RawFd)>,
+) -> Result<Option<(BorrowedFd<'a>, RawFd)>> {
+    let next = next_number(fds);
+    match ready {
+        Some((_, number)) if number < next => Err(Error::Invalid(format!(
+            "--ready fd={number}: that is a listener's number; the first one that is free is {next}"
+        ))),
+        Some((ready, number)) if number == next => {
+            fds.push(ready);
+            Ok(None)
+        }
+        ready => Ok(ready),
     }
 }
 

@@ -12,6 +12,12 @@ pub fn monotonic_ns() -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
+/// `CLOCK_REALTIME` in nanoseconds since 1970 (clock_gettime(2)): for people, since it can be set.
+pub fn realtime_ns() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, nanoseconds)
+}
+
 /// A duration as nanoseconds; what does not fit is as good as for ever.
 pub fn nanoseconds(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)

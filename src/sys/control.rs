@@ -25,6 +25,10 @@ use super::{listener, proc};
 /// The longest path that fits into a socket address, in bytes (`sun_path` less its NUL).
 pub const PATH_BYTES_MAX: usize = 107;
 
+/// Temporary names that a process uses, one after the other. So few that those of a dead one are looked up, and not searched for in a
+/// directory with the files of a thousand services.
+const TEMPORARIES: u32 = 32;
+
 /// Connections that wait to be accepted. Few ever come; a supervisor tries again.
 const BACKLOG: i32 = 16;
 
@@ -238,8 +242,10 @@ fn is_other_kind(path: &Path) -> bool {
 
 /// Removes what a process of this pid, which is dead, has left beside `path` under temporary names.
 pub fn remove_temporaries(path: &Path, pid: i32) {
-    for name in temporaries(path, &format!(".{pid}-")) {
-        let _ = fs::remove_file(name);
+    for name in (0..TEMPORARIES).map(|number| temporary_of(path, pid, number)) {
+        if fs::symlink_metadata(&name).is_ok_and(|found| found.file_type().is_socket()) {
+            let _ = fs::remove_file(name);
+        }
     }
 }
 
@@ -254,7 +260,7 @@ pub fn remove_dead_temporaries(path: &Path) {
             Err(error) => error.raw_os_error() == Some(libc::ESRCH),
         })
     };
-    let dead = temporaries(path, ".").filter(is_dead);
+    let dead = temporaries(path).filter(is_dead);
     dead.for_each(|name| remove_dead(&name));
 }
 
@@ -266,13 +272,13 @@ pub fn remove_dead(path: &Path) {
     }
 }
 
-/// The sockets beside `path` whose names go on with this.
-fn temporaries(path: &Path, more: &str) -> impl Iterator<Item = PathBuf> {
+/// The sockets beside `path` whose names go on after a dot.
+fn temporaries(path: &Path) -> impl Iterator<Item = PathBuf> {
     let mut start = path.file_name().unwrap_or_default().to_owned();
-    start.push(more);
+    start.push(".");
     let entries = path.parent().and_then(|dir| fs::read_dir(dir).ok()).into_iter().flatten().flatten();
-    let sockets = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_socket()));
-    sockets.filter(move |entry| entry.file_name().as_bytes().starts_with(start.as_bytes())).map(|entry| entry.path())
+    let named = entries.filter(move |entry| entry.file_name().as_bytes().starts_with(start.as_bytes()));
+    named.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_socket())).map(|entry| entry.path())
 }
 
 /// Who listens at a control path: the process that called listen(2). None if nobody does or
@@ -316,8 +322,7 @@ fn bind_beside(path: &Path) -> Result<(OwnedFd, PathBuf), ControlError> {
     // instant at which others can connect.
     fchmod(&fd, Mode::S_IRUSR | Mode::S_IWUSR).map_err(|e| at("set its mode", e))?;
     // A name may be left over from a dead process with our pid (always 1 in a container).
-    const ATTEMPTS: u32 = 32;
-    for _ in 0..ATTEMPTS {
+    for _ in 0..TEMPORARIES {
         let temporary = temporary_name(path)?;
         let address = UnixAddr::new(&temporary).map_err(|e| at("name it", e))?;
         match bind(fd.as_raw_fd(), &address) {
@@ -346,14 +351,19 @@ fn start_listening(fd: &OwnedFd, temporary: &Path) -> io::Result<(u64, u64)> {
 
 fn temporary_name(path: &Path) -> Result<PathBuf, ControlError> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let mut name = OsString::from(path);
-    name.push(format!(".{}-{number}", std::process::id()));
+    let number = NEXT.fetch_add(1, Ordering::Relaxed) % TEMPORARIES;
+    let name = temporary_of(path, std::process::id().cast_signed(), number);
     let len = name.as_bytes().len();
     if len > PATH_BYTES_MAX {
         return Err(ControlError::TooLong { path: path.to_owned(), len, max: PATH_BYTES_MAX });
     }
     Ok(name.into())
+}
+
+fn temporary_of(path: &Path, pid: i32, number: u32) -> OsString {
+    let mut name = OsString::from(path);
+    name.push(format!(".{pid}-{number}"));
+    name
 }
 
 fn identity(path: &Path) -> io::Result<(u64, u64)> {
@@ -362,130 +372,4 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
-    use super::*;
-    use crate::sys::seqpacket::Received;
-
-    fn names(dir: &Path) -> Vec<OsString> {
-        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name()).collect()
-    }
-
-    #[test]
-    fn it_is_private_listens_before_it_is_seen_and_is_cleaned_up() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("c");
-        let prepared = ControlListener::prepare(&path).unwrap();
-        assert!(!path.exists());
-        let mode = fs::metadata(&prepared.temporary).unwrap().permissions().mode();
-        assert_eq!(mode & 0o7777, 0o600);
-        Seqpacket::connect(&prepared.temporary).unwrap();
-        drop(prepared);
-        assert!(names(dir.path()).is_empty());
-
-        let mut prepared = ControlListener::prepare(&path).unwrap();
-        let listener = prepared.publish().unwrap();
-        assert!(prepared.publish().is_err());
-        drop(prepared);
-        assert_eq!(names(dir.path()), ["c"]);
-        assert!(listener.is_ours());
-        assert!(listener.unlink_if_ours().unwrap());
-        assert!(!listener.unlink_if_ours().unwrap());
-    }
-
-    #[test]
-    fn accept_names_the_peer() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("c");
-        let listener = ControlListener::prepare(&path).unwrap().publish().unwrap();
-        assert!(listener.accept().unwrap().is_none());
-        let client = Seqpacket::connect(&path).unwrap();
-        client.send(b"early", &[]).unwrap();
-        let (server, peer) = listener.accept().unwrap().unwrap();
-        assert_eq!(peer.pid, std::process::id() as i32);
-        let Received::Packet(packet) = server.receive(&mut [0; 8]).unwrap() else {
-            panic!("what was sent before accept is lost");
-        };
-        assert_eq!(packet.sender.unwrap(), peer);
-        assert_eq!(living_owner(&path).unwrap().unwrap(), peer);
-    }
-
-    #[test]
-    fn a_successor_takes_the_path_over_and_the_old_one_leaves_it_alone() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("c");
-        let old = ControlListener::prepare(&path).unwrap().publish().unwrap();
-        let new = ControlListener::prepare(&path).unwrap().publish().unwrap();
-        assert!(!old.is_ours());
-        assert!(new.is_ours());
-        assert!(!old.unlink_if_ours().unwrap());
-        drop(old);
-        Seqpacket::connect(&path).unwrap();
-        assert!(new.accept().unwrap().is_some());
-    }
-
-    #[test]
-    fn foreign_things_are_not_replaced() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("c");
-        fs::write(&path, "precious").unwrap();
-        let error = ControlListener::prepare(&path).unwrap_err();
-        assert!(matches!(error, ControlError::NotASocket { .. }), "{error}");
-        fs::remove_file(&path).unwrap();
-
-        let mut prepared = ControlListener::prepare(&path).unwrap();
-        fs::write(&path, "precious").unwrap();
-        assert!(matches!(prepared.publish().unwrap_err(), ControlError::NotASocket { .. }));
-        fs::remove_file(&path).unwrap();
-        prepared.publish().expect("a failure can be tried again");
-
-        if geteuid().is_root() {
-            std::os::unix::fs::lchown(&path, Some(4711), None).unwrap();
-            let error = ControlListener::prepare(&path).unwrap_err();
-            assert!(matches!(error, ControlError::OwnedBy { uid: 4711, .. }), "{error}");
-        }
-    }
-
-    #[test]
-    fn bad_paths_are_named() {
-        let dir = tempfile::tempdir().unwrap();
-        let error = ControlListener::prepare(&dir.path().join("no/c")).unwrap_err();
-        assert!(matches!(error, ControlError::NoDirectory { .. }), "{error}");
-        let error = ControlListener::prepare(&dir.path().join("x".repeat(100))).unwrap_err();
-        assert!(matches!(error, ControlError::TooLong { max: 107, .. }), "{error}");
-        assert_eq!(living_owner(&dir.path().join("c")).unwrap(), None);
-    }
-
-    #[test]
-    fn names_of_the_dead_go_and_no_others() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("c");
-        let alive = ControlListener::prepare(&path).unwrap();
-        let mut child = std::process::Command::new("true").spawn().unwrap();
-        let dead = child.id();
-        child.wait().unwrap();
-        for name in [format!("c.{dead}-0"), "c.x-0".into(), "c.gate".into(), format!("d.{dead}-0")] {
-            drop(std::os::unix::net::UnixListener::bind(dir.path().join(name)).unwrap());
-        }
-        fs::write(dir.path().join(format!("c.{dead}-1")), "no socket").unwrap();
-        remove_dead_temporaries(&path);
-        let left = names(dir.path());
-        assert!(!left.contains(&format!("c.{dead}-0").into()) && left.len() == 5, "{left:?}");
-        drop(alive);
-    }
-
-    #[test]
-    fn a_name_left_over_is_no_obstacle() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("c");
-        let prepared = ControlListener::prepare(&path).unwrap();
-        let name = prepared.temporary.to_str().unwrap();
-        let (stem, number) = name.rsplit_once('-').unwrap();
-        let number: u32 = number.parse().unwrap();
-        for next in number + 1..number + 20 {
-            fs::write(format!("{stem}-{next}"), "").unwrap();
-        }
-        ControlListener::prepare(&path).unwrap();
-    }
-}
+mod tests;

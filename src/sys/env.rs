@@ -19,8 +19,8 @@ const SOCK_FD: &str = "HANDOFF_SOCK_FD";
 const ROLE: &str = "HANDOFF_ROLE";
 const ALL: [&str; 7] = [LISTEN_FDS, LISTEN_FDNAMES, LISTEN_PID, CONTROL, DATA_DIR, SOCK_FD, ROLE];
 
-/// The first descriptor of the convention (`SD_LISTEN_FDS_START`).
-const FIRST_FD: RawFd = 3;
+/// The first descriptor that a process finds its listeners at (`SD_LISTEN_FDS_START`, sd_listen_fds(3)).
+pub const LISTEN_FDS_START: RawFd = 3;
 /// No descriptor is larger: the kernel's default of fs.nr_open. A larger number is a mistake,
 /// and must not make us allocate as many names.
 const FD_MAX: RawFd = (1 << 20) - 1;
@@ -167,6 +167,44 @@ pub fn take() -> Result<Inherited, EnvError> {
     unsafe { adopt(plan?) }
 }
 
+/// What a process finds that systemd, or something like it, has started as a service: variables that are for it alone.
+#[cfg(feature = "program")]
+#[derive(Debug)]
+pub struct FromManager {
+    /// `NOTIFY_SOCKET` (sd_notify(3)).
+    pub notify_socket: Option<OsString>,
+    /// How often it must be said that this process is alive (sd_watchdog_enabled(3)), in microseconds.
+    pub watchdog_usec: Option<u64>,
+    /// The sockets of sd_listen_fds(3), as [`Inherited::listeners`]; or why they can not be taken.
+    pub sockets: Result<Vec<(String, OwnedFd)>, EnvError>,
+}
+
+/// Reads `NOTIFY_SOCKET`, `WATCHDOG_USEC`, `WATCHDOG_PID`, `FDSTORE`, `LISTEN_FDS`, `LISTEN_FDNAMES` and `LISTEN_PID`, takes the sockets, and
+/// removes all of these from the environment.
+///
+/// The precondition is that of [`take`].
+#[cfg(feature = "program")]
+pub fn take_from_manager() -> FromManager {
+    const OWN: [&str; 7] =
+        ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "FDSTORE", LISTEN_FDS, LISTEN_FDNAMES, LISTEN_PID];
+    let own_pid = std::process::id() as i32;
+    let plan = parse(&|name| if name.starts_with("LISTEN_") { env::var_os(name) } else { None }, own_pid);
+    let number = |name| env::var(name).ok().and_then(|value| value.trim().parse::<u64>().ok());
+    // Without a pid it is for whoever reads it.
+    let is_ours = number("WATCHDOG_PID").is_none_or(|pid| pid == own_pid as u64);
+    let watchdog_usec = number("WATCHDOG_USEC").filter(|usec| is_ours && *usec > 0);
+    let notify_socket = env::var_os("NOTIFY_SOCKET").filter(|address| !address.is_empty());
+    for name in OWN {
+        if env::var_os(name).is_some() {
+            // SAFETY: the documented precondition: no other thread uses the environment.
+            unsafe { env::remove_var(name) };
+        }
+    }
+    // SAFETY: the documented precondition: nobody has these descriptors. A second call does not find them any more.
+    let sockets = plan.and_then(|plan| unsafe { adopt(plan) }).map(|inherited| inherited.listeners);
+    FromManager { notify_socket, watchdog_usec, sockets }
+}
+
 /// What the environment says, before any descriptor is looked at.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Plan {
@@ -187,7 +225,7 @@ fn parse(vars: &dyn Fn(&str) -> Option<OsString>, own_pid: i32) -> Result<Plan, 
         Some(value) => return Err(EnvError::UnknownRole { value }),
     };
     let session = number(&var, SOCK_FD, FD_MAX)?;
-    let count = number(&var, LISTEN_FDS, FD_MAX - FIRST_FD + 1)?;
+    let count = number(&var, LISTEN_FDS, FD_MAX - LISTEN_FDS_START + 1)?;
     let listen_pid = number(&var, LISTEN_PID, i32::MAX)?;
     let from_supervisor = role_is_successor || session.is_some();
     let is_for_us = listen_pid == Some(own_pid);
@@ -201,11 +239,11 @@ fn parse(vars: &dyn Fn(&str) -> Option<OsString>, own_pid: i32) -> Result<Plan, 
     // As systemd has it: variables for another process are none of our business.
     let count = count.filter(|_| is_for_us).unwrap_or(0);
     match session {
-        Some(fd) if fd < FIRST_FD => {
+        Some(fd) if fd < LISTEN_FDS_START => {
             let (value, max) = (fd.to_string(), FD_MAX);
             return Err(EnvError::OutOfRange { name: SOCK_FD, value, max });
         }
-        Some(fd) if fd < FIRST_FD + count => return Err(EnvError::Overlap { fd }),
+        Some(fd) if fd < LISTEN_FDS_START + count => return Err(EnvError::Overlap { fd }),
         _ => {}
     }
     Ok(Plan {
@@ -250,7 +288,7 @@ fn names(value: Option<&OsStr>, count: usize) -> Result<Vec<String>, EnvError> {
 ///
 /// They belong to nobody in this process.
 unsafe fn adopt(plan: Plan) -> Result<Inherited, EnvError> {
-    let fds: Vec<RawFd> = (FIRST_FD..).take(plan.listeners.len()).collect();
+    let fds: Vec<RawFd> = (LISTEN_FDS_START..).take(plan.listeners.len()).collect();
     for fd in &fds {
         check_listener(*fd)?;
     }
@@ -267,7 +305,7 @@ unsafe fn adopt(plan: Plan) -> Result<Inherited, EnvError> {
         role_is_successor: plan.role_is_successor,
     };
     if let Some(count) = inherited.listeners.len().checked_sub(1) {
-        set_cloexec_range(FIRST_FD, FIRST_FD + count as RawFd);
+        set_cloexec_range(LISTEN_FDS_START, LISTEN_FDS_START + count as RawFd);
     }
     if let Some(fd) = &inherited.session {
         let _ = set_cloexec(fd); // it cannot fail on an open descriptor

@@ -43,6 +43,39 @@ pub fn is_same_description(one: impl AsFd, other: impl AsFd) -> bool {
     unsafe { libc::syscall(libc::SYS_kcmp, pid, pid, KCMP_FILE, one, other) == 0 }
 }
 
+/// The bytes of a regular file that has no more than so many: somebody may have put something there that never begins, as a
+/// pipe, or never ends.
+#[cfg(feature = "program")]
+pub fn read_bounded(path: &std::path::Path, bytes_max: usize) -> io::Result<Vec<u8>> {
+    use std::io::Read;
+    use std::os::unix::fs::OpenOptionsExt;
+    let file = std::fs::OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is no regular file; remove it"));
+    }
+    let mut bytes = Vec::new();
+    file.take(bytes_max as u64 + 1).read_to_end(&mut bytes)?;
+    match bytes.len() > bytes_max {
+        true => Err(io::Error::other(format!("it has more than {} KiB; split it", bytes_max / 1024))),
+        false => Ok(bytes),
+    }
+}
+
+/// Puts a file that only this user can read in the place of `path`, whole, by a rename from `temporary`.
+#[cfg(feature = "program")]
+pub fn replace_private(path: &std::path::Path, temporary: &std::path::Path, bytes: &[u8]) -> io::Result<()> {
+    write_private(temporary, bytes)?;
+    std::fs::rename(temporary, path)
+}
+
+/// Writes a file that only this user may read.
+pub fn write_private(path: &std::path::Path, bytes: &[u8]) -> io::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut file = std::fs::File::options().create(true).write(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(bytes)
+}
+
 /// Is this number open? (fcntl(2), `F_GETFD`)
 pub fn is_open(fd: RawFd) -> bool {
     // SAFETY: F_GETFD takes numbers, and changes nothing.
@@ -73,10 +106,19 @@ pub fn identify(fd: BorrowedFd<'_>) -> io::Result<(Kind, (u64, u64), u64)> {
 }
 
 /// Is `O_NONBLOCK` set? The flag belongs to the description: every process that shares it sees
-/// the same, which is why nothing here ever changes it.
+/// the same, which is why nothing changes it that somebody uses.
 pub fn is_nonblocking(fd: impl AsFd) -> io::Result<bool> {
     let flags = fcntl(fd, FcntlArg::F_GETFL)?;
     Ok(OFlag::from_bits_retain(flags).contains(OFlag::O_NONBLOCK))
+}
+
+/// Sets or clears `O_NONBLOCK`, of a socket that nobody uses yet.
+#[cfg(feature = "program")]
+pub fn set_nonblocking(fd: impl AsFd, nonblocking: bool) -> io::Result<()> {
+    let mut flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
+    flags.set(OFlag::O_NONBLOCK, nonblocking);
+    fcntl(&fd, FcntlArg::F_SETFL(flags))?;
+    Ok(())
 }
 
 /// What poll(2) says of one descriptor now, without waiting. `POLLHUP` and `POLLERR` are

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 use nix::fcntl::OFlag;
 use nix::poll::PollFlags;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::fd::poll_now;
 use super::proc;
@@ -68,6 +69,18 @@ impl<T: AsFd> Withheld<T> {
     pub fn new(socket: T) -> Self {
         withhold(socket.as_fd());
         Self(socket)
+    }
+}
+
+impl<T: AsFd + Serialize> Serialize for Withheld<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de, T: AsFd + Deserialize<'de>> Deserialize<'de> for Withheld<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        T::deserialize(deserializer).map(Self::new)
     }
 }
 

@@ -18,9 +18,10 @@ use super::fd::{context, file_context, set_cloexec};
 use super::proc;
 
 /// An open lock file. Dropped, it is closed; that frees the lock only if no duplicate is left.
-#[derive(Debug)]
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub struct LockFile {
     path: PathBuf,
+    #[serde(with = "crate::sys::inherit::fd")]
     file: File,
 }
 
@@ -141,7 +142,11 @@ impl LockFile {
 
     /// Replaces the record in the file. Not synced and not atomic: nothing depends on it.
     pub fn write_record(&self, record: &LockRecord) -> io::Result<()> {
-        let text = record.to_string();
+        self.write(&record.to_string())
+    }
+
+    /// The same with other text.
+    pub(crate) fn write(&self, text: &str) -> io::Result<()> {
         self.file.write_all_at(text.as_bytes(), 0)?;
         self.file.set_len(text.len() as u64)
     }

@@ -1,19 +1,26 @@
 //! The socket of `NOTIFY_SOCKET` (sd_notify(3)): datagrams, with the sender's identity as the kernel knows it.
 
+#[cfg(feature = "program")]
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+#[cfg(feature = "program")]
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, lchown};
 use std::path::{Path, PathBuf};
 
+#[cfg(feature = "program")]
+use nix::sys::socket::connect;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, socket};
 use nix::sys::stat::{Mode, fchmod};
 
 use super::fd::file_context;
+use super::inherit::is_restoring;
 use super::seqpacket::{Received, Seqpacket};
 
 /// A bound `AF_UNIX` socket of type `SOCK_DGRAM` that only its owner may send to. Its name is removed when it is dropped.
-#[derive(Debug)]
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub struct NotifySocket {
     socket: Seqpacket,
     path: PathBuf,
@@ -44,6 +51,12 @@ impl NotifySocket {
         &self.path
     }
 
+    /// Lets this user, and root, send to it (lchown(2)). `EPERM`: this process is not root.
+    pub fn give_to(&self, uid: u32) -> io::Result<()> {
+        lchown(&self.path, Some(uid), None)
+            .map_err(|error| file_context(error, format_args!("cannot give {} to user {uid}", self.path.display())))
+    }
+
     /// Whether the name still leads here: somebody may have removed it.
     pub fn is_there(&self) -> bool {
         fs::symlink_metadata(&self.path).is_ok_and(|found| found.ino() == self.inode)
@@ -63,10 +76,27 @@ impl AsFd for NotifySocket {
 
 impl Drop for NotifySocket {
     fn drop(&mut self) {
-        if self.is_there() {
+        if !is_restoring() && self.is_there() {
             let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+/// Sends one message to the socket that `NOTIFY_SOCKET` names: a path, or `@` and a name in the abstract namespace (unix(7)). The
+/// descriptors are duplicated. Never waits.
+///
+/// `WouldBlock`: its queue is full. `ConnectionRefused`, `NotFound`: nobody is there. `InvalidInput`: it is no such address.
+#[cfg(feature = "program")]
+pub fn send_to(address: &OsStr, message: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let address = match address.as_bytes() {
+        [b'@', name @ ..] => UnixAddr::new_abstract(name)?,
+        [b'/', ..] => UnixAddr::new(Path::new(address))?,
+        _ => return Err(io::ErrorKind::InvalidInput.into()),
+    };
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let fd = socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
+    connect(fd.as_raw_fd(), &address)?;
+    Seqpacket::new(fd)?.send(message, fds)
 }
 
 #[cfg(test)]

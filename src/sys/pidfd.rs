@@ -9,11 +9,12 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
 use super::fd::{context, poll_now, set_cloexec};
+use super::proc::Stat;
 
 /// A descriptor of a process (pidfd_open(2)). It stays with that process for ever, also when
 /// the process is dead and its number belongs to another.
-#[derive(Debug)]
-pub struct Pidfd(OwnedFd);
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+pub struct Pidfd(#[serde(with = "crate::sys::inherit::fd")] OwnedFd);
 
 impl Pidfd {
     /// The process that has this pid now. Unless it is our own unreaped child, compare its
@@ -111,7 +112,17 @@ impl Pidfd {
         }
         // SAFETY: waitid fills in the fields of a SIGCHLD siginfo, or leaves the zeros.
         let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+        #[cfg(feature = "program")]
+        if pid != 0 && options & libc::WNOWAIT == 0 {
+            super::descendants::release(pid);
+        }
         Ok((pid != 0).then(|| ExitStatus::new(info.si_code, status)))
+    }
+
+    /// Whether it is a child of ours that was not reaped.
+    #[cfg(feature = "program")]
+    pub(crate) fn is_child(&self) -> bool {
+        self.wait_with(libc::WEXITED | libc::WNOHANG | libc::WNOWAIT).is_ok()
     }
 
     /// A child of ours that is dead and not reaped: its number is not given to another (waitid(2), `WNOWAIT`).
@@ -172,7 +183,7 @@ fn fdinfo_pid(fd: BorrowedFd<'_>) -> io::Result<Option<i32>> {
 }
 
 /// How a process ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct ExitStatus {
     /// What it gave to exit(3), if it exited.
     pub code: Option<i32>,
@@ -230,37 +241,27 @@ impl fmt::Display for ExitStatus {
     }
 }
 
+/// Of [`Stat`].
+const START_TIME: usize = 22;
+
 /// When the process started, in clock ticks since boot: together with the pid it names one
 /// process of this boot (field 22 of /proc/PID/stat, proc_pid_stat(5)). `NotFound`: no such
 /// process.
 pub fn start_time(pid: i32) -> io::Result<u64> {
     let path = format!("/proc/{pid}/stat");
-    let stat = fs::read(&path).map_err(|e| context(e, format_args!("cannot read {path}")))?;
-    parse_start_time(&stat).ok_or_else(|| {
+    let stat = Stat::of(pid).map_err(|e| context(e, format_args!("cannot read {path}")))?;
+    stat.field(START_TIME).ok_or_else(|| {
         let what = format!("{path} has no start time");
         io::Error::new(io::ErrorKind::InvalidData, what)
     })
 }
 
-fn parse_start_time(stat: &[u8]) -> Option<u64> {
-    field(stat, 22)?.parse().ok()
-}
-
-/// A field of /proc/PID/stat behind the name, counted from 1 as in proc_pid_stat(5).
-fn field(stat: &[u8], number: usize) -> Option<&str> {
-    // The second field is the name in parentheses, and may itself hold spaces and parentheses.
-    let name_end = stat.iter().rposition(|byte| *byte == b')')?;
-    let rest = std::str::from_utf8(&stat[name_end + 1..]).ok()?;
-    const FIRST_AFTER_NAME: usize = 3;
-    rest.split_ascii_whitespace().nth(number - FIRST_AFTER_NAME)
-}
-
 fn zombie_status(pid: i32, start_time: u64) -> Option<ExitStatus> {
-    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
-    if field(&stat, 3)? != "Z" || parse_start_time(&stat)? != start_time {
+    let stat = Stat::of(pid).ok()?;
+    if stat.state()? != 'Z' || stat.field::<u64>(START_TIME)? != start_time {
         return None;
     }
-    field(&stat, 52)?.parse().ok().map(ExitStatus::of_wait)
+    stat.field(52).map(ExitStatus::of_wait)
 }
 
 #[cfg(test)]
@@ -328,13 +329,5 @@ mod tests {
         let cat = Cat::start();
         assert!(start_time(cat.pid()).unwrap() >= own);
         assert_eq!(start_time(i32::MAX).unwrap_err().kind(), io::ErrorKind::NotFound);
-    }
-
-    #[test]
-    fn start_time_of_a_process_with_a_nasty_name() {
-        let stat = b"7 (a) S 1 (b) R 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20 21";
-        assert_eq!(parse_start_time(stat), Some(4711));
-        assert_eq!(parse_start_time(b"7 (a) S 1"), None);
-        assert_eq!(parse_start_time(b""), None);
     }
 }

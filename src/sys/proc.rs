@@ -1,7 +1,8 @@
 //! Looking at other processes through /proc (proc(5)): for messages to people, best effort.
 //! What cannot be read is skipped.
 
-use std::fs;
+use std::str::FromStr;
+use std::{fs, io};
 
 /// The processes that can be seen, the lowest pid first: so the kernel lists them.
 pub fn pids() -> impl Iterator<Item = i32> {
@@ -11,6 +12,12 @@ pub fn pids() -> impl Iterator<Item = i32> {
 /// The numbers of the open descriptors of a process.
 pub fn descriptors(pid: i32) -> impl Iterator<Item = i32> {
     numbers(&format!("/proc/{pid}/fd")).into_iter()
+}
+
+/// The threads of a process.
+#[cfg(feature = "program")]
+pub fn tasks(pid: i32) -> impl Iterator<Item = i32> {
+    numbers(&format!("/proc/{pid}/task")).into_iter()
 }
 
 fn numbers(dir: &str) -> Vec<i32> {
@@ -34,12 +41,54 @@ pub fn command(pid: i32) -> String {
     line.chars().take(CHARS_MAX).collect()
 }
 
-/// Whether a process is stopped, by a signal or a debugger (proc_pid_stat(5)).
+/// What the kernel says of a process: /proc/PID/stat (proc_pid_stat(5)).
+pub(crate) struct Stat(Vec<u8>);
+
+impl Stat {
+    /// `NotFound`: no such process.
+    pub(crate) fn of(pid: i32) -> io::Result<Self> {
+        fs::read(format!("/proc/{pid}/stat")).map(Self)
+    }
+
+    /// A field behind the name, counted from 1 as in the manual: from 3 on.
+    pub(crate) fn field<T: FromStr>(&self, number: usize) -> Option<T> {
+        const FIRST_AFTER_NAME: usize = 3;
+        // The second field is the name in parentheses, and may itself hold spaces and parentheses.
+        let name_end = self.0.iter().rposition(|byte| *byte == b')')?;
+        let rest = std::str::from_utf8(&self.0[name_end + 1..]).ok()?;
+        rest.split_ascii_whitespace().nth(number - FIRST_AFTER_NAME)?.parse().ok()
+    }
+
+    /// Its state.
+    pub(crate) fn state(&self) -> Option<char> {
+        self.field(3)
+    }
+
+    pub(crate) fn is_dead(&self) -> bool {
+        matches!(self.state(), Some('Z' | 'X'))
+    }
+
+    /// `PF_…`, as the kernel has them (include/linux/sched.h).
+    #[cfg(feature = "program")]
+    pub(crate) fn flags(&self) -> Option<u32> {
+        self.field(9)
+    }
+}
+
+/// Whether a process is stopped, by a signal or a debugger.
 pub fn is_stopped(pid: i32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The name, in parentheses, may itself hold spaces and parentheses.
-    let state = stat.rsplit(')').next().and_then(|rest| rest.trim_start().chars().next());
-    state.is_some_and(|state| matches!(state, 'T' | 't'))
+    Stat::of(pid).is_ok_and(|stat| matches!(stat.state(), Some('T' | 't')))
+}
+
+/// Whether a process has been killed, or exits, although it is still there.
+#[cfg(feature = "program")]
+pub fn is_ending(pid: i32) -> bool {
+    const PF_EXITING: u32 = 4;
+    let flags = Stat::of(pid).ok().and_then(|stat| stat.flags());
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let pending = status.lines().find_map(|line| line.strip_prefix("SigPnd:"));
+    let pending = pending.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    flags.is_some_and(|flags| flags & PF_EXITING != 0) || pending & (1 << (libc::SIGKILL - 1)) != 0
 }
 
 #[cfg(test)]
@@ -51,6 +100,15 @@ mod tests {
     use std::time::{Duration, Instant};
 
     #[test]
+    fn fields_of_a_process_with_a_nasty_name() {
+        let start_time = |stat: &[u8]| Stat(stat.to_vec()).field::<u64>(22);
+        let stat = b"7 (a) S 1 (b) R 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20 21";
+        assert_eq!(start_time(stat), Some(4711));
+        assert_eq!(start_time(b"7 (a) S 1"), None);
+        assert_eq!(start_time(b""), None);
+    }
+
+    #[test]
     fn sees_a_child() {
         let cat = Cat::start();
         assert!(pids().any(|pid| pid == cat.pid()));
@@ -58,10 +116,16 @@ mod tests {
         assert_eq!(command(cat.pid()), "cat");
         assert_eq!(command(i32::MAX), "");
         assert!(!is_stopped(cat.pid()) && !is_stopped(i32::MAX));
+        #[cfg(feature = "program")]
+        assert!(!is_ending(cat.pid()) && !is_ending(i32::MAX));
         Pidfd::open(cat.pid()).unwrap().kill(Signal::SIGSTOP).unwrap();
         let until = Instant::now() + Duration::from_secs(60);
         while !is_stopped(cat.pid()) {
             assert!(Instant::now() < until, "it never stops");
         }
+        // From the signal on until it is a zombie, and then.
+        Pidfd::open(cat.pid()).unwrap().kill(Signal::SIGKILL).unwrap();
+        #[cfg(feature = "program")]
+        assert!(is_ending(cat.pid()));
     }
 }

@@ -67,6 +67,44 @@ fn check(program: &Path) -> io::Result<()> {
     }
 }
 
+/// Bytes of a file that say what it is for: the head of an ELF file (elf(5)) up to `e_machine`.
+const HEAD_BYTES: usize = 20;
+
+/// Whether the kernel would know what to do with this file: a program of this machine's architecture, or a script whose
+/// interpreter is there. Only execve(2) itself knows all of it.
+///
+/// # Errors
+/// What is wrong, for people.
+pub fn check_format(program: &Path) -> Result<(), String> {
+    let head = |path: &Path| {
+        let mut head = Vec::new();
+        let read = File::open(path).and_then(|file| file.take(HEAD_BYTES as u64).read_to_end(&mut head));
+        read.map(|_| head)
+    };
+    let found = match head(program) {
+        Ok(found) => found,
+        // It may be executed all the same.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(()),
+        Err(error) => return Err(error.to_string()),
+    };
+    if found.starts_with(b"#!") {
+        return match interpreter(program) {
+            Some(path) => check(&path).map_err(|error| format!("its interpreter: {error}")),
+            None => Err("its first line names no interpreter".to_owned()),
+        };
+    }
+    if !found.starts_with(b"\x7fELF") || found.len() < HEAD_BYTES {
+        return Err(explain_exec(program, Errno::ENOEXEC));
+    }
+    // Class, byte order and machine are those of this very program.
+    let key = |head: &[u8]| Some((head.get(4..6)?.to_vec(), head.get(18..20)?.to_vec()));
+    let own = head(Path::new("/proc/self/exe")).unwrap_or_default();
+    match key(&own).is_none_or(|own| Some(own) == key(&found)) {
+        true => Ok(()),
+        false => Err(format!("it is a program for another architecture, not for {}", env::consts::ARCH)),
+    }
+}
+
 /// What execve(2) means by `errno` for this program, in words that say what to do.
 pub(super) fn explain_exec(program: &Path, errno: Errno) -> String {
     match errno {
@@ -117,6 +155,27 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+
+    #[test]
+    fn files_that_this_machine_can_not_run_are_known() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |content: &[u8]| {
+            let path = dir.path().join("program");
+            fs::write(&path, content).unwrap();
+            check_format(&path)
+        };
+        let own = fs::read("/proc/self/exe").unwrap();
+        let mut other = own[..64].to_vec();
+        assert_eq!(file(&other), Ok(()));
+        other[18] ^= 0x55;
+        assert!(file(&other).unwrap_err().contains("another architecture"));
+        assert_eq!(file(b"#!/bin/sh\n"), Ok(()));
+        assert!(file(b"#!/no/such/shell\n").unwrap_err().contains("/no/such/shell"));
+        for content in [&b""[..], b"\x7fELF", b"echo hello\n"] {
+            assert!(file(content).unwrap_err().contains("not a program"), "{content:?}");
+        }
+        assert!(check_format(&dir.path().join("none")).is_err());
+    }
 
     #[test]
     fn path_is_searched_like_execvp_does() {

@@ -18,8 +18,8 @@ use super::fd::{context, set_cloexec, socket_option};
 pub const DESCRIPTORS_MAX: usize = 253;
 
 /// A connected socket. Its calls never block, whatever the mode of the description is.
-#[derive(Debug)]
-pub struct Seqpacket(OwnedFd);
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+pub struct Seqpacket(#[serde(with = "crate::sys::inherit::fd")] OwnedFd);
 
 /// Who a process is, as the kernel tells it (`struct ucred`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

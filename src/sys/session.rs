@@ -1,12 +1,11 @@
 //! What a process leaves behind in its session.
 
 use std::collections::HashMap;
-use std::fs;
 
 use nix::sys::signal::Signal;
 
 use super::pidfd::Pidfd;
-use super::proc;
+use super::proc::{self, Stat};
 
 /// Sends a signal to every process of this session (setsid(2)), whose leader is dead, and says to how many. The number of a
 /// session is not given to another process while it has members; a leader that lives is one who got the number later.
@@ -80,17 +79,21 @@ pub fn session_of(pid: i32) -> Option<i32> {
     living(pid).map(|(_, session)| session)
 }
 
-/// Parent and session, fields 4 and 6 of /proc/PID/stat (proc_pid_stat(5)), of a process that is no zombie.
-fn living(pid: i32) -> Option<(i32, i32)> {
-    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
-    // The name, in parentheses, may itself hold spaces and parentheses.
-    let name_end = stat.iter().rposition(|byte| *byte == b')')?;
-    let rest = std::str::from_utf8(&stat[name_end + 1..]).ok()?;
-    let mut fields = rest.split_ascii_whitespace();
-    let state = fields.next()?;
-    let parent = fields.next()?.parse().ok()?;
-    let session = fields.nth(1)?.parse().ok()?;
-    (!matches!(state, "Z" | "X")).then_some((parent, session))
+/// The parent of a process, also of a zombie.
+#[cfg(feature = "program")]
+pub(crate) fn parent_of(pid: i32) -> Option<i32> {
+    stat(pid).map(|(_, parent, _)| parent)
+}
+
+/// Parent and session of a process that is no zombie.
+pub(crate) fn living(pid: i32) -> Option<(i32, i32)> {
+    stat(pid).and_then(|(is_zombie, parent, session)| (!is_zombie).then_some((parent, session)))
+}
+
+/// Whether it is a zombie, parent and session.
+fn stat(pid: i32) -> Option<(bool, i32, i32)> {
+    let stat = Stat::of(pid).ok()?;
+    Some((stat.is_dead(), stat.field(4)?, stat.field(6)?))
 }
 
 #[cfg(test)]

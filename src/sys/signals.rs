@@ -28,7 +28,7 @@ impl Signals {
     ///
     /// Resets SIGCHLD to its default: if it were ignored, as some parents leave it, exit codes would be lost.
     pub fn take(signals: &[Signal]) -> io::Result<Self> {
-        let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+        let default = SigAction::new(SigHandler::SigDfl, SaFlags::SA_NOCLDSTOP, SigSet::empty());
         // SAFETY: the default disposition runs no code of ours.
         unsafe { sigaction(Signal::SIGCHLD, &default) }?;
         // The kernel queues an ignored signal once it is blocked.

@@ -6,8 +6,7 @@
 //! no panic. Without `CLONE_FILES`, `CLONE_FS` and `CLONE_SIGHAND` its descriptors, directory
 //! and signal dispositions are copies, and what it does to them stays private.
 
-use std::convert::Infallible;
-use std::ffi::{CString, OsStr, OsString, c_char, c_int, c_void};
+use std::ffi::{CString, OsStr, OsString, c_char, c_int};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -15,12 +14,21 @@ use std::ptr;
 
 use nix::errno::Errno;
 
+mod attributes;
+mod child;
+mod clone;
+mod stack;
+
+use super::env::LISTEN_FDS_START;
 use super::pidfd::Pidfd;
 use super::program::explain_exec;
 pub use super::program::find_program;
-
-/// The first descriptor after stdin, stdout and stderr.
-const FIRST_FD: RawFd = 3;
+#[cfg(feature = "program")]
+pub(crate) use attributes::ONLY_ROOT;
+pub use attributes::{Account, Attributes, Limit, Resource};
+use attributes::{CHANGES, Dumpable, Ready};
+use child::child_main;
+use stack::Stack;
 
 /// What to start, and how.
 #[derive(Debug, Clone, Copy)]
@@ -30,7 +38,8 @@ pub struct Spawn<'a> {
     pub program: &'a Path,
     /// All arguments, the program's name as the first.
     pub argv: &'a [OsString],
-    /// The complete environment: names and values.
+    /// The complete environment: names and values. `WATCHDOG_PID` (sd_watchdog_enabled(3)), if it is empty, gets the child's pid, which only
+    /// the child knows.
     pub env: &'a [(OsString, OsString)],
     /// The working directory; None leaves ours.
     pub dir: Option<&'a Path>,
@@ -48,6 +57,35 @@ pub struct Spawn<'a> {
     pub listen_pid: bool,
     /// Makes the child the leader of a new session (setsid(2)).
     pub new_session: bool,
+    /// User, limits and the like.
+    pub attributes: &'a Attributes,
+    /// The directory of the control group (cgroups(7)) in which the child begins. If it can not, it is in ours.
+    pub cgroup: Option<BorrowedFd<'a>>,
+    /// The file to execute instead of `program`, which then is only its name. A user to whom /proc/PID/fd of this
+    /// process is closed can execute it, too.
+    pub file: Option<BorrowedFd<'a>>,
+}
+
+impl<'a> Spawn<'a> {
+    /// A program with these arguments, no environment and /dev/null as its stdin; all else is ours.
+    pub fn new(program: &'a Path, argv: &'a [OsString]) -> Self {
+        Self {
+            program,
+            argv,
+            env: &[],
+            dir: None,
+            fds: &[],
+            extra: None,
+            stdin_null: true,
+            stdout: None,
+            stderr: None,
+            listen_pid: false,
+            new_session: false,
+            attributes: Attributes::UNCHANGED,
+            cgroup: None,
+            file: None,
+        }
+    }
 }
 
 /// A process that was started; not waited for when dropped.
@@ -79,27 +117,33 @@ pub struct SpawnError {
 /// moment later, and a file that turns out broken after that ends by a signal, which the pidfd
 /// tells.
 ///
-/// In the child all signal dispositions are the default, and none is blocked; umask, nice,
-/// limits, process group and control group are ours. Handlers of pthread_atfork(3) do not run.
+/// In the child all signal dispositions are the default, and none is blocked; nice, process group and what
+/// [`Attributes`] leave unchanged are ours. Handlers of pthread_atfork(3) do not run.
 /// If SIGCHLD is ignored in this process, the child cannot be waited for.
 pub fn spawn(request: &Spawn<'_>) -> Result<Child, SpawnError> {
     let failed = |failure: Failure| failure.explained(request);
     let mut prepared = Prepared::new(request).map_err(failed)?;
     let stack = Stack::new().map_err(failed)?;
-    let mut pidfd: c_int = -1;
+    let _dumpable = Dumpable::remember(&request.attributes.account);
     let shared: *mut Prepared = &mut prepared;
     let cloned = {
         // A handler of ours must not run in the child, on our memory.
         let _blocked = AllSignalsBlocked::new();
-        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
         // SAFETY: this thread stands still until the child has exec'ed or exited, so what
-        // `shared` points to and the stack outlive it and nobody else uses them. With
-        // CLONE_PIDFD the fifth argument is where the pidfd goes.
-        Errno::result(unsafe { libc::clone(child_main, stack.top(), flags, shared.cast(), &raw mut pidfd) })
+        // `shared` points to and the stack outlive it and nobody else uses them.
+        let clone_into = |cgroup| unsafe { clone::clone_into(cgroup, child_main, shared.cast(), &stack) };
+        let in_cgroup = request.cgroup.filter(|_| CHANGES).map(|cgroup| clone_into(cgroup.as_raw_fd()));
+        match in_cgroup {
+            Some(Ok(cloned)) => Ok(cloned),
+            // SAFETY: the same.
+            Some(Err(_)) | None => unsafe { clone_here(shared, &stack) },
+        }
     };
-    let pid = cloned.map_err(|errno| failed(Failure { step: "clone", errno }))?;
+    let (pid, pidfd) = cloned.map_err(|errno| failed(Failure { step: "clone", errno }))?;
     // SAFETY: clone succeeded, so this is a new descriptor that nobody else has.
     let pidfd = Pidfd::new(unsafe { OwnedFd::from_raw_fd(pidfd) });
+    #[cfg(feature = "program")]
+    super::descendants::claim(pid);
     // SAFETY: the child does not use it any more.
     if let Some(failure) = unsafe { (*shared).failure } {
         // It exits; ECHILD if SIGCHLD is ignored, then it reaps itself.
@@ -107,6 +151,19 @@ pub fn spawn(request: &Spawn<'_>) -> Result<Child, SpawnError> {
         return Err(failed(failure));
     }
     Ok(Child { pid, pidfd })
+}
+
+/// The child's pid and pidfd.
+///
+/// # Safety
+///
+/// `shared` is used by nobody until this returns.
+unsafe fn clone_here(shared: *mut Prepared, stack: &Stack) -> Result<(c_int, RawFd), Errno> {
+    let mut pidfd: c_int = -1;
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
+    // SAFETY: as of this function. With CLONE_PIDFD the fifth argument is where the pidfd goes.
+    let pid = Errno::result(unsafe { libc::clone(child_main, stack.top(), flags, shared.cast(), &raw mut pidfd) })?;
+    Ok((pid, pidfd))
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -119,14 +176,24 @@ impl Failure {
     fn explained(self, request: &Spawn<'_>) -> SpawnError {
         let Self { step, errno } = self;
         let explanation = match (step, request.dir) {
-            (EXEC, dir) => explain_exec(&dir.unwrap_or("".as_ref()).join(request.program), errno),
+            (EXEC, dir) => {
+                let program = dir.unwrap_or("".as_ref()).join(request.program);
+                let uid = request.attributes.account.uid;
+                attributes::explain_exec_as(uid, errno).unwrap_or_else(|| explain_exec(&program, errno))
+            }
             (CHDIR, Some(dir)) => format!("{}: {}", dir.display(), errno.desc()),
+            ("clone", _) if errno == Errno::EAGAIN => {
+                "no more processes are allowed; raise RLIMIT_NPROC (ulimit -u), or pids.max of the control group".into()
+            }
             (MOVE, _) if matches!(errno, Errno::EINVAL | Errno::EMFILE | Errno::EBADF) => format!(
                 "{} descriptors do not fit into RLIMIT_NOFILE; raise the limit ({})",
                 request.fds.len(),
                 errno.desc()
             ),
-            _ => errno.desc().to_owned(),
+            _ => {
+                let account = &request.attributes.account;
+                attributes::explain(step, errno, account).unwrap_or_else(|| errno.desc().to_owned())
+            }
         };
         SpawnError { step, program: request.program.to_owned(), errno: errno as i32, explanation }
     }
@@ -141,8 +208,8 @@ struct Prepared {
     program: CString,
     argv: Pointers,
     env: Pointers,
-    /// Where the child writes the digits of its pid, inside a string that `env` points to.
-    listen_pid: Option<(Vec<u8>, *mut u8)>,
+    /// Where the child writes the digits of its pid, inside of strings that `env` points to.
+    pids: Vec<(Vec<u8>, *mut u8)>,
     dir: Option<CString>,
     stdin_null: bool,
     new_session: bool,
@@ -150,8 +217,13 @@ struct Prepared {
     sources: Vec<RawFd>,
     /// What becomes a number above them.
     extra: Option<(RawFd, RawFd)>,
+    /// What is executed, and the number that it gets, which is above all others.
+    file: Option<(RawFd, RawFd)>,
+    /// The file is a script, whose interpreter opens it anew: it stays open.
+    is_script: bool,
     /// What becomes 1 and 2.
     output: [Option<RawFd>; 2],
+    attributes: Ready,
     /// Written by the child when a step fails.
     failure: Option<Failure>,
 }
@@ -169,6 +241,17 @@ impl Pointers {
         let pointers = strings.iter().map(|string| string.as_ptr()).chain(ends).collect();
         Ok(Self { _strings: strings, pointers })
     }
+
+    /// One more variable, whose value the child writes: the string, and where in it.
+    fn add_pid(&mut self, name: &str) -> (Vec<u8>, *mut u8) {
+        let mut text = format!("{name}=").into_bytes();
+        let value = text.len();
+        text.resize(value + PID_BYTES_MAX, 0);
+        let start = text.as_mut_ptr();
+        self.pointers.insert(0, start.cast());
+        // SAFETY: the digits follow the name, inside the string, which stays where it is when its owner moves.
+        (text, unsafe { start.add(value) })
+    }
 }
 
 fn c_string(bytes: impl Into<Vec<u8>>) -> Result<CString, Failure> {
@@ -176,7 +259,8 @@ fn c_string(bytes: impl Into<Vec<u8>>) -> Result<CString, Failure> {
         .map_err(|_| Failure { step: "an argument, variable or path holds a NUL byte", errno: Errno::EINVAL })
 }
 
-const LISTEN_PID: &[u8] = b"LISTEN_PID=";
+const LISTEN_PID: &str = "LISTEN_PID";
+const WATCHDOG_PID: &str = "WATCHDOG_PID";
 /// The digits of an i32, and the NUL.
 const PID_BYTES_MAX: usize = 11;
 
@@ -187,157 +271,44 @@ impl Prepared {
             let step = "the name of a variable is empty or holds '='";
             return Err(Failure { step, errno: Errno::EINVAL });
         }
-        let variables = request.env.iter().filter(|(name, _)| !request.listen_pid || name != "LISTEN_PID");
+        let is_own = |(name, value): &&(OsString, OsString)| match request.listen_pid {
+            true if name == LISTEN_PID => true,
+            _ => name == WATCHDOG_PID && value.is_empty(),
+        };
+        let variables = request.env.iter().filter(|variable| !is_own(variable));
         let mut env = Pointers::new(variables.map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat()))?;
-        let listen_pid = request.listen_pid.then(|| {
-            let mut text = LISTEN_PID.to_vec();
-            text.resize(LISTEN_PID.len() + PID_BYTES_MAX, 0);
-            let start = text.as_mut_ptr();
-            env.pointers.insert(0, start.cast());
-            // SAFETY: the digits follow the name, inside the string.
-            (text, unsafe { start.add(LISTEN_PID.len()) })
-        });
+        let has_watchdog = request.env.iter().any(|variable| is_own(&variable) && variable.0 == WATCHDOG_PID);
+        let names = [(request.listen_pid, LISTEN_PID), (has_watchdog, WATCHDOG_PID)];
+        let pids = names.into_iter().filter(|(wanted, _)| *wanted).map(|(_, name)| env.add_pid(name)).collect();
+        let last = request.extra.map_or(LISTEN_FDS_START + request.fds.len() as RawFd - 1, |(_, number)| number);
+        let file = request.file.filter(|_| CHANGES).map(|fd| (fd.as_raw_fd(), last + 1));
+        let program = match file {
+            Some((_, number)) => c_string(format!("/proc/self/fd/{number}"))?,
+            None => c_string(request.program.as_os_str().as_bytes())?,
+        };
         Ok(Self {
-            program: c_string(request.program.as_os_str().as_bytes())?,
+            program,
             argv: Pointers::new(request.argv.iter().map(|arg| arg.as_bytes().to_vec()))?,
             env,
-            listen_pid,
+            pids,
             dir: request.dir.map(|dir| c_string(dir.as_os_str().as_bytes())).transpose()?,
             stdin_null: request.stdin_null,
             new_session: request.new_session,
             sources: request.fds.iter().map(|fd| fd.as_raw_fd()).collect(),
             extra: request.extra.map(|(fd, number)| (fd.as_raw_fd(), number)),
+            file,
+            is_script: CHANGES && request.file.is_some_and(is_script),
             output: [request.stdout, request.stderr].map(|fd| fd.map(|fd| fd.as_raw_fd())),
+            attributes: Ready::new(request.attributes),
             failure: None,
         })
     }
 }
 
-/// What the child runs. Its return value is its exit status.
-extern "C" fn child_main(shared: *mut c_void) -> c_int {
-    // SAFETY: spawn passed a Prepared that only this process uses now.
-    let prepared = unsafe { &mut *shared.cast::<Prepared>() };
-    super::crash::point('N', format_args!("before exec"));
-    // SAFETY: this is the child of clone.
-    let Err(failure) = unsafe { become_program(prepared) };
-    prepared.failure = Some(failure);
-    127
-}
-
-/// # Safety
-///
-/// Only for the child: it replaces this process.
-unsafe fn become_program(prepared: &mut Prepared) -> Result<Infallible, Failure> {
-    // SAFETY: async-signal-safe calls; every pointer is into `prepared` or static.
-    unsafe {
-        if prepared.new_session {
-            attempt("setsid", libc::setsid())?;
-        }
-        if let Some(dir) = &prepared.dir {
-            attempt(CHDIR, libc::chdir(dir.as_ptr()))?;
-        }
-        place_descriptors(prepared)?;
-        if let Some((_, digits)) = prepared.listen_pid {
-            write_decimal(libc::getpid() as u32, digits);
-        }
-        reset_signals()?;
-        let argv = prepared.argv.pointers.as_ptr();
-        libc::execve(prepared.program.as_ptr(), argv, prepared.env.pointers.as_ptr());
-    }
-    Err(Failure { step: EXEC, errno: Errno::last() })
-}
-
-fn attempt(step: &'static str, result: c_int) -> Result<c_int, Failure> {
-    Errno::result(result).map_err(|errno| Failure { step, errno })
-}
-
-/// Moves every source to its place and closes all others.
-///
-/// Filling the places in ascending order overwrites only sources below the place being filled:
-/// those move up first. In the usual case there are few, so 1000 listeners cost 1000 calls.
-///
-/// # Safety
-///
-/// Only for the child: it overwrites descriptors.
-unsafe fn place_descriptors(prepared: &mut Prepared) -> Result<(), Failure> {
-    let end = FIRST_FD.saturating_add(prepared.sources.len() as RawFd);
-    // SAFETY: system calls on numbers; the descriptor table is the child's own.
-    unsafe {
-        let move_up = |source: &mut RawFd| {
-            *source = attempt(MOVE, libc::fcntl(*source, libc::F_DUPFD_CLOEXEC, end))?;
-            Ok(())
-        };
-        for (source, place) in prepared.sources.iter_mut().zip(FIRST_FD..) {
-            if (FIRST_FD..place).contains(source) {
-                move_up(source)?;
-            }
-        }
-        let extra = prepared.extra.as_mut().map(|(source, _)| source);
-        for source in prepared.output.iter_mut().flatten().chain(extra) {
-            if *source < end {
-                move_up(source)?;
-            }
-        }
-        for (source, place) in prepared.sources.iter().zip(FIRST_FD..) {
-            if *source == place {
-                attempt(MOVE, libc::fcntl(place, libc::F_SETFD, 0))?;
-            } else {
-                attempt(MOVE, libc::dup2(*source, place))?;
-            }
-        }
-        for (source, place) in prepared.output.iter().zip(1..) {
-            if let Some(source) = source {
-                attempt("dup2 stdout, stderr", libc::dup2(*source, place))?;
-            }
-        }
-        if prepared.stdin_null {
-            let null = attempt("open /dev/null", libc::open(c"/dev/null".as_ptr(), libc::O_RDONLY))?;
-            attempt("dup2 stdin", libc::dup2(null, 0))?;
-        }
-        // Last: its number may be that of a source.
-        let mut rest = end as u32;
-        if let Some((source, number)) = prepared.extra {
-            // In two steps, so that it is not close-on-exec, whatever it was and wherever it is.
-            attempt(MOVE, libc::dup2(source, number))?;
-            attempt(MOVE, libc::fcntl(number, libc::F_SETFD, 0))?;
-            if number > end {
-                close_range(rest, number as u32 - 1)?;
-            }
-            rest = number as u32 + 1;
-        }
-        close_range(rest, u32::MAX)?;
-    }
-    Ok(())
-}
-
-/// # Safety
-///
-/// Only for the child: it closes descriptors.
-unsafe fn close_range(first: u32, last: u32) -> Result<(), Failure> {
-    // SAFETY: three numbers.
-    let closed = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0u32) };
-    attempt("close_range (needs Linux 5.9)", closed as c_int).map(drop)
-}
-
-/// Default dispositions first, then nothing blocked: the other way round a handler of the
-/// parent could run here.
-///
-/// # Safety
-///
-/// Only for the child.
-unsafe fn reset_signals() -> Result<(), Failure> {
-    // Raw calls, because the C library hides two signals of its own. All-zero is SIG_DFL
-    // without flags in every layout of the kernel's struct.
-    let default = [0u64; 8];
-    for signal in 1..=KERNEL_SIGNALS as c_int {
-        // It fails for SIGKILL and SIGSTOP only, which nobody can change.
-        // SAFETY: the kernel reads less than `default` has.
-        unsafe {
-            let old = ptr::null_mut::<c_void>();
-            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), old, SIGSET_BYTES)
-        };
-    }
-    set_signal_mask(0).map(drop).map_err(|errno| Failure { step: "sigprocmask", errno })
+/// The kernel gives the name of a script to its interpreter, which opens it.
+fn is_script(file: BorrowedFd<'_>) -> bool {
+    let mut start = [0; 2];
+    nix::sys::uio::pread(file, &mut start, 0) == Ok(start.len()) && start == *b"#!"
 }
 
 const KERNEL_SIGNALS: usize = 64;
@@ -355,28 +326,6 @@ fn set_signal_mask(mask: u64) -> Result<u64, Errno> {
     Ok(old)
 }
 
-/// Writes a number and a NUL to `place`.
-///
-/// # Safety
-///
-/// `place` has room for [`PID_BYTES_MAX`] bytes.
-unsafe fn write_decimal(number: u32, mut place: *mut u8) {
-    let mut divisor = 1;
-    while number / divisor >= 10 {
-        divisor *= 10;
-    }
-    while divisor > 0 {
-        // SAFETY: a u32 has at most ten digits.
-        unsafe {
-            place.write(b'0' + (number / divisor % 10) as u8);
-            place = place.add(1);
-        }
-        divisor /= 10;
-    }
-    // SAFETY: one more byte.
-    unsafe { place.write(0) };
-}
-
 /// No signal reaches this thread while it lives.
 struct AllSignalsBlocked(Option<u64>);
 
@@ -391,45 +340,6 @@ impl Drop for AllSignalsBlocked {
         if let Some(mask) = self.0 {
             let _ = set_signal_mask(mask);
         }
-    }
-}
-
-/// The child's stack, with a page below it that nobody can touch.
-struct Stack(*mut c_void);
-
-impl Stack {
-    /// Room for the dynamic linker, which may resolve a function in the child and then saves
-    /// all vector registers. Pages that are not touched cost nothing.
-    const BYTES: usize = 128 * 1024;
-    /// The largest page size in use.
-    const GUARD_BYTES: usize = 64 * 1024;
-
-    fn new() -> Result<Self, Failure> {
-        let failed = |errno| Failure { step: "mmap a stack", errno };
-        let protection = libc::PROT_READ | libc::PROT_WRITE;
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK;
-        // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing.
-        let start = unsafe { libc::mmap(ptr::null_mut(), Self::BYTES, protection, flags, -1, 0) };
-        if start == libc::MAP_FAILED {
-            return Err(failed(Errno::last()));
-        }
-        let stack = Self(start);
-        // SAFETY: the start of the mapping just made.
-        Errno::result(unsafe { libc::mprotect(start, Self::GUARD_BYTES, libc::PROT_NONE) }).map_err(failed)?;
-        Ok(stack)
-    }
-
-    /// Where the stack begins: it grows down.
-    fn top(&self) -> *mut c_void {
-        // SAFETY: one past the end of the mapping; a multiple of the page size, so aligned.
-        unsafe { self.0.byte_add(Self::BYTES) }
-    }
-}
-
-impl Drop for Stack {
-    fn drop(&mut self) {
-        // SAFETY: the whole mapping, and the child that used it has exec'ed or exited.
-        unsafe { libc::munmap(self.0, Self::BYTES) };
     }
 }
 

@@ -4,6 +4,8 @@ use super::clock::monotonic_ns;
 use nix::sys::time::TimeSpec;
 use nix::sys::timer::TimerSetTimeFlags;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
@@ -15,6 +17,23 @@ pub struct Timers<T> {
     fd: TimerFd,
     /// What the timerfd is set to; it may be earlier than needed, which costs one wake-up and spares a system call.
     set: u64,
+}
+
+/// What is armed.
+impl<T: Serialize> Serialize for Timers<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.due.serialize(serializer)
+    }
+}
+
+/// The same, on a timerfd of its own.
+impl<'de, T: Copy + PartialEq + Deserialize<'de>> Deserialize<'de> for Timers<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let due = Vec::<(T, u64)>::deserialize(deserializer)?;
+        let mut timers = Self::new().map_err(D::Error::custom)?;
+        due.into_iter().for_each(|(timer, due_ns)| timers.arm(timer, due_ns));
+        Ok(timers)
+    }
 }
 
 impl<T: Copy + PartialEq> Timers<T> {

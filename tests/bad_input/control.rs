@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-const NOBODY: u32 = 65534;
+pub const NOBODY: u32 = 65534;
 
 /// A Unix socket of this process, alive as long as the descriptor.
 fn foreign_socket(path: &Path, kind: SockType) -> OwnedFd {
@@ -26,7 +26,7 @@ fn foreign_socket(path: &Path, kind: SockType) -> OwnedFd {
 }
 
 /// This needs root; without, it is said aloud, and an error where everything must be tested.
-fn can_chown() -> bool {
+pub fn can_chown() -> bool {
     if !geteuid().is_root() {
         assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "not root, and CI=true");
         eprintln!("SKIPPED: only root can give files to another user");

@@ -67,7 +67,7 @@ fn is_refused_beside(scene: &Scene, holder: i32) {
     let said = run_store(&scene.service, &runtime, &data, &[]);
     said.expect(1, &words);
     assert!(said.stderr.contains("handoff: other: ended: exit status 1"), "{said:?}");
-    assert_eq!(names(&runtime), ["other.lock"]);
+    assert_eq!(names(&runtime), ["other.history", "other.lock"]);
     run(scene.service.other_command(&programs().kv_a).arg(&data)).expect(1, &words);
     assert_eq!(names(&data), before);
 }

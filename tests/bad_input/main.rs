@@ -6,6 +6,7 @@ mod support;
 
 mod addresses;
 mod binaries;
+mod clients;
 mod control;
 mod data;
 mod environment;
@@ -13,3 +14,6 @@ mod full;
 mod harness;
 mod mounts;
 mod runtime;
+mod second;
+mod state;
+mod units;

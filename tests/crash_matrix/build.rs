@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+#[allow(dead_code, reason = "each test uses a part of it")]
 pub struct Build {
     pub handoff: PathBuf,
     pub kv_a: PathBuf,

@@ -5,12 +5,14 @@ use crate::moved::Kept;
 use crate::scenario::Scenario;
 use crate::support::load::{Load, LoadOptions, Report, verify};
 use crate::support::{Service, Upgrade, Upgrading, lives, process_state, thaw, wait_for_death, wait_until};
+use nix::sys::statvfs::{FsFlags, statvfs};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 /// What happens at the step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +77,7 @@ pub struct Scene {
 
 impl Scene {
     fn new(scenario: &'static Scenario) -> Self {
-        let mut service = Service::place();
+        let mut service = Service::place_in(scratch());
         let points = service.path("points");
         fs::create_dir(&points).unwrap();
         service.handoff = build().handoff.clone();
@@ -118,6 +120,17 @@ impl Scene {
     fn supervisor_lives(&self) -> bool {
         lives(self.service.supervisor_pid())
     }
+}
+
+/// In memory, if there is room for it and programs may run there: forty stores at once, of which each waits for the disk with each
+/// write, can starve on a slow one for longer than any deadline. What a process that dies leaves behind is the same on both.
+fn scratch() -> TempDir {
+    const ROOM: u64 = 1 << 30;
+    let memory = Path::new("/dev/shm");
+    let is_good = statvfs(memory).is_ok_and(|system| {
+        !system.flags().contains(FsFlags::ST_NOEXEC) && system.blocks_available() * system.fragment_size() > ROOM
+    });
+    if is_good { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
 }
 
 /// The steps of a scenario to which nothing else happens, as the processes wrote them down.

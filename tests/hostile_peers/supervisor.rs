@@ -214,17 +214,12 @@ pub fn start(service: &Service, listener: &TcpListener, program: &Path, successo
     let env: Vec<(OsString, OsString)> = variables.into_iter().map(|(n, v)| (n.into(), v.into())).collect();
     let stderr = File::options().append(true).create(true).open(service.path("run.stderr")).unwrap();
     let child = spawn(&Spawn {
-        program,
-        argv: &["kv".into()],
         env: &env,
-        dir: None,
         fds: &[listener.as_fd(), theirs.as_fd()],
-        extra: None,
-        stdin_null: true,
-        stdout: None,
         stderr: Some(stderr.as_fd()),
         listen_pid: true,
         new_session: true,
+        ..Spawn::new(program, &["kv".into()])
     })
     .unwrap();
     Daemon { pid: child.pid, pidfd: child.pidfd, session: Channel::new(ours) }

@@ -130,7 +130,7 @@ fn a_successor_that_has_not_got_everything_says_so_with_both_numbers() {
     next.send(Message::Begin(Begin { id: ID, sealed: Sealed::Complete { revisions: Vec::new(), fingerprint } }));
     let Some(Message::Ready(ready)) = next.next() else { panic!("no Ready") };
     assert!(ready.readiness.unhealthy);
-    let why = "of 3 connections and 1 blobs of state (10 bytes) that the incumbent sent, 1 and 0 (5 bytes) have come";
+    let why = "the incumbent sent connections: 3, blobs of state: 1, bytes of it: 10; what has come: 1, 0, 5";
     assert_eq!(ready.readiness.detail, why);
     next.dies();
     assert!(!page.word().is_committed());

@@ -26,7 +26,7 @@ fn an_upgrade_waits_is_refused_or_ends_the_oldest() {
     let service = start(&["--max-draining", "2"]);
     let (first, mut one) = replace(&service, "b", &[]);
     let (second, mut two) = replace(&service, "a", &[]);
-    assert_eq!(draining(&service), [first, second]);
+    wait_until("both drain", || (draining(&service) == [first, second]).then_some(()));
     assert_eq!((one.ask(), two.ask()), (Some(first), Some(second)));
 
     let refused = service.upgrade(program("b"), &["--when-draining", "refuse"]);

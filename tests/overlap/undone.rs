@@ -1,7 +1,7 @@
 //! Upgrades that are undone: the incumbent never hears of them.
 
 use crate::scene::{Load, heard, program, request, start, text, variant};
-use crate::support::{SIGKILL, Service, programs, signal, wait_until};
+use crate::support::{SIGCONT, SIGKILL, SIGSTOP, Service, programs, signal, wait_until};
 
 /// The incumbent serves, has heard nothing, and the next upgrade commits.
 fn untouched(service: &Service, pid: i32) {
@@ -28,13 +28,28 @@ fn a_bad_successor_changes_nothing_and_stops_nobody() {
     assert_eq!((late.code, late.result.as_str()), (10, "rolled_back"), "{late:?}");
     untouched(&service, pid);
     let late = service.upgrade(&never, &["--deadline", "1s"]);
-    // Supervisor and incumbent end it at the same time; who is first decides what can be said by then.
-    assert!([(10, "rolled_back"), (14, "undecided")].contains(&(late.code, late.result.as_str())), "{late:?}");
-    wait_until("its end", || (service.status()?["last_handoff"]["result"] == "rolled_back").then_some(()));
+    // Supervisor and incumbent end it at the same time: whoever is first, the incumbent has served all the time.
+    assert_eq!((late.code, late.result.as_str()), (10, "rolled_back"), "{late:?}");
     untouched(&service, pid);
     assert_eq!(service.upgrade(program("b"), &[]).result, "committed");
     let (answered, failures) = load.stop();
     assert_eq!(failures, Vec::<String>::new(), "of {answered}");
+}
+
+/// Nobody knows what has become of it, and the caller hears that; it goes on all the same.
+#[test]
+fn an_incumbent_that_stands_still_at_the_deadline_is_undecided_until_it_goes_on() {
+    let service = start(&[]);
+    let pid = service.daemon_pid();
+    let never = variant(&service, &[("OVERLAP_INIT", "/never")]);
+    let upgrading = service.begin_upgrade(&never, &["--deadline", "1s"]);
+    service.wait_for_phase("opening");
+    signal(pid, SIGSTOP);
+    let late = upgrading.wait();
+    signal(pid, SIGCONT);
+    assert_eq!((late.code, late.result.as_str()), (14, "undecided"), "{late:?}");
+    wait_until("its end", || (service.status()?["last_handoff"]["result"] == "rolled_back").then_some(()));
+    untouched(&service, pid);
 }
 
 #[test]

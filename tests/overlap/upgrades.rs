@@ -2,6 +2,7 @@
 
 use crate::scene::{Held, Load, heard, program, request, start, text, variant};
 use crate::support::{lives, wait_until};
+use serde_json::Value;
 use std::fs;
 
 #[test]
@@ -47,8 +48,10 @@ fn a_slow_start_and_a_slow_drain_stop_nobody() {
         assert_eq!(request(service.address).unwrap(), second, "the incumbent does not accept any more");
     }
     assert_eq!(held.ask(), Some(first), "it serves its last client");
-    let status = service.status().unwrap();
-    assert_eq!((status["draining"][0]["pid"].as_i64(), status["phase"].as_str()), (Some(first.into()), Some("idle")));
+    // The outcome is told, and the incumbent drains, before its supervisor has heard of that.
+    let is_told = |status: &Value| status["phase"] == "idle" && status["draining"][0].is_object();
+    let status = wait_until("it is listed", || service.status().filter(is_told));
+    assert_eq!(status["draining"][0]["pid"], first);
     assert_eq!((&status["draining"][0]["generation"], status["draining"].as_array().unwrap().len()), (&1.into(), 1));
     drop(held);
     wait_until("its end", || (!lives(first)).then_some(()));

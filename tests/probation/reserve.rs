@@ -3,6 +3,7 @@
 use super::support::load::verify;
 use super::support::{SIGTERM, Service, freeze, lives, programs, signal, thaw, wait_for_death, wait_until};
 use super::{LONG, Trial, rollback};
+use std::time::{Duration, Instant};
 
 #[test]
 fn an_operator_does_not_go_back_to_one_that_is_stopped() {
@@ -118,4 +119,21 @@ fn one_that_has_taken_over_is_not_killed_by_the_next_supervisor() {
     thaw(trial.incumbent);
     trial.service.wait_until_running();
     assert_eq!(trial.service.wait_until_served(), trial.incumbent);
+}
+
+/// What `status` counts is its own time, and not that of the one that was undone.
+#[test]
+fn one_that_takes_over_again_has_served_since_its_start() {
+    let service = Service::start(&programs().kv_a);
+    let uptime = |service: &Service| {
+        let status = service.status().unwrap();
+        Duration::from_millis(status["uptime_ms"].as_u64().unwrap())
+    };
+    let (before, since) = (uptime(&service), Instant::now());
+    let trial = Trial::of(service, &LONG);
+    assert!(uptime(&trial.service) < before + since.elapsed());
+    assert_eq!(rollback(&trial.service).0, Some(0));
+    let least = before + since.elapsed();
+    assert_eq!(trial.service.daemon_pid(), trial.incumbent);
+    assert!(uptime(&trial.service) + Duration::from_millis(1) >= least);
 }

@@ -81,7 +81,7 @@ fn clients_that_misbehave_harm_nobody() {
     assert!(second.contains("\"id\":7"));
 
     // Silent ones, more than there is room for.
-    let silent: Vec<_> = (0..100).map(|_| connect()).collect();
+    let silent: Vec<_> = (0..handoff::limits::CLIENTS_MAX + 36).map(|_| connect()).collect();
     assert_eq!(place.output("status", &[]).code, 0);
     // One that asks for ever and reads nothing, until it is cut off.
     let mut deaf = connect();

@@ -20,8 +20,9 @@ if mode == "stubborn":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 os.write(2, b"serving \xff\n")
 while True:
-    if mode != "blocking":
-        select.select([listener], [], [])
+    # A signal that comes just before select(2) is seen after it.
+    while mode != "blocking" and not select.select([listener], [], [], 0.1)[0]:
+        pass
     connection, _ = listener.accept()
     connection.setblocking(True)
     word = connection.recv(100)

@@ -235,8 +235,9 @@ fn a_stop_in_the_midst_of_an_upgrade_undoes_it_first() {
 
 /// What the next one has no use for is gone; a lock file is never removed.
 #[test]
-fn a_stop_leaves_nothing_but_locks() {
-    for (data, left) in [(true, &["kv.lock"][..]), (false, &["kv.control.gate", "kv.control.lock", "kv.lock"])] {
+fn a_stop_leaves_nothing_but_locks_and_the_history() {
+    let locks = ["kv.control.gate", "kv.control.lock", "kv.history", "kv.lock"];
+    for (data, left) in [(true, &["kv.history", "kv.lock"][..]), (false, &locks)] {
         let place = Place::new();
         let mut run = start_with(&place, None, data);
         assert_eq!(place.output("upgrade", &["--binary", text(&build(&place, "b"))]).code, 0);

@@ -160,6 +160,21 @@ fn events_are_json_if_asked() {
     assert_eq!((&of("ended")["code"], &of("ended")["service"]), (&json!(7), &json!("web")));
 }
 
+/// SIGTERM would end it with 143.
+#[test]
+fn a_daemon_is_stopped_by_the_signal_that_it_wants() {
+    for name in ["QUIT", "SIGUSR2", "12"] {
+        let place = Place::new();
+        let script = "trap 'exit 9' QUIT USR2; echo listens >&2; sleep 1000 & wait";
+        let mut run = place.run(&["--stop-signal", name, "--", "sh", "-c", script]);
+        run.wait_for_text("listens");
+        signal(run.pid(), Signal::SIGTERM);
+        assert_eq!(run.end(), 9, "{name}");
+    }
+    let place = Place::new();
+    place.output("run", &["--stop-signal", "NOTHING", "--", "true"]).expect(2, &["NOTHING"]);
+}
+
 #[test]
 fn what_a_daemon_leaves_behind_ends_with_it() {
     let place = Place::new();
@@ -185,20 +200,20 @@ fn a_daemon_whose_supervisor_was_killed_is_not_started_twice() {
     signal(run.pid(), Signal::SIGKILL);
     run.end();
     assert_eq!(ask(address, "on").0, pid, "it lives on");
-    let said = place.output("run", &refs(&arguments));
-    said.expect(125, &[&format!("process {pid}"), "without a supervisor", &format!("(kill {pid})")]);
-    assert_eq!(ask(address, "and on").0, pid);
     let (lives_on, kill) = (format!("but process {pid} ("), format!("(kill {pid})"));
     for which in [&[][..], &["web"], &["--name", "web"]] {
         place
             .output("status", which)
             .expect(3, &["not running: no supervisor named 'web' runs", &lives_on, "systemd.py", &kill]);
     }
+    // When it could have said Hello it is taken over as one that does not link the library.
+    let again = place.run(&refs(&[vec!["--hello-timeout".to_owned(), "200ms".to_owned()], arguments].concat()));
+    assert_eq!(
+        again.wait_for("running", |service| service["why"] == "adopted from a supervisor that is gone")["pid"],
+        pid
+    );
+    assert_eq!(ask(address, "and on").0, pid);
     // Its socket alone may be gone: then it is no orphan.
-    signal(pid, Signal::SIGKILL);
-    wait_until("its end", || (!lives(pid)).then_some(()));
-    let again = place.run(&refs(&arguments));
-    again.running();
     std::fs::remove_file(place.path("runtime/web.sock")).unwrap();
     let said = place.output("status", &["--name", "web"]);
     assert!(said.code == 3 && !said.stderr.contains("kill"), "{said:?}");

@@ -2,6 +2,7 @@
 
 use crate::harness::{Place, text, wait_until};
 use std::fs;
+use std::process::Command;
 
 /// Runs a command that ends by itself.
 fn run(place: &Place, arguments: &[&str]) -> crate::harness::Said {
@@ -103,8 +104,18 @@ fn the_help_names_every_kind_of_probe() {
 #[test]
 fn a_descriptor_that_no_process_can_have_is_no_sign() {
     let place = Place::new();
-    let far = ["--mode", "overlap", "--ready", "fd=2147483647", "--", "true"];
-    run(&place, &far).expect(2, &["--ready fd=2147483647", "RLIMIT_NOFILE", "smaller number"]);
+    let far = |number: &'static str| ["--mode", "overlap", "--ready", number, "--", "true"];
+    for number in ["fd=2147483647", "fd=1048576"] {
+        run(&place, &far(number)).expect(2, &["--ready <SIGN>", "no process has descriptor", &number[3..]]);
+    }
+    // What this one may not have.
+    let handoff = place.handoff("run");
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "ulimit -n 500 && exec \"$0\" \"$@\""]).arg(handoff.get_program());
+    limited.args(handoff.get_args()).args(far("fd=500")).env("HANDOFF_RUNTIME_DIR", place.path("runtime"));
+    let mut limited = place.spawn(limited);
+    assert_eq!(limited.end(), 2);
+    limited.wait_for_text("--ready fd=500: a process has 500 descriptors here at most (RLIMIT_NOFILE, ulimit -Hn): write a smaller number");
     assert!(!place.path("runtime").exists(), "nothing was changed");
 }
 

@@ -1,7 +1,7 @@
 //! Starting processes, and failing to.
 
 use crate::support::{LONG, Service, children, wait_until};
-use handoff::supervisor::{Event, SpawnSpec, Supervisor, Verdict};
+use handoff::supervisor::{Event, SpawnSpec, Stream, Supervisor, Verdict};
 use handoff::sys::pidfd::Pidfd;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
@@ -202,21 +202,25 @@ fn output_is_captured_and_outlives_nobody() {
     service.s().start(&spec.capture_stderr(&dir)).unwrap();
     let (outcome, events) = service.outcome();
     assert!(outcome.reason.ends_with("exit status 4; its last output: one\ntwo"), "{}", outcome.reason);
-    assert_eq!(stderr(&events), "one\ntwo\n");
+    assert_eq!(
+        (output(&events, Stream::Stderr), output(&events, Stream::Stdout)),
+        ("one\ntwo\n".into(), String::new())
+    );
     assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
 
     let script = "echo out; echo err >&2; exec sleep 1000";
     let spec = SpawnSpec::new(["sh", "-c", script]).capture_output(&dir).hello_timeout(LONG);
     service.s().start(&spec).unwrap();
-    service.turn_until("the output", |_, events| stderr(events) == "out\nerr\n");
-    assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
+    let wanted = [(Stream::Stdout, "out\n"), (Stream::Stderr, "err\n")];
+    service.turn_until("the output", |_, events| wanted.iter().all(|(stream, text)| output(events, *stream) == *text));
+    assert_eq!(fs::read_dir(&dir).unwrap().count(), 3, "a file for each stream, and how far they were read");
     let missing = SpawnSpec::new(["true"]).capture_stderr(dir.join("missing"));
     assert!(matches!(service.s().start(&missing), Err(handoff::Error::Busy(_))));
 }
 
-fn stderr(events: &[Event]) -> String {
+fn output(events: &[Event], wanted: Stream) -> String {
     let bytes = events.iter().filter_map(|event| match event {
-        Event::Stderr { bytes, .. } => Some(bytes.as_slice()),
+        Event::Output { bytes, stream, .. } if *stream == wanted => Some(bytes.as_slice()),
         _ => None,
     });
     String::from_utf8(bytes.collect::<Vec<_>>().concat()).unwrap()

@@ -8,13 +8,13 @@
 use serde_json::Value;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+pub mod fleet;
 pub mod go;
 #[allow(unused_imports, reason = "each test uses a part of it")]
 #[path = "../../src/bin/handoff/demo/load.rs"]
@@ -127,13 +127,15 @@ pub fn programs() -> &'static Programs {
 
 /// A script that becomes the faulty store with this fault.
 pub fn faulty_script(dir: &Path, program: &Path, fault: &str) -> PathBuf {
-    // A name of its own: a script that another thread has open for writing can not be executed.
+    // Written by another process, under a name of its own: what is open for writing can not be executed, and a process that another
+    // thread starts has for a moment whatever this one has open.
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let script = dir.join(format!("faulty-{fault}-{}-{number}", std::process::id()));
     let program = program.display();
-    fs::write(&script, format!("#!/bin/sh\nKV_FAULT={fault} exec {program} \"$@\"\n")).unwrap();
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let text = format!("#!/bin/sh\nKV_FAULT={fault} exec {program} \"$@\"");
+    let write = ["-c", "echo \"$0\" > \"$1\" && chmod 755 \"$1\"", &text];
+    assert!(Command::new("sh").args(write).arg(&script).status().unwrap().success());
     script
 }
 
@@ -191,7 +193,11 @@ impl Service {
 
     /// Its directories, and nothing that runs yet.
     pub fn place() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::place_in(tempfile::tempdir().unwrap())
+    }
+
+    /// The same, in this directory.
+    pub fn place_in(dir: tempfile::TempDir) -> Self {
         fs::create_dir(dir.path().join("data")).unwrap();
         let mark = dir.path().display().to_string();
         let handoff = env!("CARGO_BIN_EXE_handoff").into();

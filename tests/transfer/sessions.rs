@@ -105,8 +105,8 @@ fn an_incumbent_whose_supervisor_is_killed_goes_on_with_its_connections() {
     let load = Load::start(service.address, 1, 10);
     load.wait_for(100);
     let incumbent = service.daemon_pid();
-    let stopped = server_with(&service, "SESSIONS_FAULT=unhealthy");
-    let upgrading = service.begin_upgrade(&stopped, &[]);
+    let upgrading = service.begin_upgrade(&server_with(&service, "SESSIONS_FAULT=hangs"), &[]);
+    service.wait_for_phase("opening");
     let successor = service.successor_of(incumbent);
     signal(successor, super::support::SIGKILL);
     assert_eq!(upgrading.wait().result, "rolled_back");

@@ -76,6 +76,18 @@ fn a_successor_that_ignores_its_stop_signal_is_killed_after_the_grace() {
     wait_until("its end", || (crate::support::children(run.pid()) == [incumbent]).then_some(()));
 }
 
+/// Although it could take longer to be ready.
+#[test]
+fn a_handoff_ends_at_its_deadline() {
+    let place = Place::new();
+    let good = small(&place, "good", "notify");
+    let deaf = place.file("deaf", DEAF, 0o755);
+    let run = run(&place, OVERLAP, &[text(&good)]);
+    let (incumbent, _) = serving(&run);
+    assert_eq!(upgrade(&place, Some(&deaf), "--deadline 300ms --drain-grace 300ms").0, 10);
+    assert_eq!(pid_of(&run.wait_for("it is idle", |service| service["phase"] == "idle")), incumbent);
+}
+
 /// It never was a process of the service: the next one has that number.
 #[test]
 fn one_that_is_undone_has_no_number_while_it_drains() {

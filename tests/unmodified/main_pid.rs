@@ -23,8 +23,9 @@ fn the_process_that_it_names_is_the_daemon() {
             (small(&place, "moves", &format!("notify main={how}")), small(&place, "plain", "notify"));
         let mut run = run(&place, &format!("{NOTIFY} --restart always"), &[text(&program)]);
         let (first, address) = serving(&run);
-        wait_until("the end of the one before", || children(run.pid()).is_empty().then_some(()));
-        assert_ne!(parent(first), run.pid(), "{how}");
+        // Whoever loses its parent becomes a child of the supervisor.
+        wait_until("the end of the one before", || (children(run.pid()) == [first]).then_some(()));
+        assert_eq!(parent(first), run.pid(), "{how}");
         assert_eq!(request(address).unwrap(), first, "{how}");
         // It gets the stop signal, and its end is the end.
         let load = Load::start(address);
@@ -38,6 +39,7 @@ fn the_process_that_it_names_is_the_daemon() {
         let service = run.wait_for("the next", |service| service["restarts"] == 1 && service["state"] == "running");
         let fifth = pid_of(&service);
         assert_ne!(fifth, fourth, "{service}");
+        assert!(service["cause"].as_str().unwrap().contains("killed by signal 9"), "{service}");
         assert_eq!(request(address).unwrap(), fifth, "{how}");
         signal(run.pid(), Signal::SIGTERM);
         run.end();
@@ -63,7 +65,7 @@ fn who_was_the_daemon_before_ends_with_it() {
     // And if that one dies alone, nobody hears of it.
     let (daemon, before) = (pid_of(&service), parent(pid_of(&service)));
     signal(before, Signal::SIGKILL);
-    wait_until("it is reaped", || children(run.pid()).is_empty().then_some(()));
+    wait_until("it is reaped", || (children(run.pid()) == [daemon]).then_some(()));
     let service = run.wait_for("an answer", |_| true);
     assert_eq!((pid_of(&service), &service["restarts"]), (daemon, &serde_json::json!(1)), "{service}");
     assert_eq!(request(address).unwrap(), daemon);

@@ -1,23 +1,32 @@
 //! The command line.
 
+mod seeing;
+mod units;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::demo::DemoArgs;
 use crate::demo::daemon::DaemonArgs;
-use crate::values::{at_least_one, duration, health, not_empty, readiness, signal, time_limit};
+use crate::values::{at_least_one, metrics_address, not_empty, since};
 use clap::{Parser, Subcommand, ValueEnum};
 use handoff::limits::READY_TIMEOUT;
-use handoff::service::address::ListenSpec;
+use handoff::service::address::{Address, ListenSpec, first_free};
+use handoff::service::parse::{duration, health, readiness, signal, time_limit};
 use handoff::service::restart::Policy;
 use handoff::service::{self, Times};
 use handoff::supervisor::{Health, Mode, ReadySign};
 use nix::sys::signal::Signal;
+pub use seeing::{CompletionsArgs, DoctorArgs, EventsArgs, HistoryArgs, ManArgs};
+pub use units::{
+    AddArgs, AskArgs, KillArgs, PreflightArgs, ReloadArgs, RemoveArgs, SelfUpgradeArgs, ShutdownArgs, TreeArgs,
+    UnitsArgs, UpArgs, WaitArgs, WhyArgs,
+};
 
 /// Replaces the binary of a running daemon: no connection refused, no acknowledged write lost
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(name = "handoff", version, max_term_width = 100, disable_help_subcommand = true)]
 pub struct Args {
     #[command(subcommand)]
     pub command: Command,
@@ -27,20 +36,57 @@ pub struct Args {
 pub enum Command {
     /// Run a daemon in the foreground, on listeners that outlive it
     Run(RunArgs),
+    /// Run the units of a file or a directory in the foreground
+    Up(UpArgs),
     /// Replace a running daemon by a new process, and wait for the outcome
     Upgrade(UpgradeArgs),
     /// Go back to the program before the present one, and wait for the outcome
     Rollback(RollbackArgs),
     /// Show what runs
     Status(StatusArgs),
+    /// Show what services have written, and go on with what they write
+    Logs(LogsArgs),
+    /// Show what happens, as it happens
+    Events(EventsArgs),
+    /// Show what happened: starts, ends and handoffs
+    History(HistoryArgs),
+    /// Find what would make an upgrade fail or hurt
+    Doctor(DoctorArgs),
+    /// Start units, and whatever they need
+    Start(UnitsArgs),
+    /// Stop units, and those that require them first
+    Stop(UnitsArgs),
+    /// Restart units: by a handoff if they can, so that nobody notices
+    Restart(UnitsArgs),
+    /// Read the files of units again: start new ones, stop those that are gone
+    Reload(ReloadArgs),
+    /// Add units that are in no file, for as long as the supervisor runs
+    Add(AddArgs),
+    /// Stop units that were added, and forget them
+    Remove(RemoveArgs),
+    /// Send a signal to the main process of a unit
+    Kill(KillArgs),
+    /// Tell why a unit is as it is, up to the cause
+    Why(WhyArgs),
+    /// Show what depends on what, with states
+    Tree(TreeArgs),
+    /// Stop all units, dependents first, and the supervisor
+    Shutdown(ShutdownArgs),
+    /// Replace the program of the supervisor itself, in its process
+    SelfUpgrade(SelfUpgradeArgs),
+    /// Show all that is wrong with files of units
+    Check(CheckArgs),
     /// Replace a key-value store under load, some builds of it bad, and count what was lost
     Demo(DemoArgs),
+    /// Print what makes a shell complete command lines of handoff
+    Completions(CompletionsArgs),
+    #[command(hide = true)]
+    Man(ManArgs),
     #[command(hide = true)]
     DemoDaemon(DaemonArgs),
+    #[command(hide = true, name = "handoff-preflight")]
+    Preflight(PreflightArgs),
 }
-
-/// The descriptor of the first listener (sd_listen_fds(3)).
-const FIRST_LISTENER: usize = 3;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "The daemon finds its listeners by LISTEN_FDS, LISTEN_FDNAMES and LISTEN_PID, as under systemd.
@@ -90,6 +136,9 @@ pub struct RunArgs {
     pub place: Place,
     #[command(flatten)]
     pub times: TimeArgs,
+    /// Where Prometheus may read metrics (GET /metrics): 127.0.0.1:9464, unix:/path
+    #[arg(long, value_name = "ADDR", value_parser = metrics_address)]
+    pub metrics: Option<Address>,
     /// Report events as JSON lines on standard error
     #[arg(long)]
     pub json: bool,
@@ -141,13 +190,13 @@ impl RunArgs {
     /// Whether the sign can be seen at all.
     fn check_sign(&self) -> Result<(), String> {
         let limit = self.times.ready_timeout.unwrap_or(READY_TIMEOUT);
-        let free = FIRST_LISTENER + self.listen.iter().map(|listen| listen.sockets).sum::<usize>();
+        let free = first_free(&self.listen);
         match self.ready {
             Some(ReadySign::Delay(time)) if time >= limit => Err(format!(
                 "--ready delay={time:?} can never be seen within --ready-timeout {limit:?}: make the delay shorter, or \
                  the other longer"
             )),
-            Some(ReadySign::Descriptor(number)) if usize::try_from(number).is_ok_and(|number| number < free) => {
+            Some(ReadySign::Descriptor(number)) if number < free => {
                 Err(format!("--ready fd={number}: that is a listener's number; the first one that is free is {free}"))
             }
             _ => Ok(()),
@@ -230,6 +279,9 @@ pub struct UpgradeArgs {
     /// When as many processes serve their last clients as may (run --max-draining)
     #[arg(long, value_enum, default_value = "wait")]
     pub when_draining: WhenDraining,
+    /// Only look whether it would begin: start nothing
+    #[arg(long)]
+    pub dry_run: bool,
     #[command(flatten)]
     pub place: Place,
     #[command(flatten)]
@@ -278,9 +330,56 @@ Exit status: 0 answered, 1 an error, 2 usage, 3 not running, 4 no such service, 
 pub struct StatusArgs {
     /// The service; not needed if only one runs
     pub service: Option<String>,
+    /// Show it again whenever something changes, until Ctrl-C or the end of the supervisor
+    #[arg(long)]
+    pub watch: bool,
+    #[command(flatten)]
+    pub ask: AskArgs,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Each fault is a line, FILE:LINE:COLUMN: what is wrong; what to do. Only the files are looked at, and whether two units
+write to one directory: whether a program, a directory or a user exists is seen at the start. How a unit is written is in docs/units.md.
+
+Exit status: 0 all well, 1 a fault, or the files can not be read, 2 usage."
+)]
+pub struct CheckArgs {
+    /// A file of units, or a directory, of which all files *.toml are read
+    #[arg(short, long, value_name = "FILE|DIR", default_value = "handoff.toml")]
+    pub config: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "The lines are those that the supervisor keeps in memory, the last ten thousand of a service by default. They are
+shown as they were written, byte by byte; of more services than one, or if none was named, each with the name of its service.
+A reader that is too slow loses lines, and is told how many.
+
+--json writes a line for each: service, time_ns (since 1970, when it was read), pid, generation, stream (stdout, stderr, or
+handoff for a remark of the supervisor), goes_on (it was too long, and its next part follows), text (an array of bytes if it is no UTF-8).
+
+Exit status: 0 all shown, or with -f the supervisor has ended; 1 an error, 2 usage, 3 not running, 4 no such service, 5 timed out."
+)]
+pub struct LogsArgs {
+    /// The services; all if none is named
+    pub services: Vec<String>,
+    /// Go on with the lines that come
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only lines that are not older: 10m, or a time as 2026-01-31T23:59:59Z, 2026-01-31T23:59:59+01:00 or @1700000000
+    /// (seconds since 1970)
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    pub since: Option<u64>,
+    /// Of those that are there, only the last ones [default: all; with -f 10]
+    #[arg(short = 'n', long, value_name = "LINES")]
+    pub lines: Option<usize>,
     #[command(flatten)]
     pub place: Place,
-    /// How long to wait for the answer
+    /// How long to wait for an answer; with -f, for its beginning
     #[arg(long, value_name = "TIME", value_parser = duration, allow_hyphen_values = true, default_value = "10s")]
     pub timeout: Duration,
     /// Print JSON

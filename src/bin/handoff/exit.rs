@@ -34,7 +34,8 @@ impl Failure {
         self.code
     }
 
-    fn json(&self) -> Value {
+    /// The same for programs.
+    pub fn json(&self) -> Value {
         let kind = match self.code {
             USAGE => "usage",
             NOT_RUNNING => "not_running",

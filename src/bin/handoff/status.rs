@@ -1,99 +1,152 @@
 //! `handoff status`: what runs.
 
-use std::time::Instant;
-
+use handoff::service::words::counted;
 use serde_json::Value;
 
 use crate::args::StatusArgs;
-use crate::control::client::Client;
 use crate::control::{Request, ServiceParam};
-use crate::exit::Failure;
+use crate::table::table;
 use crate::text;
+use crate::units::show_asked;
 
 pub fn status(args: &StatusArgs) -> u8 {
-    match ask(args) {
-        Err(failure) => failure.report(args.json),
-        Ok(answer) if args.json => {
-            text::print(&answer.to_string());
-            0
-        }
-        Ok(answer) => {
-            answer["services"].as_array().into_iter().flatten().for_each(show);
-            0
-        }
+    let request = Request::Status(ServiceParam { service: args.service.clone() });
+    show_asked(&args.ask, args.service.as_deref(), &request, |answer| {
+        lines(answer).iter().chain(&supervisor(answer)).for_each(|line| text::print(line));
+    })
+}
+
+/// All of one service, or a table of many.
+pub fn lines(answer: &Value) -> Vec<String> {
+    match answer["services"].as_array().map(Vec::as_slice) {
+        Some([only]) => show(only),
+        Some(many) => table(many),
+        None => Vec::new(),
     }
 }
 
-fn ask(args: &StatusArgs) -> Result<Value, Failure> {
-    let end = Instant::now() + args.timeout;
-    let mut client = Client::connect(&args.place, args.service.as_deref())?;
-    client.send(&Request::Status(ServiceParam { service: args.service.clone() }))?;
-    client.answer(end)
+/// Of the supervisor itself, if it has replaced its program, or tried to.
+fn supervisor(answer: &Value) -> Option<String> {
+    let supervisor = &answer["supervisor"];
+    let last = &supervisor["last_self_upgrade"];
+    let (name, pid) = (supervisor["name"].as_str().unwrap_or_default(), &supervisor["pid"]);
+    let line = || format!("supervisor {name}: process {pid}; {}", text::self_upgrade_line(last));
+    (!last.is_null()).then(line)
 }
 
-fn show(service: &Value) {
-    let word = |field: &str| service[field].as_str().unwrap_or_default();
-    let process = match service["pid"].as_i64() {
-        Some(pid) => format!(", process {pid} (generation {})", service["generation"]),
-        None => String::new(),
-    };
-    let phase = if word("phase") == "idle" { String::new() } else { format!(", {}", word("phase")) };
-    let next = service["next_start_ms"]
-        .as_u64()
-        .map_or(String::new(), |ms| format!(", starts again in {}", text::nanoseconds(ms.saturating_mul(1_000_000))));
-    text::print(&format!("{}: {}{process}{phase}{next}", word("name"), word("state")));
-    if word("want") != word("state") {
-        text::print(&format!("    wanted     {}", word("want")));
+fn show(service: &Value) -> Vec<String> {
+    let mut lines = vec![headline(service)];
+    let parts = [what_it_is(service), where_it_is(service), how_it_is(service), how_it_is_replaced(service)];
+    lines.extend(parts.into_iter().flatten().map(|(name, text)| format!("    {name:<10} {text}")));
+    lines
+}
+
+/// A name, and what is said of it.
+type Lines = Vec<(&'static str, String)>;
+
+fn word<'a>(value: &'a Value, field: &str) -> &'a str {
+    value[field].as_str().unwrap_or_default()
+}
+
+fn time(value: &Value, field: &str) -> Option<String> {
+    value[field].as_u64().map(text::milliseconds)
+}
+
+fn headline(service: &Value) -> String {
+    let process = service["pid"].as_i64();
+    let process = process.map(|pid| format!(", process {pid} (generation {})", service["generation"]));
+    let phase = Some(word(service, "phase")).filter(|phase| *phase != "idle").map(|phase| format!(", {phase}"));
+    let next = time(service, "next_start_ms").map(|time| format!(", starts again in {time}"));
+    let more: String = [process, phase, next].into_iter().flatten().collect();
+    format!("{}: {}{more}", word(service, "name"), word(service, "state"))
+}
+
+fn what_it_is(service: &Value) -> Lines {
+    let mut lines = Vec::new();
+    if let Some(ms) = service["uptime_ms"].as_u64() {
+        lines.push(("uptime", text::age(ms)));
     }
-    text::print(&format!("    because    {}", word("why")));
-    text::print(&format!("    program    {}", word("program")));
+    if word(service, "want") != word(service, "state") {
+        lines.push(("wanted", word(service, "want").to_owned()));
+    }
+    lines.push(("because", word(service, "why").to_owned()));
+    if service["ephemeral"] == true {
+        lines.push(("ephemeral", "it is in no file: handoff add, and remove".to_owned()));
+    }
+    lines.push(("program", word(service, "program").to_owned()));
+    lines
+}
+
+fn where_it_is(service: &Value) -> Lines {
+    let mut lines = Vec::new();
     for draining in service["draining"].as_array().into_iter().flatten() {
-        let left = text::nanoseconds(draining["left_ms"].as_u64().unwrap_or(0).saturating_mul(1_000_000));
         let which = match draining["generation"].as_u64() {
             Some(0) => "undone".to_owned(),
             _ => format!("generation {}", draining["generation"]),
         };
-        text::print(&format!("    draining   process {} ({which}), for {left} more at most", draining["pid"]));
+        let left = time(draining, "left_ms").unwrap_or_default();
+        lines.push(("draining", format!("process {} ({which}), for {left} more at most", draining["pid"])));
     }
-    if let Some(what) = service["waits"]["what"].as_str() {
-        let left = text::nanoseconds(service["waits"]["left_ms"].as_u64().unwrap_or(0).saturating_mul(1_000_000));
-        let end = "it is given up when its command ends";
-        text::print(&format!(
-            "    waits      {what}, {}, for {left} more at most; {end}",
-            text::waits_for(&service["waits"])
-        ));
+    let waits = &service["waits"];
+    if let Some(what) = waits["what"].as_str() {
+        let (whom, left) = (text::waits_for(waits), time(waits, "left_ms").unwrap_or_default());
+        let text = format!("{what}, {whom}, for {left} more at most; it is given up when its command ends");
+        lines.push(("waits", text));
     }
     for listener in service["listeners"].as_array().into_iter().flatten() {
-        let part = |field: &str| listener[field].as_str().unwrap_or_default();
         let group = match listener["sockets"].as_u64() {
             Some(sockets @ 2..) => format!(",sockets={sockets}"),
             _ => String::new(),
         };
-        text::print(&format!("    listener   {} {}{group}", part("name"), part("address")));
+        lines.push(("listener", format!("{} {}{group}", word(listener, "name"), word(listener, "address"))));
     }
-    let linked = match service["linked"].as_bool().unwrap_or_default() {
+    lines
+}
+
+fn how_it_is(service: &Value) -> Lines {
+    let mut lines = vec![("linked", linked(service).to_owned()), ("mode", word(service, "mode").to_owned())];
+    if !service["ready"].is_null() {
+        lines.push(("ready", word(service, "ready").to_owned()));
+    }
+    let says = word(&service["says"], "status");
+    if !says.is_empty() {
+        lines.push(("says", says.to_owned()));
+    }
+    let health = &service["health"];
+    if let Some(state) = health["state"].as_str() {
+        let since = health["since_ms"].as_u64().map(|ms| format!(" for {}", text::age(ms)));
+        let cause = health["cause"].as_str().map(|cause| format!(": {cause}"));
+        let more: String = [since, cause].into_iter().flatten().collect();
+        lines.push(("health", format!("{state}{more}")));
+    }
+    lines.push(("restarts", service["restarts"].to_string()));
+    let log = &service["log"];
+    if let Some(trouble) = log["trouble"].as_str() {
+        let dropped = log["dropped_from_file"].as_u64().unwrap_or_default();
+        lines.push(("output", format!("{trouble}; {} dropped there", counted(dropped, "line"))));
+    }
+    lines
+}
+
+fn linked(service: &Value) -> &'static str {
+    match service["linked"].as_bool().unwrap_or_default() {
         true => "yes",
         false if service["pid"].is_null() => "-",
-        false if word("state") == "starting" => "not known yet",
-        false if word("mode") == "overlap" && !service["ready"].is_null() => {
+        false if word(service, "state") == "starting" => "not known yet",
+        false if word(service, "mode") == "overlap" && !service["ready"].is_null() => {
             "no: its successor serves beside it for a while"
         }
         false => "no: it can not be replaced without a restart",
-    };
-    text::print(&format!("    linked     {linked}"));
-    text::print(&format!("    mode       {}", word("mode")));
-    if !service["ready"].is_null() {
-        text::print(&format!("    ready      {}", word("ready")));
     }
-    if let Some(says) = service["says"]["status"].as_str().filter(|says| !says.is_empty()) {
-        text::print(&format!("    says       {says}"));
-    }
-    text::print(&format!("    restarts   {}", service["restarts"]));
-    if let (Some(pid), Some(ms)) = (service["parked_pid"].as_u64(), service["probation_left_ms"].as_u64()) {
-        let left = text::nanoseconds(ms.saturating_mul(1_000_000));
-        text::print(&format!("    probation  for {left}: process {pid} takes over if this one dies"));
+}
+
+fn how_it_is_replaced(service: &Value) -> Lines {
+    let mut lines = Vec::new();
+    if let (Some(pid), Some(left)) = (service["parked_pid"].as_u64(), time(service, "probation_left_ms")) {
+        lines.push(("probation", format!("for {left}: process {pid} takes over if this one dies")));
     }
     if !service["last_handoff"].is_null() {
-        text::print(&format!("    upgrade    {}", text::outcome_line(&service["last_handoff"])));
+        lines.push(("upgrade", text::outcome_line(&service["last_handoff"])));
     }
+    lines
 }

@@ -1,12 +1,10 @@
-//! The values of options.
+//! The values of options, beside those that files have, too.
 
 use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
-use std::time::Duration;
 
-use handoff::supervisor::{Health, HealthAddress, ReadySign};
-use nix::sys::signal::Signal;
+use handoff::service::address::Address;
+use handoff::service::parse::duration;
+use handoff::sys::clock::{nanoseconds, realtime_ns};
 
 pub fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
@@ -16,105 +14,67 @@ pub fn at_least_one(text: &str) -> Result<usize, String> {
     }
 }
 
+/// A stream listener, which has no options.
+pub fn metrics_address(text: &str) -> Result<Address, String> {
+    match text.parse()? {
+        Address::Udp(_) => Err("metrics are read by HTTP, which needs TCP or unix:/path".to_owned()),
+        address => Ok(address),
+    }
+}
+
 pub fn not_empty(text: &str) -> Result<OsString, String> {
     if text.is_empty() { Err("it is empty".to_owned()) } else { Ok(text.into()) }
 }
 
-/// A time that something may take.
-pub fn time_limit(text: &str) -> Result<Duration, String> {
-    match duration(text)? {
-        Duration::ZERO => Err("write a time longer than 0: nothing is done in no time".to_owned()),
-        time => Ok(time),
-    }
+/// A time, `CLOCK_REALTIME` nanoseconds: so long ago, or a date (RFC 3339), or seconds since 1970.
+pub fn since(text: &str) -> Result<u64, String> {
+    let wrong =
+        || format!("'{text}' is no time; write 10m, 2026-01-31T23:59:59Z, 2026-01-31T23:59:59+01:00 or @1700000000");
+    let seconds = match text.strip_prefix('@') {
+        Some(seconds) => seconds.parse::<u64>().ok(),
+        None if text.contains(['T', 't', ' ']) => Some(date(text).ok_or_else(wrong)?),
+        None => return duration(text).map(|ago| realtime_ns().saturating_sub(nanoseconds(ago))).map_err(|_| wrong()),
+    };
+    seconds.and_then(|seconds| seconds.checked_mul(1_000_000_000)).ok_or_else(wrong)
 }
 
-/// `TERM`, `SIGTERM` or `15`.
-pub fn signal(text: &str) -> Result<Signal, String> {
-    let by_number = || text.parse::<i32>().ok().and_then(|number| Signal::try_from(number).ok());
-    let name = text.to_ascii_uppercase();
-    let name = if name.starts_with("SIG") { name } else { format!("SIG{name}") };
-    let signal = name.parse().ok().or_else(by_number).ok_or("there is no such signal; write TERM or QUIT")?;
-    match signal {
-        Signal::SIGKILL | Signal::SIGSTOP => Err("no daemon can act on it; write TERM or QUIT".to_owned()),
-        signal => Ok(signal),
-    }
-}
-
-pub fn readiness(text: &str) -> Result<ReadySign, String> {
-    let (sign, value) = text.split_once('=').unwrap_or((text, ""));
-    match (sign, value) {
-        ("notify", "") => Ok(ReadySign::Notify),
-        ("fd", number) => match number.parse() {
-            Ok(number @ 3..) => Ok(ReadySign::Descriptor(number)),
-            _ => Err(format!("'{number}' is no number of a descriptor; the first one that is free is 3")),
-        },
-        ("health", url) => health(url).map(ReadySign::Health),
-        ("delay", time) => duration(time).map(ReadySign::Delay),
-        _ => Err("write notify, fd=N, health=URL or delay=TIME".to_owned()),
-    }
-}
-
-pub fn health(url: &str) -> Result<Health, String> {
-    let (scheme, host, path) = match url.split_once("://") {
-        None if url.starts_with("unix:/") => ("unix", &url["unix:".len()..], None),
-        Some(("tcp", host)) => ("tcp", host, None),
-        Some((scheme @ ("http" | "http+unix"), rest)) => {
-            let at = rest.find('/').unwrap_or(rest.len());
-            let path = if rest[at..].is_empty() { "/" } else { &rest[at..] };
-            (scheme, &rest[..at], Some(path.to_owned()))
-        }
-        _ => {
-            let or_unix = "unix:/run/app.sock or http+unix://%2Frun%2Fapp.sock/path";
-            return Err(format!("write tcp://127.0.0.1:80, http://127.0.0.1:80/path, {or_unix}"));
+/// `2026-01-31T23:59:59` with `Z` or `+01:00`, in seconds since 1970.
+fn date(text: &str) -> Option<u64> {
+    let (day, time) = text.split_once(['T', 't', ' '])?;
+    let at = time.find(['Z', 'z', '+', '-'])?;
+    let (time, zone) = time.split_at(at);
+    let [year, month, day] = numbers(day, '-', [4, 2, 2])?;
+    let [hour, minute, second] = numbers(time, ':', [2, 2, 2])?;
+    let offset = match zone.split_at_checked(1)? {
+        ("Z" | "z", "") => 0,
+        (sign, offset) => {
+            let [hours, minutes] =
+                numbers(offset, ':', [2, 2]).filter(|[hours, minutes]| *hours < 24 && *minutes < 60)?;
+            let seconds = hours * 3600 + minutes * 60;
+            if sign == "-" { -seconds } else { seconds }
         }
     };
-    if path.as_ref().is_some_and(|path| path.bytes().any(|byte| !byte.is_ascii_graphic())) {
-        return Err("a path has no spaces, and nothing but ASCII: escape it".to_owned());
+    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let lengths = [31, if leap { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    let length = *lengths.get(usize::try_from(month).ok()?.checked_sub(1)?)?;
+    if year < 1970 || !(1..=length).contains(&day) || hour > 23 || minute > 59 || second > 60 {
+        return None;
     }
-    let address = match scheme {
-        "unix" => HealthAddress::Unix(host.into()),
-        "http+unix" => HealthAddress::Unix(unescaped(host)?),
-        _ => HealthAddress::Tcp(
-            host.parse().map_err(|_| format!("'{host}' is no address like 127.0.0.1:80 or [::1]:80"))?,
-        ),
-    };
-    Ok(Health { address, path })
+    let before = year - 1;
+    let days = 365 * (year - 1970) + (before / 4 - before / 100 + before / 400) - 477;
+    let days = days + lengths[..month as usize - 1].iter().sum::<i64>() + day - 1;
+    u64::try_from(days * 86_400 + hour * 3600 + minute * 60 + second - offset).ok()
 }
 
-/// A path in the place of a host: its slashes are written as `%2F`.
-fn unescaped(text: &str) -> Result<PathBuf, String> {
-    let wrong = || format!("'{text}' is no path in the place of a host, like %2Frun%2Fapp.sock");
-    let mut parts = text.split('%');
-    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
-    for part in parts {
-        let (digits, rest) = part.split_at_checked(2).ok_or_else(wrong)?;
-        bytes.push(u8::from_str_radix(digits, 16).map_err(|_| wrong())?);
-        bytes.extend_from_slice(rest.as_bytes());
+/// Numbers of so many digits.
+fn numbers<const COUNT: usize>(text: &str, separator: char, digits: [usize; COUNT]) -> Option<[i64; COUNT]> {
+    let parts: Vec<&str> = text.split(separator).collect();
+    let is_number = |(part, digits): (&&str, &usize)| part.len() == *digits && part.bytes().all(|b| b.is_ascii_digit());
+    if parts.len() != COUNT || !parts.iter().zip(&digits).all(is_number) {
+        return None;
     }
-    let path = PathBuf::from(OsString::from_vec(bytes));
-    if path.is_absolute() { Ok(path) } else { Err(wrong()) }
-}
-
-/// `30s`, `500ms`, `5m`, `1h`; a number alone is seconds.
-pub fn duration(text: &str) -> Result<Duration, String> {
-    const YEAR_SECONDS: f64 = 365.0 * 86_400.0;
-    if text.strip_prefix('-').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit() || c == '.')) {
-        return Err("a time can not be negative; write 500ms, 30s, 5m or 1h".to_owned());
-    }
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let seconds = match unit {
-        "ms" => 0.001,
-        "" | "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        _ => return Err(format!("there is no unit '{unit}'; write 500ms, 30s, 5m or 1h")),
-    };
-    let number = number.parse::<f64>().map_err(|_| "write 500ms, 30s, 5m or 1h".to_owned())?;
-    Duration::try_from_secs_f64(number * seconds)
-        .ok()
-        .filter(|time| time.as_secs_f64() <= YEAR_SECONDS)
-        .ok_or_else(|| "that is longer than a year".to_owned())
+    let numbers: Vec<i64> = parts.iter().filter_map(|part| part.parse().ok()).collect();
+    numbers.try_into().ok()
 }
 
 #[cfg(test)]
@@ -122,41 +82,44 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations() {
-        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1500)));
-        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
-        assert_eq!(duration("7"), Ok(Duration::from_secs(7)));
-        for bad in ["", "s", "1d", "-1s", "1..2s", "1e9h", "99999999h"] {
-            assert!(duration(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn signals_and_signs() {
-        for text in ["TERM", "sigterm", "15"] {
-            assert_eq!(signal(text), Ok(Signal::SIGTERM));
-        }
-        assert!(signal("KILL").is_err() && signal("STOP").is_err() && signal("FOO").is_err() && signal("0").is_err());
-        for text in [
-            "notify",
-            "fd=3",
-            "health=tcp://127.0.0.1:80",
-            "health=http://[::1]:80/x",
-            "health=unix:/run/a b",
-            "health=http+unix://%2Frun%2Fa%25/x",
-            "delay=200ms",
+    fn times() {
+        for (text, seconds) in [
+            ("1970-01-01T00:00:00Z", 0),
+            ("2000-02-29T12:00:00Z", 951_825_600),
+            ("2001-09-09T01:46:40z", 1_000_000_000),
+            ("2026-01-31T23:59:59Z", 1_769_903_999),
+            ("2026-02-01 00:59:59+01:00", 1_769_903_999),
+            ("2026-01-31T20:29:59-03:30", 1_769_903_999),
+            ("@1769903999", 1_769_903_999),
         ] {
-            assert_eq!(readiness(text).unwrap().to_string(), text);
+            assert_eq!(since(text), Ok(seconds * 1_000_000_000), "{text}");
         }
-        assert_eq!(readiness("health=http://127.0.0.1:80").unwrap().to_string(), "health=http://127.0.0.1:80/");
-        for bad in ["health=unix:x", "health=http+unix://run/x", "health=http+unix://%2/x", "health=http+unix://%zz/x"]
-        {
-            assert!(readiness(bad).is_err(), "{bad}");
+        let now = realtime_ns();
+        let ago = since("10m").unwrap();
+        assert!((now - 600_000_000_000..=realtime_ns() - 600_000_000_000).contains(&ago), "{now} {ago}");
+        for bad in [
+            "",
+            "yesterday",
+            "@",
+            "@-1",
+            "@99999999999999",
+            "2026-01-31T23:59:59",
+            "2026-02-29T00:00:00Z",
+            "2026-13-01T00:00:00Z",
+            "2026-00-01T00:00:00Z",
+            "2026-01-00T00:00:00Z",
+            "2026-1-1T00:00:00Z",
+            "2026-01-01T24:00:00Z",
+            "2026-01-01T00:00Z",
+            "1969-12-31T23:59:59Z",
+            "1970-01-01T00:00:00+01:00",
+            "2026-01-01T00:00:00+25:00",
+            "2026-01-01T00:00:00Z1",
+            "é-01T",
+            "T",
+            "T+",
+        ] {
+            assert!(since(bad).is_err(), "{bad}");
         }
-        for bad in ["", "notify=1", "fd=2", "fd=x", "delay", "health=127.0.0.1:80", "health=tcp://localhost:80", "fd"] {
-            assert!(readiness(bad).is_err(), "{bad}");
-        }
-        assert!(readiness("health=http://127.0.0.1:80/a b").is_err());
     }
 }

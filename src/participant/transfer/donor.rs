@@ -41,7 +41,7 @@ impl Core {
             match donor.transfer.receive() {
                 Ok(Incoming::Message(Message::Connections(m), fds, _)) if m.id == donor.id => self.take_gift(m, fds),
                 Ok(Incoming::Message(message, ..)) => {
-                    trace::dropped(&message, "dropped: not for a daemon that serves");
+                    trace::dropped(&message, None, "dropped: not for a daemon that serves");
                 }
                 Ok(Incoming::Nothing) => return,
                 Ok(Incoming::End) | Err(_) => return self.close_donor(),
@@ -62,7 +62,7 @@ impl Core {
                 self.watch_untaken();
             }
             Err(why) => {
-                trace::transfer_failed(&why, "no more connections are taken from the process before");
+                trace::failed(None, &why, "no more connections are taken from the process before");
                 self.close_donor();
             }
         }
@@ -82,7 +82,7 @@ impl Core {
         match self.received.waiting() {
             0 => Ok(()),
             waiting => Err(Error::State(format!(
-                "{waiting} connections that came from the process before wait: take them, and give them on"
+                "connections that came from the process before wait ({waiting}): take them, and give them on"
             ))),
         }
     }

@@ -359,7 +359,7 @@ impl Core {
         let taken = giving.giver.taken(batch);
         let _ = giving.taken.write(1); // fails only when it is readable already
         if let Err(error) = taken {
-            tracing::error!(target: "handoff", error, "the successor broke the protocol");
+            trace::failed(None, &error, "the successor broke the protocol");
             self.close_transfer();
         }
     }

@@ -17,7 +17,7 @@ impl Participant {
         self.shared.with(Core::refuse_gifts)??;
         match self.finish_giving(event) {
             Err(Error::Refused(why)) => {
-                trace::transfer_failed(&why, "the last drain is done");
+                trace::failed(None, &why, "the last drain is done");
                 Ok(Err(Error::Refused(why)))
             }
             Err(error) => Err(error),
@@ -35,7 +35,7 @@ impl Core {
         self.read_transfer(); // its last words
         Error::Refused(match self.lost() {
             0 => "the successor is gone, and takes nothing any more".into(),
-            lost => format!("the successor is gone, and {lost} connections that were given to it are lost"),
+            lost => format!("the successor is gone, and connections that were given to it are lost ({lost})"),
         })
     }
 
@@ -54,7 +54,7 @@ impl Core {
     pub(in crate::participant) fn note_untaken(&self) {
         let connections = self.lost();
         if self.mode == Mode::Overlap && connections > 0 {
-            tracing::warn!(target: "handoff", connections, "the successor has not said that it has these connections");
+            trace::lost(connections, None, None, "the successor has not said that it has these connections");
         }
     }
 }

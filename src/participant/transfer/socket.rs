@@ -43,7 +43,7 @@ impl Core {
                     self.on_taken(taken.batch);
                 }
                 (Ok(Incoming::Message(message, ..)), _) => {
-                    trace::dropped(&message, "dropped: not for the transfer socket");
+                    trace::dropped(&message, None, "dropped: not for the transfer socket");
                 }
                 (Ok(Incoming::Nothing), _) => return,
                 (Ok(Incoming::End) | Err(_), _) => return self.close_transfer(), // the pidfd tells who died

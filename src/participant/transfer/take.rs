@@ -121,7 +121,7 @@ impl Core {
         match self.try_receive(message, fds) {
             Ok(answer) => self.tell(&answer),
             Err(why) => {
-                trace::transfer_failed(&why, "the transfer has failed");
+                trace::failed(None, &why, "the transfer has failed");
                 self.received = Received::default();
                 self.feed_successor(Input::TransferFailed(why));
             }
@@ -171,7 +171,7 @@ impl Core {
             }
             let Totals { connections, blobs, .. } = self.received.taker.totals();
             if connections + blobs > 0 {
-                tracing::warn!(target: "handoff", connections, blobs, why, "what the incumbent gave is dropped");
+                trace::lost(connections, Some(blobs), Some(&why), "what the incumbent gave is dropped");
             }
             self.received = Received::default();
         }
@@ -190,7 +190,7 @@ impl Core {
     pub(in crate::participant) fn close_untaken(&mut self) {
         let connections = self.received.connections.len();
         if connections > 0 {
-            tracing::warn!(target: "handoff", connections, "connections of the incumbent were not taken, and are closed");
+            trace::lost(connections as u64, None, None, "connections of the incumbent were not taken, and are closed");
         }
         crash::around('N', format_args!("close untaken connections"), || self.received.connections.clear());
     }

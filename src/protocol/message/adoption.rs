@@ -1,7 +1,7 @@
 //! What a supervisor without a session and a daemon say to each other.
 
 use crate::protocol::HandoffId;
-use serde::{Deserialize, Serialize};
+use crate::protocol::codec::{Decode, Encode};
 
 /// A restarted supervisor asks for the session. Its layout never changes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -35,7 +35,7 @@ impl AdoptAck {
 }
 
 /// Listeners of a daemon that is being adopted.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct AdoptListeners {
     /// Their names, in the order in which the daemon got them.
     pub names: Vec<String>,

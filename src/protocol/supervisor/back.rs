@@ -70,8 +70,8 @@ impl Supervisor {
     fn roll_back(&mut self, out: &mut Vec<Action>) {
         let Some(current) = &self.current else { return };
         let (id, reason) = (current.id(), current.reason.clone());
-        // Whoever has begun may hold the lock; and while nobody serves, nobody waits for manners.
-        if current.begun || current.incumbent_dead {
+        // Whoever has begun may hold the lock; and while nobody serves, or after the deadline, nobody waits for manners.
+        if current.begun || current.incumbent_dead || current.late {
             out.push(Action::KillSuccessor);
         } else {
             out.push(Action::Send(Peer::Successor, Message::Abort(Abort { id, reason })));
@@ -171,7 +171,9 @@ impl Supervisor {
                 }
             }
             (Peer::Successor, Some(current)) => {
-                out.push(Action::Disarm(Timer::AbortGrace));
+                if !current.late {
+                    out.push(Action::Disarm(Timer::AbortGrace));
+                }
                 current.note_successor_death(status);
                 match self.phase {
                     Phase::RollingBack | Phase::Reverting => self.try_settle(out),
@@ -205,7 +207,11 @@ impl Supervisor {
         match peer {
             Peer::Incumbent if self.phase == Phase::ColdStarting => {
                 self.incumbent_lost = true;
-                self.settle(Verdict::Undecided, format!("the daemon's session was lost before it served: {why}"), out);
+                self.settle(
+                    Verdict::Undecided,
+                    format!("the daemon's session was lost before it said that it serves: {why}"),
+                    out,
+                );
                 self.seek(out);
             }
             Peer::Incumbent => {
@@ -242,18 +248,44 @@ impl Supervisor {
 
     pub(super) fn on_late(&mut self, out: &mut Vec<Action>) {
         if self.phase == Phase::ColdStarting {
-            return out
-                .push(Action::Report(Verdict::Undecided, "the daemon was started, but does not serve yet".into()));
+            return out.push(Action::Report(
+                Verdict::Undecided,
+                "the daemon was started, and has not said that it serves".into(),
+            ));
         }
-        if let Some(current) = &mut self.current {
-            current.late = true;
+        let Some(current) = &mut self.current else { return };
+        current.late = true;
+        if self.phase == Phase::RollingBack && !current.successor_dead {
+            out.push(Action::KillSuccessor);
         }
         self.abort("the handoff's deadline is past".into(), out);
         self.report_undecided(out);
     }
 
+    /// N was told to go, and is still there; or, after the deadline, O has not said yet that it goes on.
+    pub(super) fn on_abort_grace(&mut self, out: &mut Vec<Action>) {
+        let (Phase::RollingBack, Some(current)) = (self.phase, &self.current) else { return };
+        if !current.successor_dead {
+            out.push(Action::KillSuccessor);
+        }
+        self.tell_undecided(out);
+    }
+
     /// The caller hears at the deadline that nobody knows yet; S goes on.
     fn report_undecided(&mut self, out: &mut Vec<Action>) {
+        // In overlap mode O has served all the time, prepared or not.
+        let overlaps = self.overlaps();
+        let serves_on = |current: &Current| !current.incumbent_dead && (overlaps || !current.disturbed());
+        if self.phase == Phase::RollingBack
+            && self.current.as_ref().is_some_and(|current| current.late && serves_on(current))
+        {
+            // But for N's end, and O's word, it is known, and those are a matter of moments, if it can be killed at all.
+            return out.push(Action::Arm(Timer::AbortGrace));
+        }
+        self.tell_undecided(out);
+    }
+
+    fn tell_undecided(&mut self, out: &mut Vec<Action>) {
         let waiting = matches!(self.phase, Phase::AwaitServing | Phase::RollingBack | Phase::Reverting);
         let Some(current) = self.current.as_mut().filter(|current| waiting && current.late && !current.undecided)
         else {

@@ -18,7 +18,7 @@ use super::transfer::Room;
 use super::{Decide, Decision, HandoffId, Violation};
 
 /// The two daemons of a handoff. O is [`Peer::Incumbent`] until it is gone, also after the commit; but in a probation N is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Peer {
     /// O, and a cold start.
     Incumbent,
@@ -29,7 +29,7 @@ pub enum Peer {
 }
 
 /// Where S is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Phase {
     /// No handoff is under way.
     Idle,
@@ -90,7 +90,7 @@ impl Phase {
 }
 
 /// The timers of S.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Timer {
     /// A Hello is late.
     Hello,
@@ -117,7 +117,7 @@ pub enum Timer {
 }
 
 /// How a handoff ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Verdict {
     /// N serves.
     Committed,
@@ -136,7 +136,7 @@ pub enum Verdict {
 }
 
 /// What to do when O dies before it has sealed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum OnIncumbentDeath {
     /// Give N up, and start O's program again.
     #[default]
@@ -146,7 +146,7 @@ pub enum OnIncumbentDeath {
 }
 
 /// What is asked of a handoff.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Plan {
     /// What both daemons are told. The mode is decided when N says which it offers.
     pub terms: Terms,
@@ -264,7 +264,7 @@ pub enum Action {
 }
 
 /// The handoff that is under way.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 struct Current {
     plan: Plan,
     /// The journal says that this handoff is open.
@@ -297,7 +297,7 @@ struct Current {
 }
 
 /// A daemon that has said Hello.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 struct Linked {
     uid: u32,
     capabilities: u32,
@@ -306,7 +306,7 @@ struct Linked {
 }
 
 /// The machine of S, for one service.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Supervisor {
     phase: Phase,
     generation: u64,
@@ -475,7 +475,7 @@ impl Supervisor {
             Timer::Liveness(peer) => self.on_silence(peer, out),
             Timer::Lost(peer) => self.on_lost(peer, "the session ended, but its process lives", out),
             Timer::Adoption => self.on_unreachable(out),
-            Timer::AbortGrace if self.phase == Phase::RollingBack => out.push(Action::KillSuccessor),
+            Timer::AbortGrace => self.on_abort_grace(out),
             Timer::Retire if self.phase == Phase::Retiring => {
                 out.extend([Action::EvictIncumbent, Action::Arm(Timer::Retire)]);
             }
@@ -483,7 +483,7 @@ impl Supervisor {
                 out.extend([Action::EvictParked, Action::Arm(Timer::Retire)]);
             }
             Timer::Probation => self.end_probation(out),
-            Timer::AbortGrace | Timer::Retire => {}
+            Timer::Retire => {}
         }
     }
 }

@@ -56,7 +56,7 @@ impl Supervisor {
     }
 
     fn refuse_busy(&mut self, out: &mut Vec<Action>) {
-        let reason = format!("busy: the service is {}", self.phase.name());
+        let reason = format!("busy: the service is {}; try again", self.phase.name());
         out.push(Action::Report(Verdict::Refused, reason));
     }
 
@@ -66,8 +66,10 @@ impl Supervisor {
             _ if plan.terms.id <= self.newest => "its id is not newer than the last one's",
             None => "the daemon never said Hello: it does not link libhandoff, so it can not be drained and sealed",
             Some(_) if self.estranged => "the session with the daemon is lost: stop the daemon, or end it",
-            Some(_) if self.incumbent_lost => "the session with the daemon is lost; it is being looked for: try again",
-            Some(linked) if !linked.serving => "the daemon does not serve yet",
+            Some(_) if self.incumbent_lost => {
+                "busy: the session with the daemon is lost, and it is being looked for; try again"
+            }
+            Some(linked) if !linked.serving => "busy: the daemon does not serve yet; try again",
             Some(linked) if common_mode(linked.capabilities, u32::MAX).is_err() => {
                 "the daemon has neither a data directory nor a control path, so there is nothing that it could hand over"
             }

@@ -114,7 +114,7 @@ fn a_taker_refuses_what_can_not_be_next() {
     assert_eq!(taker.state(&state(2, b"a")).unwrap_err(), "the incumbent sent state 'a' twice");
     assert_eq!(
         taker.check(Totals { connections: 2, blobs: 1, state_bytes: 9 }).unwrap_err(),
-        "of 2 connections and 1 blobs of state (9 bytes) that the incumbent sent, 0 and 1 (3 bytes) have come"
+        "the incumbent sent connections: 2, blobs of state: 1, bytes of it: 9; what has come: 0, 1, 3"
     );
 }
 

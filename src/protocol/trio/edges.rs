@@ -2,7 +2,7 @@
 
 use super::world::World;
 use crate::protocol::supervisor::{Action, Input, OnIncumbentDeath, Peer, Phase, Timer, Verdict};
-use crate::protocol::{Decide, supervisor};
+use crate::protocol::{Decide, Decision, supervisor};
 
 fn revokes(actions: &[Action]) -> bool {
     actions.contains(&Action::Decide(Decide::Revoke))
@@ -35,6 +35,37 @@ fn what_happens_while_the_successor_is_spawned_is_not_forgotten() {
     let mut s = spawning(OnIncumbentDeath::Promote);
     s.step(died);
     assert!(s.step(Input::SpawnFailed("exec: not found".into())).contains(&Action::SpawnCold), "nobody is left");
+}
+
+/// S after these timers, which finds that N has not won; and what it does.
+fn revoked(timers: &[Timer]) -> (supervisor::Supervisor, Vec<Action>) {
+    let mut s = spawning(OnIncumbentDeath::StartCold);
+    s.step(Input::Spawned);
+    let inputs = timers.iter().flat_map(|timer| [Input::Timer(*timer), Input::Decided(Decision::Revoked)]);
+    let actions = inputs.flat_map(|input| s.step(input)).collect();
+    (s, actions)
+}
+
+fn verdicts(actions: &[Action]) -> Vec<Verdict> {
+    let verdict = |action: &Action| if let Action::Report(verdict, _) = action { Some(*verdict) } else { None };
+    actions.iter().filter_map(verdict).collect()
+}
+
+/// O was not disturbed, and the word keeps N from serving: all that is open is N's end.
+#[test]
+fn what_is_certain_at_the_deadline_is_not_undecided() {
+    let died = Input::Died(Peer::Successor, "killed".into());
+    // N is silent until then, or has been told to go, and has its grace.
+    for timers in [&[Timer::Deadline][..], &[Timer::Hello, Timer::Deadline]] {
+        let (mut s, actions) = revoked(timers);
+        assert!(actions.contains(&Action::KillSuccessor), "nobody waits for manners: {actions:?}");
+        assert_eq!(verdicts(&actions), [], "{timers:?}");
+        assert_eq!(verdicts(&s.step(died.clone())), [Verdict::RolledBack], "{timers:?}");
+        // It outlives even that.
+        let (mut s, _) = revoked(timers);
+        assert_eq!(verdicts(&s.step(Input::Timer(Timer::AbortGrace))), [Verdict::Undecided], "{timers:?}");
+        assert_eq!(verdicts(&s.step(died.clone())), [Verdict::RolledBack], "{timers:?}");
+    }
 }
 
 #[test]

@@ -14,6 +14,15 @@ pub(super) struct Notification {
     pub(super) main_pid: Option<i32>,
     /// It needs that much longer from now on.
     pub(super) extend: Option<Duration>,
+    /// It is alive.
+    #[cfg(feature = "program")]
+    pub(super) alive: bool,
+    /// It has failed.
+    #[cfg(feature = "program")]
+    pub(super) trigger: bool,
+    /// How often it says that it is alive from now on.
+    #[cfg(feature = "program")]
+    pub(super) watchdog: Option<Duration>,
     /// Keep the descriptors of this message.
     pub(super) store: bool,
     /// Forget those of this name.
@@ -42,6 +51,12 @@ impl Notification {
             (b"STATUS", _) => self.status = Some(printable(value)),
             (b"MAINPID", _) => self.main_pid = number().and_then(|number| i32::try_from(number).ok()),
             (b"EXTEND_TIMEOUT_USEC", _) => self.extend = number().map(Duration::from_micros),
+            #[cfg(feature = "program")]
+            (b"WATCHDOG", b"1") => self.alive = true,
+            #[cfg(feature = "program")]
+            (b"WATCHDOG", b"trigger") => self.trigger = true,
+            #[cfg(feature = "program")]
+            (b"WATCHDOG_USEC", _) => self.watchdog = number().map(Duration::from_micros),
             (b"FDSTORE", b"1") => self.store = true,
             (b"FDSTOREREMOVE", b"1") => self.remove = true,
             (b"FDNAME", _) => {

@@ -4,7 +4,10 @@ mod message;
 
 use super::engine::{Due, Engine};
 use super::process::{Process, Token};
+#[cfg(feature = "program")]
+use super::resume::uid_of;
 use super::trace::trouble;
+use super::unlinked::UNLINKED;
 use crate::error::{Error, Result};
 use crate::limits::{
     FDSTORE_MAX, NOTIFICATION_BYTES_MAX, NOTIFICATIONS_READ_MAX, REFUSALS_INTERVAL, REFUSALS_LOGGED_MAX,
@@ -21,7 +24,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// The socket, and what is kept for the next process of the service.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
 pub(super) struct Notify {
     path: Option<PathBuf>,
     socket: Option<NotifySocket>,
@@ -30,23 +33,24 @@ pub(super) struct Notify {
 }
 
 /// What was refused lately, so that a daemon that sends without end does not fill the log.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
 struct Refusals {
     logged: u32,
     last: String,
     unlogged: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
 struct Stored {
     name: String,
+    #[serde(with = "crate::sys::inherit::fd")]
     fd: OwnedFd,
     /// Also when nobody is at its other end.
     keep_dead: bool,
 }
 
 /// What a process has said of itself last.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Said {
     /// `STATUS=`; empty if it said nothing.
     pub status: String,
@@ -56,19 +60,54 @@ pub struct Said {
     pub stopping: bool,
 }
 
+/// What a process has said of its life.
+#[cfg(feature = "program")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Pulse {
+    /// When it said `WATCHDOG=1` last, in absolute `CLOCK_MONOTONIC` nanoseconds.
+    pub(crate) heard_ns: u64,
+    /// `WATCHDOG=trigger`.
+    pub(crate) triggered: bool,
+    /// `WATCHDOG_USEC=`: how often it wants to say so.
+    pub(crate) watchdog: Option<std::time::Duration>,
+    /// `EXTEND_TIMEOUT_USEC=`: until when it wants to be waited for, in absolute `CLOCK_MONOTONIC` nanoseconds.
+    pub(crate) extended_ns: u64,
+}
+
+#[cfg(feature = "program")]
+impl Pulse {
+    fn note(&mut self, it: &Notification) {
+        let now_ns = monotonic_ns();
+        if it.alive {
+            self.heard_ns = now_ns;
+        }
+        self.triggered |= it.trigger;
+        self.watchdog = it.watchdog.or(self.watchdog);
+        let extended_ns = it.extend.map_or(0, |time| now_ns.saturating_add(nanoseconds(time)));
+        self.extended_ns = self.extended_ns.max(extended_ns);
+    }
+}
+
 impl Notify {
+    #[cfg(feature = "program")]
     pub(super) fn at(path: PathBuf) -> Self {
         Self { path: Some(path), ..Self::default() }
     }
 
     /// `NOTIFY_SOCKET`, if there is one.
     pub(super) fn path(&self) -> Option<&Path> {
-        self.socket.as_ref().map(NotifySocket::path)
+        self.socket().map(NotifySocket::path)
+    }
+
+    fn socket(&self) -> Option<&NotifySocket> {
+        self.socket.as_ref().filter(|_| UNLINKED)
     }
 
     /// Forgets what hung up.
     pub(super) fn forget_dead(&mut self) {
-        self.stored.retain(|stored| stored.keep_dead || !hung_up(stored.fd.as_fd()));
+        if UNLINKED {
+            self.stored.retain(|stored| stored.keep_dead || !hung_up(stored.fd.as_fd()));
+        }
     }
 
     /// What is kept, in the order in which it came: names and descriptors.
@@ -95,13 +134,28 @@ fn hung_up(fd: BorrowedFd<'_>) -> bool {
 }
 
 impl Engine {
-    /// Binds the socket, or binds it again if somebody has removed its name.
-    pub(super) fn bind_notify(&mut self) -> Result<()> {
+    /// Binds the socket, or binds it again if somebody has removed its name, for processes of this user.
+    pub(super) fn bind_notify(&mut self, uid: Option<u32>) -> Result<()> {
+        self.bind_notify_socket()?;
+        match (self.unlinked.notify.socket(), uid) {
+            (Some(socket), Some(uid)) => socket.give_to(uid).map_err(Error::system("NOTIFY_SOCKET")),
+            _ => Ok(()),
+        }
+    }
+
+    /// The same for the process that runs.
+    #[cfg(feature = "program")]
+    pub(super) fn bind_notify_again(&mut self) {
+        let Some(pid) = self.processes.incumbent.as_ref().map(|process| process.pid) else { return };
+        if let Err(error) = self.bind_notify(uid_of(pid)) {
+            trouble(&self.service, Some(pid), &error.to_string());
+        }
+    }
+
+    fn bind_notify_socket(&mut self) -> Result<()> {
         let notify = &mut self.unlinked.notify;
-        let Some(path) = notify.path.as_ref().filter(|_| !notify.socket.as_ref().is_some_and(NotifySocket::is_there))
-        else {
-            return Ok(());
-        };
+        let is_there = !UNLINKED || notify.socket.as_ref().is_some_and(NotifySocket::is_there);
+        let Some(path) = notify.path.as_ref().filter(|_| !is_there) else { return Ok(()) };
         let socket = NotifySocket::bind(path).map_err(Error::system("NOTIFY_SOCKET"))?;
         let watched = self.epoll.add(&socket, Token::Notify.event());
         watched.map_err(|errno| Error::system("cannot watch NOTIFY_SOCKET")(errno.into()))?;
@@ -109,11 +163,17 @@ impl Engine {
         Ok(())
     }
 
+    /// The socket of the program before.
+    #[cfg(feature = "program")]
+    pub(super) fn watch_notifications(&self) -> nix::Result<()> {
+        self.unlinked.notify.socket.as_ref().map_or(Ok(()), |socket| self.epoll.add(socket, Token::Notify.event()))
+    }
+
     /// Reads some of what came; the rest in the next turn.
     pub(super) fn read_notifications(&mut self) {
         let mut buf = [0; NOTIFICATION_BYTES_MAX];
         for _ in 0..NOTIFICATIONS_READ_MAX {
-            let Some(socket) = &self.unlinked.notify.socket else { return };
+            let Some(socket) = self.unlinked.notify.socket() else { return };
             match socket.receive(&mut buf) {
                 Ok(Received::Packet(packet)) => {
                     let Some(sender) = packet.sender else { continue };
@@ -151,6 +211,8 @@ impl Engine {
         let (key, pid) = (process.key, process.pid);
         process.said.reloading = (process.said.reloading || it.reloading) && !it.ready;
         process.said.stopping |= it.stopping;
+        #[cfg(feature = "program")]
+        process.pulse.note(&it);
         if let Some(status) = it.status {
             process.said.status = status;
         }
@@ -203,6 +265,9 @@ impl Engine {
 
     /// While there are more, the next ones are counted, too.
     pub(super) fn count_refusals(&mut self) {
+        if !UNLINKED {
+            return;
+        }
         let Refusals { last, unlogged, .. } = std::mem::take(&mut self.unlinked.notify.refusals);
         if unlogged > 0 {
             let seconds = REFUSALS_INTERVAL.as_secs();

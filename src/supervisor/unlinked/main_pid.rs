@@ -1,12 +1,15 @@
 //! `MAINPID=` (sd_notify(3)): a daemon whose main process is replaced by another one of its own, as by a wrapper that starts it and
 //! exits, or by gunicorn's USR2.
 
+use super::UNLINKED;
 use crate::limits::DEATH_AFTER_END;
 use crate::protocol::supervisor::Peer;
 use crate::supervisor::engine::Engine;
 use crate::supervisor::journal::Identity;
 use crate::supervisor::process::{Process, Token, Was};
 use crate::supervisor::resume::clean_up_after;
+#[cfg(feature = "program")]
+use crate::sys::descendants::{claim, release};
 use crate::sys::pidfd::Pidfd;
 use crate::sys::proc::descriptors;
 use crate::sys::session::{belongs_to, end_some_members, members, session_of};
@@ -14,12 +17,31 @@ use nix::sys::signal::Signal;
 use std::fs;
 
 /// A process that was the main process of a daemon. It is not reaped, so its number is its own.
-#[derive(Debug)]
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub(in crate::supervisor) struct Former {
     pub(in crate::supervisor) pid: i32,
     /// For the journal.
     pub(in crate::supervisor) identity: Option<Identity>,
     pidfd: Pidfd,
+}
+
+impl Former {
+    /// Its end.
+    #[cfg(feature = "program")]
+    pub(in crate::supervisor) fn watch(&self, epoll: &nix::sys::epoll::Epoll) -> nix::Result<()> {
+        crate::supervisor::carry::claim_child(self.pid, &self.pidfd);
+        epoll.add(&self.pidfd, Token::Former.event())
+    }
+
+    /// Reaps it, if it is a child of ours and dead; no if it is and lives.
+    fn is_reaped(&self) -> bool {
+        let reaped = !matches!(self.pidfd.wait(), Ok(None));
+        #[cfg(feature = "program")]
+        if reaped {
+            release(self.pid); // also of one that was none
+        }
+        reaped
+    }
 }
 
 impl Process {
@@ -30,16 +52,18 @@ impl Process {
 
     /// Those that have exited meanwhile: nobody waits for that.
     pub(in crate::supervisor) fn reap_former(&mut self) {
-        let is_over = |former: &Former| former.pidfd.is_dead() && !matches!(former.pidfd.wait(), Ok(None));
-        self.former.retain(|former| !is_over(former));
+        let is_over = |former: &Former| former.pidfd.is_dead() && former.is_reaped();
+        if UNLINKED {
+            self.former.retain(|former| !is_over(former));
+        }
     }
 
     /// Those that are still there end with the one that followed them.
     pub(in crate::supervisor) fn end_former(&mut self) {
-        for former in self.former.drain(..) {
+        for former in self.former.drain(..).filter(|_| UNLINKED) {
             let _ = former.pidfd.kill(Signal::SIGKILL);
             former.pidfd.await_death(DEATH_AFTER_END);
-            let _ = former.pidfd.wait();
+            former.is_reaped();
         }
     }
 
@@ -73,7 +97,7 @@ impl Engine {
             return Err("this daemon links libhandoff, so its session says which process it is".to_owned());
         }
         let Some(process) = self.processes.iter_mut().find(|process| process.key == key) else { return Ok(()) };
-        if process.spec.readiness.is_none() {
+        if process.spec.ready_sign().is_none() {
             return Err("only a daemon that is run with --ready may say so".to_owned());
         }
         let none = |error: std::io::Error| format!("there is no such process ({error})");
@@ -81,6 +105,9 @@ impl Engine {
         if !process.has_member(pid, &pidfd) {
             return Err(format!("it is no process of this daemon, which is process {}", process.pid));
         }
+        // It becomes our child when whoever has started it ends, if we are a subreaper.
+        #[cfg(feature = "program")]
+        claim(pid);
         self.epoll.add(&pidfd, Token::Death(key).event()).map_err(|errno| format!("it can not be watched: {errno}"))?;
         let _ = self.epoll.delete(&process.pidfd);
         let before = std::mem::replace(&mut process.pidfd, pidfd);
@@ -109,13 +136,27 @@ impl Engine {
         }
     }
 
+    /// Whether children of a process that died in a handoff may keep the lock from whoever goes on. Those of an incumbent
+    /// that was replaced may still serve its last clients.
+    pub(in crate::supervisor) fn is_in_the_way(&self, was: &Was) -> bool {
+        let committed = self.is_committed();
+        match was {
+            Was::Peer(Peer::Successor) => true,
+            Was::Peer(Peer::Incumbent) => {
+                let handed = self.machine.handoff().is_some() && (!committed || self.processes.parked.is_some());
+                handed || self.waits_for_readiness()
+            }
+            Was::Peer(Peer::Parked) | Was::Leaving => false,
+        }
+    }
+
     /// Whether what a dead process has left in its session must go with it.
     pub(in crate::supervisor) fn leaves_behind(&self, was: &Was, process: &Process) -> bool {
         self.is_in_the_way(was)
             || match was {
                 // One that exits by itself after its replacement may leave its last clients to others.
                 Was::Leaving => process.was_killed(),
-                Was::Peer(_) => !process.leads() && process.spec.readiness.is_some(),
+                Was::Peer(_) => !process.leads() && process.spec.ready_sign().is_some(),
             }
     }
 
@@ -124,7 +165,7 @@ impl Engine {
     pub(in crate::supervisor) fn end_known_members(&self, dead: &Process) {
         clean_up_after(dead.pid, &dead.spec);
         // One that was started by hand is in the session of others, if not in ours.
-        if dead.spec.readiness.is_none() || session_of(std::process::id().cast_signed()) == Some(dead.leader) {
+        if dead.spec.ready_sign().is_none() || session_of(std::process::id().cast_signed()) == Some(dead.leader) {
             return;
         }
         let inodes = self.listeners.inodes();

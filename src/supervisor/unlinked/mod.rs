@@ -23,21 +23,31 @@ use crate::protocol::message::Side;
 use crate::protocol::supervisor::{Input as LinkedInput, Peer, Phase, Verdict};
 use crate::protocol::unlinked::{Action, Input, Unlinked as Machine};
 use crate::sys::clock::{monotonic_ns, nanoseconds};
+#[cfg(feature = "program")]
+use nix::sys::stat::fstat;
 use readiness::{Sign, Watch};
+#[cfg(feature = "program")]
+use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// Nobody but the program replaces such daemons, asks whether a daemon is well, or has a `NOTIFY_SOCKET` for it: a library without
+/// it has no code for that.
+pub(super) const UNLINKED: bool = cfg!(feature = "program");
 
 /// The phase of such a handoff in `handoff status`.
 pub(super) const WAITING: &str = "waiting for readiness";
 
 /// What S knows of daemons that do not link the library.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
 pub(super) struct Unlinked {
     /// The handoff that is under way.
+    #[serde(skip)]
     machine: Option<Machine>,
     watch: Option<Watch>,
     /// Our end of the pipe of a process that is about to be watched.
+    #[serde(skip)]
     pipe: Option<OwnedFd>,
     /// Until when its process must be ready.
     late_ns: u64,
@@ -46,10 +56,27 @@ pub(super) struct Unlinked {
     pub(super) serves: bool,
 }
 
+impl Unlinked {
+    /// The inode of the pipe in which a process will say that it is ready.
+    #[cfg(feature = "program")]
+    pub(super) fn ready_pipe(&self) -> Option<u64> {
+        let watched = match self.watch.as_ref().map(|watch| &watch.sign) {
+            Some(Sign::Pipe(pipe)) => Some(pipe.as_fd()),
+            _ => None,
+        };
+        let pipe = self.pipe.as_ref().map(AsFd::as_fd).or(watched)?;
+        fstat(pipe).ok().map(|found| found.st_ino)
+    }
+
+    fn watch_mut(&mut self) -> Option<&mut Watch> {
+        self.watch.as_mut().filter(|_| UNLINKED)
+    }
+}
+
 impl Engine {
     /// Whether such a handoff is under way.
     pub(super) fn waits_for_readiness(&self) -> bool {
-        self.unlinked.machine.is_some()
+        UNLINKED && self.unlinked.machine.is_some()
     }
 
     /// The handoff that is under way, of whichever kind.
@@ -61,7 +88,7 @@ impl Engine {
     /// Starts N beside O.
     pub(super) fn begin_unlinked(&mut self, spec: Arc<SpawnSpec>) -> Result<()> {
         if self.waits_for_readiness() {
-            return Err(Error::Busy("a handoff of this service is under way"));
+            return Err(Error::Busy("a handoff of this service is under way; try again"));
         }
         let id = self.new_id();
         let mut attempt = Attempt::new(id, spec.clone(), monotonic_ns());
@@ -109,14 +136,16 @@ impl Engine {
         self.forget_readiness();
         let pipe = self.unlinked.pipe.take();
         let Some(process) = self.processes.iter().find(|process| process.key == key) else { return Ok(()) };
-        let Some(readiness) = &process.spec.readiness else { return Ok(()) };
-        let late_ns = monotonic_ns().saturating_add(nanoseconds(process.spec.ready_timeout));
+        let Some(readiness) = process.spec.ready_sign() else { return Ok(()) };
+        let late_ns = self.within_handoff(key, process.spec.ready_timeout);
         let (sign, first) = match readiness {
             ReadySign::Notify => (Sign::Notify, None),
             ReadySign::Descriptor(_) => (pipe.map_or(Sign::Notify, |pipe| Sign::Pipe(pipe.into())), None),
             ReadySign::Health(health) => {
                 (Sign::Probe(Probe::new(health.clone(), process.leader)), Some(PROBE_INTERVAL))
             }
+            #[cfg(feature = "program")]
+            ReadySign::Told => (Sign::Told, None),
             ReadySign::Delay(time) => (Sign::Delay, Some(*time)),
         };
         if let Sign::Pipe(pipe) = &sign {
@@ -141,17 +170,26 @@ impl Engine {
         }
     }
 
+    /// The pipe of the program before.
+    #[cfg(feature = "program")]
+    pub(super) fn watch_pipe(&self) -> nix::Result<()> {
+        match &self.unlinked.watch {
+            Some(Watch { sign: Sign::Pipe(pipe), .. }) => self.epoll.add(pipe, Token::Ready.event()),
+            _ => Ok(()),
+        }
+    }
+
     fn forget_readiness(&mut self) {
         self.timers.disarm(Due::Late);
         self.timers.disarm(Due::Probe);
-        if let Some(Watch { sign: Sign::Pipe(pipe), .. }) = self.unlinked.watch.take() {
+        if let Some(Watch { sign: Sign::Pipe(pipe), .. }) = self.unlinked.watch.take().filter(|_| UNLINKED) {
             let _ = self.epoll.delete(&pipe);
         }
     }
 
     /// Its delay is over, or it is time for another look.
     pub(super) fn probe(&mut self) {
-        let ready = match self.unlinked.watch.as_mut().map(|watch| &mut watch.sign) {
+        let ready = match self.unlinked.watch_mut().map(|watch| &mut watch.sign) {
             Some(Sign::Delay) => true,
             Some(Sign::Probe(probe)) => probe.advance() == Step::Ready,
             _ => return,
@@ -164,7 +202,7 @@ impl Engine {
 
     /// Something is in the pipe.
     pub(super) fn read_ready_pipe(&mut self) {
-        let Some(watch) = &mut self.unlinked.watch else { return };
+        let Some(watch) = self.unlinked.watch_mut() else { return };
         match watch.sign.read_pipe() {
             Ok(true) => self.on_ready(),
             Ok(false) => {}
@@ -184,8 +222,19 @@ impl Engine {
         }
     }
 
-    fn on_ready(&mut self) {
+    /// The caller says that it is ready.
+    #[cfg(feature = "program")]
+    pub(super) fn on_told(&mut self) {
+        if self.unlinked.watch.as_ref().is_some_and(|watch| matches!(watch.sign, Sign::Told)) {
+            self.on_ready();
+        }
+    }
+
+    pub(super) fn on_ready(&mut self) {
         self.forget_readiness();
+        if self.resuming {
+            return self.adoption.ready = true; // it need not be waited for any longer
+        }
         if let Some(attempt) = &mut self.attempt {
             attempt.note_ready();
         }
@@ -199,19 +248,30 @@ impl Engine {
 
     /// The process that is waited for has taken too long.
     pub(super) fn on_late(&mut self) {
+        if self.was_adopted_unready() {
+            return self.on_ready(); // of a unit its own time tells, which is shorter
+        }
         self.forget_readiness();
         if self.waits_for_readiness() {
             return self.step_unlinked(Input::Late);
         }
-        if self.machine.phase() == Phase::ColdStarting {
+        if UNLINKED && self.machine.phase() == Phase::ColdStarting {
             self.stop_and_leave(Peer::Incumbent);
             self.feed(LinkedInput::Died(Peer::Incumbent, "it was not ready in time".to_owned()));
         }
     }
 
+    /// So much later, but for a successor not later than its handoff may take.
+    fn within_handoff(&self, key: u64, time: Duration) -> u64 {
+        let until_ns = monotonic_ns().saturating_add(nanoseconds(time));
+        let is_successor = self.processes.successor.as_ref().is_some_and(|successor| successor.key == key);
+        let deadline_ns = self.attempt.as_ref().filter(|_| is_successor).map(Attempt::deadline_ns);
+        deadline_ns.map_or(until_ns, |deadline_ns| until_ns.min(deadline_ns))
+    }
+
     /// A process asks for more time: to become ready, or to finish what it has accepted.
     pub(super) fn extend(&mut self, key: u64, time: Duration) {
-        let until_ns = monotonic_ns().saturating_add(nanoseconds(time));
+        let until_ns = self.within_handoff(key, time);
         if self.unlinked.watch.as_ref().is_some_and(|watch| watch.key == key) && until_ns > self.unlinked.late_ns {
             self.unlinked.late_ns = until_ns;
             self.timers.arm(Due::Late, until_ns);
@@ -227,7 +287,7 @@ impl Engine {
 
     /// Whether the process that starts cold tells by a sign that it is up.
     pub(super) fn starts_with_sign(&self) -> bool {
-        let sign = |attempt: &Attempt| attempt.spec.readiness.is_some();
+        let sign = |attempt: &Attempt| attempt.spec.ready_sign().is_some();
         self.machine.phase() == Phase::ColdStarting && self.attempt.as_ref().is_some_and(sign)
     }
 
@@ -241,7 +301,7 @@ impl Engine {
             self.step_unlinked(Input::Linked(Side::Incumbent));
         }
         // Some close every descriptor that they do not know.
-        let incumbent_is_silent = self.serving_spec.as_ref().is_some_and(|spec| spec.readiness.is_some())
+        let incumbent_is_silent = self.serving_spec.as_ref().is_some_and(|spec| spec.ready_sign().is_some())
             && !self.machine.incumbent_said_hello();
         let ours = self.waits_for_readiness();
         match input {
@@ -270,7 +330,7 @@ impl Engine {
     }
 
     fn step_unlinked(&mut self, input: Input) {
-        let Some(machine) = &mut self.unlinked.machine else { return };
+        let Some(machine) = self.unlinked.machine.as_mut().filter(|_| UNLINKED) else { return };
         for action in machine.step(input) {
             self.do_unlinked(action);
         }
@@ -343,7 +403,7 @@ impl Engine {
     /// The pipe whose other end the process gets that is about to be launched.
     pub(super) fn pipe_for(&mut self, spec: &SpawnSpec) -> Result<Option<OwnedFd>> {
         self.unlinked.pipe = None;
-        let Some(ReadySign::Descriptor(_)) = &spec.readiness else { return Ok(None) };
+        let Some(ReadySign::Descriptor(_)) = spec.ready_sign() else { return Ok(None) };
         let (ours, theirs) =
             readiness::pipe().map_err(Error::system("cannot make a pipe for the daemon's readiness"))?;
         self.unlinked.pipe = Some(ours);

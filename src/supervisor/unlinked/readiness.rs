@@ -6,11 +6,11 @@ use nix::unistd::pipe2;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 /// What a daemon does when it is ready, if it does not link the library.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum ReadySign {
     /// It sends `READY=1` to `NOTIFY_SOCKET` (sd_notify(3)).
     Notify,
@@ -18,6 +18,9 @@ pub enum ReadySign {
     Descriptor(RawFd),
     /// It answers a probe.
     Health(Health),
+    /// The caller says so.
+    #[cfg(feature = "program")]
+    Told,
     /// It does nothing: it is taken to be ready when this time has passed.
     Delay(Duration),
 }
@@ -28,13 +31,15 @@ impl fmt::Display for ReadySign {
             Self::Notify => f.write_str("notify"),
             Self::Descriptor(number) => write!(f, "fd={number}"),
             Self::Health(health) => write!(f, "health={health}"),
+            #[cfg(feature = "program")]
+            Self::Told => f.write_str("health"),
             Self::Delay(time) => write!(f, "delay={}ms", time.as_millis()),
         }
     }
 }
 
 /// A process whose readiness is waited for.
-#[derive(Debug)]
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub(super) struct Watch {
     /// Of the process.
     pub(super) key: u64,
@@ -42,13 +47,16 @@ pub(super) struct Watch {
 }
 
 /// Where its readiness is seen.
-#[derive(Debug)]
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub(super) enum Sign {
     /// On the notification socket.
     Notify,
     /// Our end of the pipe.
-    Pipe(File),
+    Pipe(#[serde(with = "crate::sys::inherit::fd")] File),
     Probe(Probe),
+    /// In a word of the caller.
+    #[cfg(feature = "program")]
+    Told,
     /// When its time is over.
     Delay,
 }
@@ -67,9 +75,11 @@ impl Sign {
     }
 }
 
-/// The two ends of a pipe for [`ReadySign::Descriptor`]: ours, which does not block, and the daemon's.
+/// The two ends of a pipe for [`ReadySign::Descriptor`]: ours, which does not block, and the daemon's. That one can also be read, so that a daemon
+/// that gets ready while there is no supervisor meets no pipe without a reader (SIGPIPE, pipe(7)), and its word is kept for the next one.
 pub(super) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let (ours, theirs) = pipe2(OFlag::O_CLOEXEC)?;
     fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-    Ok((ours, theirs))
+    let both = File::options().read(true).write(true).open(format!("/proc/self/fd/{}", theirs.as_raw_fd()));
+    Ok((ours, both.map_or(theirs, OwnedFd::from)))
 }

@@ -1,20 +1,28 @@
 //! Taking over a daemon that does not link the library, and so can not be asked: what the journal says of it, and the kernel.
 
+use super::ReadySign;
 use super::main_pid::is_socket;
+#[cfg(feature = "program")]
+use super::readiness::Sign;
 use crate::error::{Error, Result};
-use crate::protocol::supervisor::Input;
+use crate::protocol::supervisor::{Input, Phase};
 use crate::protocol::unlinked::Unlinked;
 use crate::supervisor::attempt::Attempt;
 use crate::supervisor::engine::Engine;
 use crate::supervisor::journal::{Entry, Retired};
-use crate::supervisor::resume::Gathered;
+use crate::supervisor::resume::{Found, Gathered, uid_of};
 use crate::supervisor::spec::SpawnSpec;
 use crate::supervisor::trace;
+use crate::supervisor::unlinked::UNLINKED;
 use crate::sys::clock::monotonic_ns;
 use crate::sys::pidfd::Pidfd;
 use crate::sys::proc::{self, descriptors};
 use crate::sys::session::{members, session_of};
+#[cfg(feature = "program")]
+use std::fs::{self, OpenOptions};
 use std::os::fd::OwnedFd;
+#[cfg(feature = "program")]
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 
 impl Engine {
@@ -48,6 +56,68 @@ impl Engine {
         Ok(true)
     }
 
+    /// The daemon of the journal has been silent for long enough, or has given a sign of its own: it does not link the library, or its supervisor was
+    /// killed before that. It is taken over as one that is up, or will be when it gives its sign; if it says Hello after all, nobody hears it.
+    pub(in crate::supervisor) fn adopt_silent(&mut self) -> Result<bool> {
+        let Some(spec) = self.attempt.as_ref().map(|attempt| attempt.spec.clone()) else { return Ok(false) };
+        let is_known = UNLINKED && self.adoption.found == Found::Journal;
+        if !is_known || self.processes.successor.is_some() || self.is_linked() {
+            return Ok(false);
+        }
+        // Those that leave are here already.
+        let entry = Entry { leaving: Vec::new(), ..self.last_entry() };
+        let is_ready = std::mem::take(&mut self.adoption.ready);
+        self.forget_incumbent();
+        let resumed = self.resume_unlinked(&entry, &spec)?;
+        if resumed && !is_ready {
+            self.await_sign_again(&entry);
+        }
+        Ok(resumed)
+    }
+
+    /// The process that serves, or will, was started by another supervisor, which has not seen its sign.
+    pub(in crate::supervisor) fn await_sign_again(&mut self, entry: &Entry) {
+        let Some(process) = self.processes.incumbent.as_ref().filter(|process| process.spec.ready_sign().is_some())
+        else {
+            return;
+        };
+        let (key, pid, sign) = (process.key, process.pid, process.spec.ready_sign().cloned());
+        if let Some(ReadySign::Descriptor(_)) = sign {
+            self.unlinked.pipe = ready_pipe_of(pid, entry);
+            if self.unlinked.pipe.is_none() {
+                return; // closed: it has said so, and if not, it never will
+            }
+        }
+        let watched = self.bind_notify(uid_of(pid)).and_then(|()| self.watch_readiness(key));
+        if let Err(error) = watched {
+            trace::trouble(&self.service, Some(pid), &error.to_string());
+        }
+    }
+
+    /// Whether the sign of the process that serves, or starts, is still to come.
+    pub(in crate::supervisor) fn awaits_sign(&self) -> bool {
+        let key = self.processes.incumbent.as_ref().map(|process| process.key);
+        self.unlinked.watch.as_ref().is_some_and(|watch| Some(watch.key) == key)
+    }
+
+    /// The same of one that was started by another supervisor, and adopted.
+    pub(in crate::supervisor) fn was_adopted_unready(&self) -> bool {
+        self.awaits_sign() && self.machine.phase() == Phase::Idle && !self.resuming
+    }
+
+    /// The sign of a daemon that was adopted has not come in time. What it may have said while there was nobody to hear it counts as said: it is no
+    /// failure of the daemon's. No: that can not be.
+    #[cfg(feature = "program")]
+    pub(in crate::supervisor) fn settle_for_up(&mut self) -> bool {
+        let was_adopted = self.was_adopted_unready();
+        let is_word =
+            self.unlinked.watch.as_ref().is_some_and(|watch| matches!(watch.sign, Sign::Notify | Sign::Pipe(_)));
+        if was_adopted && is_word {
+            self.on_ready();
+        }
+        was_adopted && is_word
+    }
+
     /// Whether it was told to stop is not known; nobody is told twice at once. So it gets its stop signal when its grace is
     /// over, and then the grace again.
     /// One that was undone has had it.
@@ -66,6 +136,12 @@ impl Engine {
         }
     }
 
+    /// The same of the incumbent of the journal.
+    pub(in crate::supervisor) fn take_from_retired(&mut self, pid: i32) {
+        let listeners = std::mem::take(&mut self.adoption.listeners);
+        self.take_from(&[pid], &listeners);
+    }
+
     /// Nobody of these will serve, but they may have the listeners: the next process gets them from there. If they can not be taken,
     /// they are free when those have ended.
     pub(in crate::supervisor) fn take_from(&mut self, pids: &[i32], wanted: &[(u64, String)]) {
@@ -77,6 +153,24 @@ impl Engine {
             }
         }
     }
+}
+
+/// The other end of the pipe in which the incumbent of this journal is to say that it is ready, if one of its processes has it.
+#[cfg(feature = "program")]
+fn ready_pipe_of(pid: i32, entry: &Entry) -> Option<OwnedFd> {
+    let link = format!("pipe:[{}]", entry.ready_pipe?);
+    let others = members(session_of(pid).unwrap_or(pid)).into_iter().filter(|other| *other != pid);
+    let open = |pid: i32| {
+        let is_it = |path: &String| fs::read_link(path).is_ok_and(|found| found.as_os_str() == link.as_str());
+        let path = descriptors(pid).map(|number| format!("/proc/{pid}/fd/{number}")).find(is_it)?;
+        OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).ok()
+    };
+    std::iter::once(pid).chain(others).find_map(open).map(OwnedFd::from)
+}
+
+#[cfg(not(feature = "program"))]
+fn ready_pipe_of(_: i32, _: &Entry) -> Option<OwnedFd> {
+    None
 }
 
 /// The listeners that one of these processes has, or one of its session, in the order in which daemons get them. What none of them

@@ -161,17 +161,12 @@ fn a_spawned_process_takes_all_and_leaves_nothing() {
     let vars = vars.map(|(name, value)| (name.into(), value.into()));
     use std::os::fd::AsFd;
     let child = crate::sys::spawn::spawn(&crate::sys::spawn::Spawn {
-        program: &program,
-        argv: &argv,
         env: &vars,
-        dir: None,
         fds: &[tcp.as_fd(), udp.as_fd(), theirs.as_fd()],
-        extra: None,
-        stdin_null: true,
         stdout: Some(write.as_fd()),
         stderr: Some(write.as_fd()),
         listen_pid: true,
-        new_session: false,
+        ..crate::sys::spawn::Spawn::new(&program, &argv)
     });
     let child = child.unwrap();
     drop((write, theirs));

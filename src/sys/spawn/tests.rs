@@ -7,6 +7,7 @@ use nix::fcntl::OFlag;
 use nix::poll::PollFlags;
 use nix::unistd::pipe2;
 
+use super::child::{place_descriptors, write_decimal};
 use super::*;
 use crate::sys::pidfd::ExitStatus;
 use crate::sys::testing::{read_all, wait_for};
@@ -16,19 +17,7 @@ fn strings(args: &[&str]) -> Vec<OsString> {
 }
 
 fn request<'a>(program: &'a Path, argv: &'a [OsString]) -> Spawn<'a> {
-    Spawn {
-        program,
-        argv,
-        env: &[],
-        dir: None,
-        fds: &[],
-        extra: None,
-        stdin_null: true,
-        stdout: None,
-        stderr: None,
-        listen_pid: false,
-        new_session: false,
-    }
+    Spawn::new(program, argv)
 }
 
 /// A request to which only the program is missing.
@@ -112,7 +101,7 @@ fn a_descriptor_that_is_in_its_place_already_loses_cloexec() {
     let files = numbered(3);
     let highest = files.iter().map(|fd| fd.as_raw_fd()).max().unwrap();
     let index = files.iter().position(|fd| fd.as_raw_fd() == highest).unwrap();
-    let mut fds: Vec<_> = (FIRST_FD..highest).map(|_| files[0].as_fd()).collect();
+    let mut fds: Vec<_> = (LISTEN_FDS_START..highest).map(|_| files[0].as_fd()).collect();
     fds.push(files[index].as_fd());
     let output = run(&["cat", &format!("/proc/self/fd/{highest}")], Spawn { fds: &fds, ..plain() });
     assert_eq!(output.1, index.to_string());

@@ -29,6 +29,14 @@ pub struct Client {
     inbox: Vec<u8>,
 }
 
+/// Asks the supervisor, and waits so long for its answer.
+pub fn ask(place: &Place, service: Option<&str>, request: &Request, timeout: Duration) -> Result<Value, Failure> {
+    let end = Instant::now() + timeout;
+    let mut client = Client::connect(place, service)?;
+    client.send(request)?;
+    client.answer(end)
+}
+
 impl Client {
     /// Finds the supervisor: by its socket, its name, the service's name, or because it is the only one.
     pub fn connect(place: &Place, service: Option<&str>) -> Result<Self, Failure> {
@@ -84,33 +92,42 @@ impl Client {
     }
 
     pub fn send(&mut self, request: &Request) -> Result<(), Failure> {
-        self.stream.write_all(request_line(1, request).as_bytes()).map_err(|error| lost(&error.to_string()))
+        match self.stream.write_all(request_line(1, request).as_bytes()) {
+            // Why we were refused may be there to be read.
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(lost(&error.to_string())),
+            _ => Ok(()),
+        }
     }
 
-    /// The next message, or [`Message::Quiet`] after `patience`; an error after `end`.
-    pub fn next(&mut self, patience: Duration, end: Instant) -> Result<Message, Failure> {
+    /// The next message, or [`Message::Quiet`] after `patience`; None at the end of the connection.
+    pub fn follow(&mut self, patience: Duration) -> Result<Option<Message>, Failure> {
         loop {
             if let Some(line) = self.take_line() {
-                return understand(&line);
+                return understand(&line).map(Some);
             }
-            let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(Failure::new(
-                    TIMED_OUT,
-                    "timed out: the supervisor has not answered; a handoff that it has begun goes on",
-                ));
-            }
-            let wait = patience.min(left).max(Duration::from_millis(1));
-            self.stream.set_read_timeout(Some(wait)).map_err(|error| lost(&error.to_string()))?;
+            self.stream.set_read_timeout(Some(patience)).map_err(|error| lost(&error.to_string()))?;
             let mut part = [0; 16 * 1024];
             match self.stream.read(&mut part) {
-                Ok(0) => return Err(lost("it ended")),
+                Ok(0) => return Ok(None),
                 Ok(len) => self.inbox.extend_from_slice(&part[..len]),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Message::Quiet),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Some(Message::Quiet)),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(lost(&error.to_string())),
             }
         }
+    }
+
+    /// As [`Self::follow`]; an error after `end`, or if the connection ends.
+    pub fn next(&mut self, patience: Duration, end: Instant) -> Result<Message, Failure> {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(Failure::new(
+                TIMED_OUT,
+                "timed out: the supervisor has not answered; a handoff that it has begun goes on",
+            ));
+        }
+        let wait = patience.min(left).max(Duration::from_millis(1));
+        self.follow(wait)?.ok_or_else(|| lost("it ended"))
     }
 
     /// The answer alone.
@@ -163,8 +180,8 @@ fn none_named(dir: &RuntimeDir, name: &str) -> Failure {
     }
     not_running(match left(dir, name) {
         Some((pid, command)) => format!(
-            "no supervisor named '{name}' runs, but process {pid} ({command}) of it lives; 'handoff run' takes it over if \
-             it links libhandoff; otherwise stop it first (kill {pid})"
+            "no supervisor named '{name}' runs, but process {pid} ({command}) of it lives; 'handoff run' or 'handoff \
+             up', started as before, takes it over; or end it (kill {pid})"
         ),
         None => format!("no supervisor named '{name}' runs in {}", dir.path().display()),
     })

@@ -5,21 +5,25 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
-use handoff::limits::{REPLY_BYTES_MAX, REQUEST_BYTES_MAX};
+use handoff::limits::{PENDING_MAX, REPLY_BYTES_MAX, REQUEST_BYTES_MAX};
 use nix::poll::PollFlags;
 
 /// Bytes that are read at a time.
 const READ_BYTES_MAX: usize = 4096;
 
-#[derive(Debug)]
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub struct Connection {
+    #[serde(with = "handoff::sys::inherit::fd")]
     stream: UnixStream,
     /// Less than a line.
+    #[serde(with = "handoff::sys::inherit::bytes")]
     inbox: Vec<u8>,
+    #[serde(with = "handoff::sys::inherit::bytes")]
     outbox: Vec<u8>,
     /// Requests without an answer yet.
     pub pending: usize,
     /// When anything happened last.
+    #[serde(skip, default = "Instant::now")]
     pub seen: Instant,
     /// Nothing more will come.
     ended: bool,
@@ -33,10 +37,10 @@ impl Connection {
         Ok(Self { stream, inbox, outbox, pending: 0, seen: Instant::now(), ended: false, broken: false })
     }
 
-    /// What to poll for.
+    /// What to poll for. Who has asked for much that takes its time is not listened to until some of it is answered.
     pub fn interest(&self) -> PollFlags {
         let mut flags = PollFlags::empty();
-        flags.set(PollFlags::POLLIN, !self.ended);
+        flags.set(PollFlags::POLLIN, !self.ended && self.pending < PENDING_MAX);
         flags.set(PollFlags::POLLOUT, !self.outbox.is_empty());
         flags
     }
@@ -75,11 +79,18 @@ impl Connection {
         Ok(lines)
     }
 
-    /// Sends what can be sent now, and keeps the rest; a client that does not read is cut off.
+    /// Sends what can be sent now, and keeps the rest; a client that does not read what it got before is cut off.
     pub fn send(&mut self, line: &str) {
-        self.outbox.extend_from_slice(line.as_bytes());
-        self.flush();
         self.broken |= self.outbox.len() > REPLY_BYTES_MAX;
+        if !self.broken {
+            self.outbox.extend_from_slice(line.as_bytes());
+            self.flush();
+        }
+    }
+
+    /// Bytes that it has not read.
+    pub fn unread(&self) -> usize {
+        self.outbox.len()
     }
 
     /// Sends a line that a client can do without, unless it has not read much of what it got.

@@ -1,8 +1,8 @@
 //! The control socket: JSON-RPC 2.0, one object a line, with the version of this protocol beside it.
 //!
 //! Request: `{"jsonrpc":"2.0","handoff":1,"id":1,"method":"upgrade","params":{"service":"kv"}}`. Its answer has the same
-//! id; before it, `phase` and `progress` come as notifications. Connections are independent: a slow or silent one delays
-//! no other, and an answer to `status` waits for no operation.
+//! id; before it, `phase` and `progress` come as notifications, and after that of `events` every `event`. Connections are
+//! independent: a slow or silent one delays no other, and an answer to `status` waits for no operation.
 
 pub mod client;
 pub mod connection;
@@ -23,15 +23,119 @@ pub const VERSION: u32 = 1;
 #[serde(tag = "method", content = "params", rename_all = "snake_case")]
 pub enum Request {
     Status(ServiceParam),
+    Events(ServiceParam),
+    History(ServiceParam),
+    Preview(UpgradeParams),
     Upgrade(UpgradeParams),
     Rollback(RollbackParams),
+    Start(UnitsParams),
+    Stop(UnitsParams),
+    Restart(UnitsParams),
+    Reload(ReloadParams),
+    Add(AddParams),
+    Remove(RemoveParams),
+    Kill(KillParams),
+    Why(ServiceParam),
+    Tree(Names),
+    Shutdown(ShutdownParams),
+    SelfUpgrade(SelfUpgradeParams),
+    Logs(LogsParams),
 }
+
+/// The methods, as [`Request`] has them.
+const METHODS: &[&str] = &[
+    "status",
+    "events",
+    "history",
+    "preview",
+    "upgrade",
+    "rollback",
+    "start",
+    "stop",
+    "restart",
+    "reload",
+    "add",
+    "remove",
+    "kill",
+    "why",
+    "tree",
+    "shutdown",
+    "self_upgrade",
+    "logs",
+];
 
 /// Which service; none: all, or the only one.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServiceParam {
     pub service: Option<String>,
+}
+
+/// Services and targets; none: all.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Names {
+    pub services: Vec<String>,
+}
+
+/// Services and targets; none: the only one.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct UnitsParams {
+    pub services: Vec<String>,
+    /// The answer comes when it is so, or will not come to it.
+    pub wait: bool,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ReloadParams {
+    pub dry_run: bool,
+}
+
+/// Units that are in no file.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct AddParams {
+    /// What they are written in, as faults show it.
+    pub from: String,
+    /// What is written there.
+    pub text: String,
+    /// The answer comes when they are up, or will not come to it.
+    #[serde(default)]
+    pub wait: bool,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct RemoveParams {
+    pub services: Vec<String>,
+    /// The answer comes when they are gone.
+    #[serde(default)]
+    pub wait: bool,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct KillParams {
+    pub services: Vec<String>,
+    pub signal: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ShutdownParams {
+    /// The answer comes at the end.
+    pub wait: bool,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SelfUpgradeParams {
+    /// Absolute; none: what the path of the present one leads to now.
+    pub binary: Option<PathBuf>,
+    /// How long it may wait until nothing is under way that it would disturb.
+    pub timeout_ms: Option<u64>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -89,6 +193,20 @@ impl UpgradeParams {
     }
 }
 
+/// Which lines.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogsParams {
+    /// Empty: all, also those that come.
+    pub services: Vec<String>,
+    /// With those that come, until the client goes.
+    pub follow: bool,
+    /// Not those that were read before: `CLOCK_REALTIME` nanoseconds.
+    pub since_ns: Option<u64>,
+    /// Of those that are there, the last ones.
+    pub lines: Option<usize>,
+}
+
 /// Why there is no result. The numbers never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorCode {
@@ -101,6 +219,8 @@ pub enum ErrorCode {
     WrongVersion = -32_003,
     NotAllowed = -32_004,
     Ended = -32_005,
+    Refused = -32_006,
+    TooMany = -32_007,
 }
 
 /// An answer that is none.
@@ -145,8 +265,8 @@ fn understand(value: &mut Value) -> Result<Request, RpcError> {
     let Some(method) = method else {
         return Err(RpcError::new(ErrorCode::InvalidRequest, "there is no \"method\""));
     };
-    if !["status", "upgrade", "rollback"].contains(&method.as_str()) {
-        let message = format!("there is no method '{method}'; there are status, upgrade and rollback");
+    if !METHODS.contains(&method.as_str()) {
+        let message = format!("there is no method '{method}'; there are {}", METHODS.join(", "));
         return Err(RpcError::new(ErrorCode::NoSuchMethod, message));
     }
     let params = value.get_mut("params").map(Value::take).filter(|params| !params.is_null());

@@ -1,15 +1,16 @@
 //! The supervisor's end of the control socket. Nothing here waits for a client.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::net::UnixListener;
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use handoff::limits::{CLIENT_IDLE, CLIENTS_MAX};
 use handoff::service::address::{Address, ListenSpec};
-use nix::poll::PollFlags;
-use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{Shutdown, getsockopt, shutdown, sockopt::PeerCredentials};
 use nix::unistd::geteuid;
 use serde_json::Value;
 
@@ -22,12 +23,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// A connection. Numbers are never used again.
 pub type Client = u64;
 
-#[derive(Debug)]
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub struct Server {
+    #[serde(with = "handoff::sys::inherit::fd")]
     listener: UnixListener,
     path: PathBuf,
     clients: BTreeMap<Client, Connection>,
     next: Client,
+    #[serde(skip)]
     accept_after: Option<Instant>,
 }
 
@@ -46,14 +49,27 @@ pub enum Source {
     Client(Client),
 }
 
+fn listen(path: &Path) -> handoff::Result<UnixListener> {
+    let (name, address) = ("control socket".to_owned(), Address::Unix(path.to_owned()));
+    let spec = ListenSpec { name, address, blocking: false, backlog: None, mode: Some(0o600), sockets: 1 };
+    Ok(UnixListener::from(spec.bind()?.fd))
+}
+
 impl Server {
     /// Listens at `path`, mode 0600. The socket of a dead supervisor is replaced.
     pub fn bind(path: &Path) -> handoff::Result<Self> {
-        let address = Address::Unix(path.to_owned());
-        let name = "control socket".to_owned();
-        let spec = ListenSpec { name, address, blocking: false, backlog: None, mode: Some(0o600), sockets: 1 };
-        let listener = UnixListener::from(spec.bind()?.fd);
+        let listener = listen(path)?;
         Ok(Self { listener, path: path.to_owned(), clients: BTreeMap::new(), next: 0, accept_after: None })
+    }
+
+    /// In the place of a socket that somebody has removed; who has connected before is still heard.
+    pub fn bind_again(&mut self) -> handoff::Result<()> {
+        self.listener = listen(&self.path)?;
+        Ok(())
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// What to poll, and for what.
@@ -85,13 +101,18 @@ impl Server {
     pub fn on_ready(&mut self, source: Source, events: PollFlags) -> Vec<Call> {
         let client = match source {
             Source::Listener => {
+                // One at a time: the next poll tells of others. What it asks is mostly there already.
+                let new = self.next;
                 self.accept();
-                return Vec::new();
+                new
             }
             Source::Client(client) => client,
         };
         let Some(connection) = self.clients.get_mut(&client) else { return Vec::new() };
         connection.flush();
+        if !events.intersects(PollFlags::POLLIN | PollFlags::POLLERR | PollFlags::POLLHUP) {
+            return Vec::new();
+        }
         let lines = connection.read_lines();
         if events.intersects(PollFlags::POLLERR | PollFlags::POLLHUP)
             && !matches!(&lines, Ok(lines) if !lines.is_empty())
@@ -120,40 +141,48 @@ impl Server {
         }
     }
 
-    /// One at a time: the next poll tells of others.
-    fn accept(&mut self) {
+    /// Says whether there was one.
+    fn accept(&mut self) -> bool {
         let stream = match self.listener.accept() {
             Ok((stream, _)) => stream,
-            Err(error) => match error.kind() {
-                std::io::ErrorKind::WouldBlock
-                | std::io::ErrorKind::Interrupted
-                | std::io::ErrorKind::ConnectionAborted => return,
-                _ => return self.accept_after = Some(Instant::now() + ACCEPT_PAUSE),
-            },
+            Err(error) => {
+                let passes = [ErrorKind::WouldBlock, ErrorKind::Interrupted, ErrorKind::ConnectionAborted];
+                if !passes.contains(&error.kind()) {
+                    self.accept_after = Some(Instant::now() + ACCEPT_PAUSE);
+                }
+                return false;
+            }
         };
+        self.admit(stream);
+        true
+    }
+
+    fn admit(&mut self, stream: UnixStream) {
         if self.clients.len() >= CLIENTS_MAX {
             self.evict();
         }
         let peer = getsockopt(&stream, PeerCredentials);
         let allowed = peer.as_ref().is_ok_and(|peer| peer.uid() == geteuid().as_raw() || peer.uid() == 0);
         let Ok(mut connection) = Connection::new(stream) else { return };
-        if !allowed {
+        let refusal = if !allowed {
             let (pid, uid) = peer.map_or((0, u32::MAX), |peer| (peer.pid(), peer.uid()));
             tracing::warn!(target: "handoff", pid, uid, "refused: another user connected to the control socket");
-            let error = RpcError::new(ErrorCode::NotAllowed, "only the same user and root may command this supervisor");
-            connection.send(&answer_line(&Value::Null, Err(error)));
-            return;
-        }
-        if self.clients.len() < CLIENTS_MAX {
+            RpcError::new(ErrorCode::NotAllowed, "only the same user and root may command this supervisor")
+        } else if self.clients.len() >= CLIENTS_MAX {
+            let text = format!("{CLIENTS_MAX} clients wait for something already; end one of them, or try again later");
+            RpcError::new(ErrorCode::TooMany, text)
+        } else {
             self.clients.insert(self.next, connection);
             self.next += 1;
-        }
+            return;
+        };
+        connection.send(&answer_line(&Value::Null, Err(refusal)));
     }
 
-    /// Makes room: whoever has asked nothing for the longest time goes.
+    /// Makes room: of those to whom no answer is owed, whoever has asked, or read, nothing for the longest time goes.
     fn evict(&mut self) {
-        let idle = self.clients.iter().filter(|(_, connection)| connection.is_idle());
-        if let Some(client) = idle.min_by_key(|(_, connection)| connection.seen).map(|(client, _)| *client) {
+        let free = self.clients.iter().filter(|(_, connection)| connection.pending == 0);
+        if let Some(client) = free.min_by_key(|(_, connection)| connection.seen).map(|(client, _)| *client) {
             self.clients.remove(&client);
         }
     }
@@ -171,10 +200,55 @@ impl Server {
         }
     }
 
+    /// Bytes that wait for a client to read; none if it is gone.
+    pub fn unread(&self, client: Client) -> Option<usize> {
+        self.clients.get(&client).map(Connection::unread)
+    }
+
+    /// Sends whole lines to a client that has little unread.
+    pub fn send(&mut self, client: Client, lines: &str) {
+        if let Some(connection) = self.clients.get_mut(&client) {
+            connection.send(lines);
+        }
+    }
+
     /// Tells a client of something on the way.
     pub fn notify(&mut self, client: Client, method: &str, params: Value) {
         if let Some(connection) = self.clients.get_mut(&client) {
             connection.send_if_read(&notification_line(method, params));
+        }
+    }
+
+    /// The same, if no more than `unread` bytes wait for it already: says whether it will hear of it.
+    pub fn notify_within(&mut self, client: Client, method: &str, params: Value, unread: usize) -> bool {
+        let connection = self.clients.get_mut(&client).filter(|connection| connection.unread() <= unread);
+        connection.map(|connection| connection.send(&notification_line(method, params))).is_some()
+    }
+
+    /// Something is always owed to it: it may be silent for as long as it likes.
+    pub fn keep(&mut self, client: Client) {
+        self.clients.get_mut(&client).into_iter().for_each(|connection| connection.pending += 1);
+    }
+
+    /// At the end: nobody connects any more, and what those ask who have connected is heard; if they are new, also if they take a moment.
+    pub fn last_calls(&mut self, patience: Duration) -> Vec<Call> {
+        let _ = shutdown(self.listener.as_raw_fd(), Shutdown::Both); // whoever waits in its queue can still be accepted
+        let (end, new) = (Instant::now() + patience, self.next);
+        while self.accept() {}
+        let mut calls = Vec::new();
+        loop {
+            for client in self.clients.keys().copied().collect::<Vec<_>>() {
+                calls.extend(self.on_ready(Source::Client(client), PollFlags::POLLIN));
+            }
+            self.tidy();
+            let silent = self.clients.range(new..).filter(|(_, connection)| connection.is_idle());
+            let mut silent: Vec<PollFd<'_>> =
+                silent.map(|(_, connection)| PollFd::new(connection.as_fd(), PollFlags::POLLIN)).collect();
+            let left = end.saturating_duration_since(Instant::now()).as_millis();
+            if silent.is_empty() || left == 0 {
+                return calls;
+            }
+            let _ = poll(&mut silent, PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO));
         }
     }
 

@@ -3,6 +3,7 @@
 use super::DemoArgs;
 use super::daemon::{self, Fault};
 use super::load::{self, Load, LoadOptions, Snapshot};
+use super::step::Step;
 use super::view::View;
 use handoff::limits::LISTEN_BACKLOG;
 use handoff::supervisor::Event;
@@ -61,31 +62,6 @@ pub struct Performance {
     /// Acknowledged writes that the last daemon does not have, in words.
     pub lost: Vec<String>,
     pub elapsed: Duration,
-}
-
-/// One replacement.
-#[derive(Debug)]
-pub struct Step {
-    pub number: u32,
-    pub fault: Option<Fault>,
-    pub outcome: HandoffOutcome,
-    /// When it was under way, in nanoseconds since each load's origin.
-    pub during: Window,
-    /// When nothing was, before it.
-    pub before: Window,
-    /// The slowest request of `during`, of those that had ended by then.
-    pub slowest_ns: u64,
-}
-
-/// Start and end for each of the two loads.
-pub type Window = [(u64, u64); 2];
-
-impl Step {
-    /// It ended as it should.
-    pub fn as_wanted(&self) -> bool {
-        let wanted = if self.fault.is_some() { Verdict::RolledBack } else { Verdict::Committed };
-        self.outcome.verdict == wanted
-    }
 }
 
 /// Everything, from the first daemon to the end of the last.

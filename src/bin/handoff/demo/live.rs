@@ -3,7 +3,7 @@
 
 use super::daemon::Fault;
 use super::load::Snapshot;
-use super::view::{cut, grouped, kind, width};
+use super::words::{cut, grouped, kind, width};
 use handoff::HandoffOutcome;
 use std::collections::VecDeque;
 use std::io::{self, Write};

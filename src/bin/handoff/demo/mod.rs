@@ -9,13 +9,16 @@ mod load;
 #[cfg(test)]
 mod load_tests;
 mod report;
+mod step;
 mod store;
 mod view;
+mod words;
 
 use self::driver::Trouble;
 use self::report::Report;
 use self::view::View;
 use crate::exit::{self, Failure};
+use crate::text::print;
 
 /// The three bad builds need one place each, and a good one before them.
 const REPLACEMENTS_MIN: i64 = 4;
@@ -53,7 +56,7 @@ pub fn demo(args: &DemoArgs) -> u8 {
             return Failure::new(exit::ERROR, format!("the demo failed: {text}")).report(args.json);
         }
     };
-    view::print(&if args.json { report.json() } else { report.table() });
+    print(&if args.json { report.json() } else { report.table() });
     for complaint in &report.complaints {
         eprintln!("handoff: {complaint}");
     }

@@ -1,11 +1,13 @@
 //! What the demo has shown, for people and for programs.
 
 use super::daemon::Fault;
-use super::driver::{Performance, Step, Window};
+use super::driver::Performance;
 use super::load::{self, stall_ms};
-use super::view;
+use super::step::{Step, Window};
+use super::words;
 use crate::text::nanoseconds;
 use handoff::Verdict;
+use handoff::service::words::counted;
 use handoff::supervisor::verdict_name;
 use serde_json::{Value, json};
 
@@ -103,10 +105,15 @@ impl Report {
         if self.failed_requests > 0 {
             let shown: Vec<&str> =
                 loads.iter().flat_map(|load| &load.failures).take(SHOWN).map(String::as_str).collect();
-            self.complaints.push(format!("{} requests failed, as: {}", self.failed_requests, shown.join("; ")));
+            self.complaints.push(format!(
+                "{} failed, as: {}",
+                counted(self.failed_requests, "request"),
+                shown.join("; ")
+            ));
         }
         if self.closed_connections > 0 {
-            self.complaints.push(format!("{} connections were closed, and should have moved", self.closed_connections));
+            self.complaints
+                .push(format!("{} closed that should have moved", counted(self.closed_connections, "connection")));
         }
         if !lost.is_empty() {
             let shown: Vec<&str> = lost.iter().take(SHOWN).map(String::as_str).collect();
@@ -147,14 +154,14 @@ impl Report {
         row("committed", self.committed.to_string());
         row("rolled back", self.rolled_back.to_string());
         for bad in &self.bad {
-            row("", format!("#{} {}: {}", bad.number, view::kind(bad.fault), bad.reason));
+            row("", format!("#{} {}: {}", bad.number, words::kind(bad.fault), bad.reason));
         }
-        row("requests", format!("{} in {:.1} s", view::grouped(self.requests), self.elapsed_s));
+        row("requests", format!("{} in {:.1} s", words::grouped(self.requests), self.elapsed_s));
         row("failed", self.failed_requests.to_string());
         row("writes lost", self.lost_writes.to_string());
         row(
             "connections moved",
-            format!("{}, with what was read of them", view::grouped(self.transferred_connections)),
+            format!("{}, with what was read of them", words::grouped(self.transferred_connections)),
         );
         row("connections closed", self.closed_connections.to_string());
         lines.push(format!("  {:<20}{:>10}{:>10}", "", "p50", "max"));
@@ -167,8 +174,8 @@ impl Report {
         spread("stall", self.stall, "slowest request meanwhile");
         spread("  when rolled back", self.rolled_back_stall, "the one that hangs is given 1 s, and 1 s of slack");
         spread("  without a handoff", self.quiet_stall, "in the time before each");
-        let width = view::width();
-        lines.iter().map(|line| view::cut(line, width)).collect::<Vec<_>>().join("\n")
+        let width = words::width();
+        lines.iter().map(|line| words::cut(line, width)).collect::<Vec<_>>().join("\n")
     }
 }
 
@@ -178,7 +185,7 @@ impl Bad {
             number: step.number,
             result: verdict_name(step.outcome.verdict),
             fault: step.fault,
-            reason: view::one_line(&step.outcome.reason),
+            reason: words::one_line(&step.outcome.reason),
         }
     }
 }

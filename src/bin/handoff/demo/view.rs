@@ -2,14 +2,15 @@
 
 use super::DemoArgs;
 use super::daemon::Fault;
-use super::driver::Step;
 use super::live::Live;
 use super::load::Snapshot;
-use crate::text::nanoseconds;
+use super::step::Step;
+use super::words::{kind, one_line};
+use crate::text::{nanoseconds, print};
 use handoff::HandoffOutcome;
+use handoff::service::words::counted;
 use handoff::supervisor::verdict_name;
-use handoff::sys::terminal;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 
 /// The way to show it.
 pub enum View {
@@ -24,7 +25,11 @@ impl View {
         if args.json {
             return Self::Silent;
         }
-        print(&format!("A key-value store under {} clients is replaced {} times.", args.clients, args.replacements));
+        print(&format!(
+            "A key-value store under {} is replaced {}.",
+            counted(args.clients as u64, "client"),
+            counted(args.replacements.into(), "time")
+        ));
         let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
         if io::stdout().is_terminal() && !dumb {
             Self::Live(Box::new(Live::new(args.replacements)))
@@ -78,65 +83,5 @@ fn line(step: &Step) -> String {
         format!("{line}  pause {:>9}  pid {}", nanoseconds(outcome.pause_ns), outcome.pid)
     } else {
         format!("{line}  {}", one_line(&outcome.reason))
-    }
-}
-
-/// Which build it was.
-pub fn kind(fault: Option<Fault>) -> &'static str {
-    match fault {
-        None => "good",
-        Some(Fault::Crash) => "crashes",
-        Some(Fault::Hang) => "hangs",
-        Some(Fault::LostWrite) => "loses a write",
-    }
-}
-
-/// Writes a line to stdout. A reader that has gone is no reason to end in the middle.
-pub fn print(text: &str) {
-    let _ = writeln!(io::stdout(), "{text}");
-}
-
-/// A text of several lines in one.
-pub fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-/// `1234567` as `1 234 567`.
-pub fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(' ');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// At most so many characters.
-pub fn cut(line: &str, width: usize) -> String {
-    let line = line.trim_end();
-    if line.chars().count() <= width {
-        return line.into();
-    }
-    line.chars().take(width.saturating_sub(1)).chain(['…']).collect()
-}
-
-/// Columns of the terminal; without one there is no limit.
-pub fn width() -> usize {
-    terminal::width(io::stdout()).map_or(usize::MAX, |columns| columns.unwrap_or(80).into())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn texts() {
-        assert_eq!(["0", "999", "1 000", "12 345 678"], [0, 999, 1000, 12_345_678].map(grouped)[..]);
-        assert_eq!(cut("äöü", 3), "äöü");
-        assert_eq!(cut("äöüß", 3), "äö…");
-        assert_eq!(one_line(" a\n  b\n"), "a b");
     }
 }

@@ -1,0 +1,59 @@
+//! `handoff check`: what is wrong with files of units.
+
+use handoff::service::config::{Config, Fault, load};
+use handoff::service::words::counted;
+use serde_json::{Value, json};
+
+use crate::args::CheckArgs;
+use crate::exit::{ERROR, Failure};
+use crate::text;
+
+pub fn check(args: &CheckArgs) -> u8 {
+    let config = match load(&args.config) {
+        Ok(config) => config,
+        Err(error) => return Failure::from(error).report(args.json),
+    };
+    if args.json {
+        text::print(&json(&config).to_string());
+    } else {
+        config.faults.iter().for_each(|fault| text::print(&fault.to_string()));
+        text::print(&summary(&config));
+    }
+    if config.faults.is_empty() { 0 } else { ERROR }
+}
+
+fn summary(config: &Config) -> String {
+    let count = |number: usize, what: &str| counted(number as u64, what);
+    let (units, targets) = (count(config.units.len(), "unit"), count(config.targets.len(), "target"));
+    match config.faults.len() {
+        0 => format!("{units} and {targets}, all well"),
+        faults => format!("{}; {units} and {targets} could run", count(faults, "fault")),
+    }
+}
+
+fn json(config: &Config) -> Value {
+    let names = |names: Vec<&String>| json!(names);
+    json!({
+        "faults": faults(&config.faults),
+        "units": names(config.units.keys().collect()),
+        "targets": names(config.targets.keys().collect()),
+    })
+}
+
+/// Faults as JSON.
+pub fn faults(faults: &[Fault]) -> Vec<Value> {
+    faults.iter().map(fault).collect()
+}
+
+/// A fault as JSON.
+pub fn fault(fault: &Fault) -> Value {
+    let position = fault.place.position;
+    json!({
+        "file": fault.place.file.to_string_lossy(),
+        "line": position.map(|position| position.line),
+        "column": position.map(|position| position.column),
+        "unit": fault.unit,
+        "key": fault.key,
+        "text": fault.text,
+    })
+}
