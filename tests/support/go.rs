@@ -4,7 +4,7 @@ use super::library;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// What bindings/go/go.mod asks for.
 const MINOR_MIN: u32 = 21;
@@ -54,7 +54,11 @@ pub fn go(module: &Path, arguments: &[&str]) -> Command {
 }
 
 /// Builds the program in `module`, a path in this repository, or any other.
+///
+/// One at a time: two tests of one process that want the same program would take each other's file away.
 pub fn build_go(name: &str, module: impl AsRef<Path>, package: &str, flags: &[&str]) -> PathBuf {
+    static BUILDING: Mutex<()> = Mutex::new(());
+    let _building = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
     let (program, fresh) = (directory().join(name), directory().join(format!("{name}.{}", std::process::id())));
     let mut command = go(&root().join(module), &["build"]);
     let output = command.args(flags).arg("-o").arg(&fresh).arg(package).output().unwrap();
@@ -65,7 +69,7 @@ pub fn build_go(name: &str, module: impl AsRef<Path>, package: &str, flags: &[&s
         links_this_build || !bytes.windows(8).any(|window| window == b"handoff_"),
         "{name} has the library of another build"
     );
-    // Put into place by a rename: the same test program may run twice at once.
+    // Put into place by a rename: this test program may run twice at once.
     fs::rename(fresh, &program).unwrap();
     program
 }
