@@ -44,6 +44,29 @@ fn a_child_that_a_dead_daemon_left_behind_does_not_keep_the_next_one_away() {
     assert_eq!(service.daemons(), [next]);
 }
 
+/// The same, where it dies only while the next supervisor waits for its answer, and the child, which has the sockets, dies slowly.
+#[test]
+fn nor_does_the_child_of_one_that_dies_while_it_is_waited_for() {
+    const PAGES: u64 = (512 << 20) / 4096;
+    let mut service = Service::start_faulty("fork-serving,heavy");
+    let (before, pid) = (service.daemons(), service.daemon_pid());
+    let child = *before.iter().find(|child| **child != pid).unwrap();
+    wait_until("the child has memory of its own", || {
+        let statm = fs::read_to_string(format!("/proc/{child}/statm")).unwrap();
+        let resident: u64 = statm.split(' ').nth(1)?.parse().ok()?;
+        (resident > PAGES).then_some(())
+    });
+    service.kill_supervisor();
+    freeze(pid);
+    service.begin_launch(&programs().kv_a, &[]);
+    wait_until("it is waited for", || (service.status()?["phase"] == "adopting").then_some(()));
+    signal(pid, SIGKILL);
+    service.wait_until_running();
+    let next = service.wait_until_served();
+    before.into_iter().for_each(wait_for_death);
+    assert_eq!(service.daemons(), [next]);
+}
+
 #[test]
 fn a_runtime_directory_behind_a_symbolic_link() {
     let outer = tempfile::tempdir().unwrap();

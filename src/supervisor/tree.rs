@@ -301,6 +301,12 @@ impl Supervisor {
         }
     }
 
+    /// Nobody serves, but something that a process has left is not gone yet, and may have its sockets.
+    pub(super) fn is_followed(&mut self) -> bool {
+        self.end_left();
+        self.is_dying()
+    }
+
     /// Which process of the service the last one was: 1, 2, 3, …
     pub(crate) fn generation(&self) -> u64 {
         self.engine.machine.generation()

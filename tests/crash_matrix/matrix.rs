@@ -25,8 +25,9 @@ impl Matrix {
     /// Runs them; prints the table; then fails if a case did.
     pub fn run(&self) {
         let started = Instant::now();
-        // Whoever is stopped needs no processor.
-        let workers = if self.blow == Blow::Stop { 40 } else { 8 };
+        // Nobody may be late because of the others. Whoever is stopped needs no processor.
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let workers = processors * if self.blow == Blow::Stop { 10 } else { 2 };
         let next = Mutex::new(0);
         let results: Mutex<Vec<Option<Result<Row, String>>>> = Mutex::new(self.cases.iter().map(|_| None).collect());
         std::thread::scope(|threads| {

@@ -109,7 +109,8 @@ fn none_is_alive_before_a_start_by_another_supervisor() {
             leave(&left, ""),
             main.display()
         );
-        let units = unit(&line, "");
+        // They have its socket, too.
+        let units = unit(&line, &format!("listen = ['a=unix:{}']", place.path("a.sock").display()));
         let mut run = up(&place, &units);
         let (first, helpers) =
             (pid_in(&main), ["left", "left.child", "left.bare"].map(|name| pid_in(&place.path(name))));

@@ -101,18 +101,17 @@ impl Member {
         }
         self.applied = self.unit.clone();
         let past = self.kept.as_ref().map_or_else(Past::default, |kept| kept.service.clone());
-        let service = Service::new(self.unit.settings(name)?, runtime.clone(), &self.unit.listen, watch, Some(past))?;
-        let status = service.status();
-        if !service.is_adopting() && status.pid.is_some() {
-            self.note_adopted(status.generation); // before anything is written down anew
-        }
-        self.service = Some(service);
-        // What was wrong may be mended.
+        let settings = self.unit.settings(name)?;
+        self.service = Some(Service::new(settings, runtime.clone(), &self.unit.listen, watch, Some(past))?);
+        Ok(())
+    }
+
+    /// It has failed under another supervisor, and is configured in another way now.
+    pub(super) fn forgive_what_may_be_mended(&mut self) {
         let is_changed = self.kept.as_ref().is_some_and(|kept| *kept.configured() != self.unit);
         if is_changed && self.state() == State::Failed {
             self.forgive();
         }
-        Ok(())
     }
 
     /// They were removed.

@@ -76,9 +76,9 @@ pub struct Fleet {
     unkept: Unkept,
     shutdown_timeout: Duration,
     ending: Option<Ending>,
-    /// Units whose sockets are to be bound before anything is started; none: all are.
+    /// What is to be done before anything is started.
     #[serde(skip)]
-    unprepared: Option<VecDeque<String>>,
+    preparation: Preparation,
     /// Who had his turn last.
     #[serde(skip)]
     last_turned: String,
@@ -92,6 +92,18 @@ pub struct Fleet {
     outdated: bool,
     #[serde(skip)]
     events: Vec<(String, Event)>,
+}
+
+/// Before anything is started. What the dead have left may have the sockets, so that is ended between the two.
+#[derive(Debug, Default)]
+enum Preparation {
+    /// What another supervisor has left of these units is to be looked for.
+    Seeks(VecDeque<String>),
+    /// The daemons of these are to be taken over, or their sockets to be bound.
+    Binds(VecDeque<String>),
+    /// All is done.
+    #[default]
+    Over,
 }
 
 /// All services are to be stopped.
@@ -117,23 +129,27 @@ impl Fleet {
         for (name, unit) in fleet.config.units.clone() {
             fleet.add(&name, unit);
         }
-        fleet.unprepared = Some(fleet.members.keys().cloned().collect());
+        fleet.preparation = Preparation::Seeks(fleet.members.keys().cloned().collect());
         Ok(fleet)
     }
 
     /// Says whether all are prepared; the rest is in the next turns.
     fn prepare_some(&mut self, slice: Slice) -> bool {
-        while let Some(unprepared) = &mut self.unprepared {
-            match unprepared.pop_front() {
-                Some(name) => self.bind(&name),
-                None => {
-                    self.unprepared = None;
-                    self.find_strays();
-                    self.end_stragglers();
-                }
-            }
-            if slice.is_over() {
-                break;
+        while self.is_preparing() && !slice.is_over() {
+            match &mut self.preparation {
+                Preparation::Seeks(names) => match names.pop_front() {
+                    Some(name) => self.seek(&name),
+                    None => {
+                        self.find_strays();
+                        self.end_stragglers();
+                        self.preparation = Preparation::Binds(self.members.keys().cloned().collect());
+                    }
+                },
+                Preparation::Binds(names) => match names.pop_front() {
+                    Some(name) => self.turn_one(&name),
+                    None => self.preparation = Preparation::Over,
+                },
+                Preparation::Over => {}
             }
         }
         !self.is_preparing()
@@ -141,7 +157,7 @@ impl Fleet {
 
     /// Whether sockets are still to be bound, and daemons to be found.
     pub fn is_preparing(&self) -> bool {
-        self.unprepared.is_some()
+        !matches!(self.preparation, Preparation::Over)
     }
 
     /// Units that a supervisor before has had, and that are no more in the configuration, are taken over to be stopped; unless something is at fault:
@@ -167,7 +183,7 @@ impl Fleet {
             if let Some(member) = self.members.get_mut(&name) {
                 member.removed = true;
             }
-            self.bind(&name);
+            self.seek(&name);
         }
         self.rebuild_graph();
     }
@@ -185,6 +201,7 @@ impl Fleet {
         fleet.memory.set_wish(&name, Some(Wish::Run));
         fleet.install(&name, Service::new(settings, runtime, listen, &fleet.watch, None)?)?;
         fleet.end_stragglers();
+        fleet.members.values_mut().filter_map(|member| member.service.as_mut()).try_for_each(Service::adopt)?;
         Ok(fleet)
     }
 
@@ -207,7 +224,7 @@ impl Fleet {
             unkept: Unkept::default(),
             shutdown_timeout: SHUTDOWN_TIMEOUT,
             ending: None,
-            unprepared: None,
+            preparation: Preparation::Over,
             last_turned: String::new(),
             unsettled: true,
             startable: VecDeque::new(),
@@ -222,12 +239,13 @@ impl Fleet {
         self.members.insert(name.to_owned(), member);
     }
 
-    /// A unit that comes later: binds its sockets, and ends what it has left under another supervisor.
+    /// A unit that comes later: ends what it has left under another supervisor, and binds its sockets.
     fn prepare(&mut self, name: &str) {
         // Or it is for each of a thousand that all are looked through.
         if self.members.get(name).is_some_and(|member| member.service.is_none()) {
-            self.bind(name);
+            self.seek(name);
             self.end_stragglers();
+            self.turn_one(name);
         }
     }
 
@@ -236,8 +254,8 @@ impl Fleet {
         Service::end_stragglers(self.members.values_mut().filter_map(|member| member.service.as_mut()));
     }
 
-    /// Binds the sockets of a unit; what goes wrong is its own failure.
-    fn bind(&mut self, name: &str) {
+    /// Looks what another supervisor has left of a unit; what goes wrong is its own failure.
+    fn seek(&mut self, name: &str) {
         let kept = self.memory.is_written().then(|| Kept::read(&self.runtime.unit(name))).flatten();
         let Some(member) = self.members.get_mut(name).filter(|member| member.service.is_none()) else { return };
         member.kept = kept;
@@ -304,7 +322,8 @@ impl Fleet {
     /// # Errors
     /// [`Error::System`]: it can not poll.
     pub fn turn(&mut self) -> Result<Vec<(String, Event)>> {
-        let ready = self.ready()?;
+        // Who takes over or binds before the dead are cleaned up after finds them in the way.
+        let ready = if matches!(self.preparation, Preparation::Seeks(_)) { BTreeSet::new() } else { self.ready()? };
         let slice = Slice::begin();
         for name in in_turn(&ready, &self.last_turned.clone()) {
             self.turn_one(name);
@@ -343,10 +362,14 @@ impl Fleet {
     fn turn_one(&mut self, name: &str) {
         let Some(member) = self.members.get_mut(name) else { return };
         let Some(service) = &mut member.service else { return };
+        let was_adopting = service.is_adopting();
         let events = match service.turn() {
             Ok(events) => events,
             Err(error) => return self.lose(name, error.to_string()),
         };
+        if was_adopting && !service.is_adopting() {
+            member.forgive_what_may_be_mended();
+        }
         for event in &events {
             match event {
                 Event::Started { .. } => member.note_process(),

@@ -39,7 +39,7 @@ impl Adopting {
 impl Service {
     /// Looks how far it is. An operator who wants it stopped is heard after a second: sooner than that the daemon is rather
     /// adopted, since whoever wants it stopped needs a supervisor.
-    pub(super) fn adopt(&mut self) -> Result<()> {
+    pub(in crate::service) fn adopt(&mut self) -> Result<()> {
         let State::Adopting(mut adopting) = std::mem::replace(&mut self.state, State::New) else { return Ok(()) };
         self.supervisor.turn_resume()?;
         let waited = Duration::from_nanos(monotonic_ns().saturating_sub(adopting.since_ns));
@@ -66,7 +66,6 @@ impl Service {
                 self.take_over(outcome.map(|outcome| *outcome));
                 adopting.past.iter().for_each(|past| self.remember_start(past));
                 if self.supervisor.pid().is_none() {
-                    self.supervisor.end_left(); // nobody needs it
                     adopting.past.into_iter().for_each(|past| self.go_on_from(*past));
                 }
                 self.again = true;

@@ -142,14 +142,13 @@ pub struct Service {
 }
 
 impl Service {
-    /// A service whose files are in `runtime`, which exists. It does not run yet, or is adopted if its daemon was left alone
-    /// by another supervisor: then that daemon's listeners are used, and only those that it does not have are bound. If that daemon has
-    /// to be waited for, [`Self::turn`] does. Its output is watched by `watch`: the caller drains that when it is readable, and looks
+    /// A service whose files are in `runtime`, which exists. It does not run yet, or its daemon was left alone by another supervisor:
+    /// the first [`Self::turn`] takes that over, with its listeners, and binds those that it does not have. Its output is watched by `watch`: the caller drains that when it is readable, and looks
     /// at [`Self::due_ns`] again. `past`: what it was then; none: it is to start, whatever that was.
     ///
     /// # Errors
     /// [`Error::Locked`](crate::Error::Locked): its daemon runs already, and can not be adopted.
-    /// [`Error::Duplicate`](crate::Error::Duplicate): two listeners have the same name or address. Those of a bind(2).
+    /// [`Error::Duplicate`](crate::Error::Duplicate): two listeners have the same name or address.
     pub(super) fn new(
         settings: Settings,
         runtime: RuntimeDir,
@@ -164,7 +163,7 @@ impl Service {
         // Before the addresses: a daemon that lives holds them.
         let number = past.as_ref().map_or(0, |past| past.generation);
         supervisor.begin_resume(&spawn_spec(&settings, &runtime, None, resume_times(&settings)), number)?;
-        let mut service = Self {
+        Ok(Self {
             watch: Watch::new(&settings),
             restarts: Restarts::new(settings.restart),
             given_up: false,
@@ -197,9 +196,7 @@ impl Service {
             failed: None,
             again: true,
             events: Vec::new(),
-        };
-        service.adopt()?;
-        Ok(service)
+        })
     }
 
     /// A daemon that was adopted runs as one that was started.
