@@ -29,6 +29,7 @@ impl Fleet {
     /// [`Error::System`]: that is not possible.
     pub fn go_on(&mut self) -> Result<()> {
         self.rebuild_graph();
+        self.someone_waits = self.members.values().any(|member| member.standing.is_some());
         let watched = self.epoll.add(&self.watch, EpollEvent::new(EpollFlags::EPOLLIN, WATCH));
         watched.map_err(|errno| Error::system("cannot watch the output of services")(errno.into()))?;
         for member in self.members.values_mut() {

@@ -13,6 +13,7 @@ use crate::service::instance::Instance;
 use crate::service::paths::RuntimeDir;
 use crate::service::unit::past::Past;
 use crate::supervisor::{OutputWatch, Verdict};
+use crate::sys::listing::Listing;
 
 /// A unit: what it should be, and its service.
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
@@ -91,6 +92,7 @@ impl Member {
         runtime: &RuntimeDir,
         watch: &OutputWatch,
         supervisor: &str,
+        listing: Option<&Arc<Listing>>,
     ) -> Result<()> {
         if self.service.is_some() {
             return Ok(());
@@ -101,7 +103,8 @@ impl Member {
         }
         self.applied = self.unit.clone();
         let past = self.kept.as_ref().map_or_else(Past::default, |kept| kept.service.clone());
-        let service = Service::new(self.unit.settings(name)?, runtime.clone(), &self.unit.listen, watch, Some(past))?;
+        let settings = self.unit.settings(name)?;
+        let service = Service::new(settings, runtime.clone(), &self.unit.listen, watch, Some(past), listing)?;
         let status = service.status();
         if !service.is_adopting() && status.pid.is_some() {
             self.note_adopted(status.generation); // before anything is written down anew

@@ -17,6 +17,7 @@ mod why;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -45,6 +46,7 @@ use crate::error::{Error, Result};
 use crate::limits::SHUTDOWN_TIMEOUT;
 use crate::supervisor::OutputWatch;
 use crate::sys::clock::monotonic_ns;
+use crate::sys::listing::Listing;
 
 /// Services that one turn looks at, beside those that are due; the rest is ready in the next.
 const READY_MAX: usize = 256;
@@ -79,6 +81,9 @@ pub struct Fleet {
     /// Units whose sockets are to be bound before anything is started; none: all are.
     #[serde(skip)]
     unprepared: Option<VecDeque<String>>,
+    /// What is in the runtime directory, for all of those.
+    #[serde(skip)]
+    listing: Option<Arc<Listing>>,
     /// Who had his turn last.
     #[serde(skip)]
     last_turned: String,
@@ -87,6 +92,9 @@ pub struct Fleet {
     /// Who is next to start, and why, as it was found out last.
     #[serde(skip)]
     startable: VecDeque<(String, Because)>,
+    /// It, or who can not start yet, was somebody.
+    #[serde(skip)]
+    someone_waits: bool,
     /// That is not true any more.
     #[serde(skip)]
     outdated: bool,
@@ -125,9 +133,13 @@ impl Fleet {
     fn prepare_some(&mut self, slice: Slice) -> bool {
         while let Some(unprepared) = &mut self.unprepared {
             match unprepared.pop_front() {
-                Some(name) => self.bind(&name),
+                Some(name) => {
+                    // Or each of a thousand would look through the files of all.
+                    self.listing.get_or_insert_with(|| Arc::new(Listing::read(self.runtime.path())));
+                    self.bind(&name);
+                }
                 None => {
-                    self.unprepared = None;
+                    (self.unprepared, self.listing) = (None, None);
                     self.find_strays();
                     self.end_stragglers();
                 }
@@ -183,7 +195,7 @@ impl Fleet {
         fleet.graph = Graph::of(&fleet.config);
         fleet.add(&name, Unit::default());
         fleet.memory.set_wish(&name, Some(Wish::Run));
-        fleet.install(&name, Service::new(settings, runtime, listen, &fleet.watch, None)?)?;
+        fleet.install(&name, Service::new(settings, runtime, listen, &fleet.watch, None, None)?)?;
         fleet.end_stragglers();
         Ok(fleet)
     }
@@ -208,9 +220,11 @@ impl Fleet {
             shutdown_timeout: SHUTDOWN_TIMEOUT,
             ending: None,
             unprepared: None,
+            listing: None,
             last_turned: String::new(),
             unsettled: true,
             startable: VecDeque::new(),
+            someone_waits: false,
             outdated: false,
             events: Vec::new(),
         })
@@ -241,7 +255,9 @@ impl Fleet {
         let kept = self.memory.is_written().then(|| Kept::read(&self.runtime.unit(name))).flatten();
         let Some(member) = self.members.get_mut(name).filter(|member| member.service.is_none()) else { return };
         member.kept = kept;
-        let made = member.prepare(name, &self.runtime, &self.watch, &self.name).and_then(|()| self.watch(name));
+        let listing = self.listing.as_ref();
+        let made = member.prepare(name, &self.runtime, &self.watch, &self.name, listing);
+        let made = made.and_then(|()| self.watch(name));
         if let Err(error) = made {
             return self.break_down(name, error.to_string());
         }
@@ -294,7 +310,7 @@ impl Fleet {
         let comes_up = state.comes_up_from(member.seen);
         member.seen = state;
         self.outdated |= !comes_up;
-        self.unsettled |= !comes_up || self.members.values().any(|member| member.standing.is_some());
+        self.unsettled |= !comes_up || self.someone_waits;
         self.memory.set_alive(name, state.is_alive());
     }
 

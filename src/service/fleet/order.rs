@@ -84,6 +84,7 @@ impl Fleet {
         }
         let returning = self.returning(&wanted, &states, &leaving);
         let mut standing = self.graph.standing(&wanted, &states, &returning);
+        self.someone_waits = !standing.is_empty();
         self.startable.clear();
         for (name, member) in &mut self.members {
             member.standing = standing.remove(name);
@@ -265,8 +266,9 @@ impl Fleet {
 
     /// Says whether all were started that may start now.
     fn start_some(&mut self, slice: Slice) -> bool {
+        let is_any_removed = self.members.values().any(|member| member.removed);
         while let Some((name, because)) = self.startable.pop_front() {
-            let rival = self.removed_rival(&name);
+            let rival = is_any_removed.then(|| self.removed_rival(&name)).flatten();
             if let Some(member) = self.members.get_mut(&name) {
                 member.standing = rival.clone().map(|rival| Standing::Waits(rival, None));
             }
