@@ -13,6 +13,7 @@ mod memory;
 mod order;
 mod reload;
 mod slice;
+mod timed;
 mod why;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -247,7 +248,7 @@ impl Fleet {
 
     /// What processes of a supervisor before have left, which ended while there was none.
     fn end_stragglers(&mut self) {
-        Service::end_stragglers(self.members.values_mut().filter_map(|member| member.service.as_mut()));
+        Service::end_stragglers(self.members.values_mut().filter_map(|member| member.service.as_deref_mut()));
     }
 
     /// Binds the sockets of a unit; what goes wrong is its own failure.
@@ -266,7 +267,7 @@ impl Fleet {
 
     fn install(&mut self, name: &str, service: Service) -> Result<()> {
         if let Some(member) = self.members.get_mut(name) {
-            member.service = Some(service);
+            *member.service = Some(Box::new(service));
         }
         self.watch(name)
     }
@@ -293,7 +294,7 @@ impl Fleet {
             if let Some(fd) = member.fd() {
                 let _ = self.epoll.delete(fd);
             }
-            member.service = None;
+            *member.service = None;
         }
         self.break_down(name, why);
     }
@@ -346,19 +347,19 @@ impl Fleet {
         };
         let keys: BTreeSet<u64> = events[..count].iter().map(EpollEvent::data).collect();
         if keys.contains(&WATCH) {
-            self.watch.drain(); // whose it is are due now
+            self.watch.drain();
+            self.members.values().for_each(|member| member.service.ask_again()); // whose it is are due now
         }
         let now_ns = monotonic_ns();
         let is_due = |member: &Member| {
-            let due_ns = member.service.as_ref().and_then(Service::due_ns);
-            keys.contains(&member.key) || due_ns.is_some_and(|due_ns| due_ns <= now_ns)
+            keys.contains(&member.key) || member.service.due_ns().is_some_and(|due_ns| due_ns <= now_ns)
         };
         Ok(self.members.iter().filter(|(_, member)| is_due(member)).map(|(name, _)| name.clone()).collect())
     }
 
     fn turn_one(&mut self, name: &str) {
         let Some(member) = self.members.get_mut(name) else { return };
-        let Some(service) = &mut member.service else { return };
+        let Some(service) = &mut *member.service else { return };
         let events = match service.turn() {
             Ok(events) => events,
             Err(error) => return self.lose(name, error.to_string()),
@@ -394,7 +395,7 @@ impl Fleet {
         if self.unsettled || !self.events.is_empty() {
             return Some(0);
         }
-        let services = self.members.values().filter_map(|member| member.service.as_ref()?.due_ns());
+        let services = self.members.values().filter_map(|member| member.service.due_ns());
         let own = self.ending.as_ref().map(|ending| ending.until_ns).into_iter().chain(self.memory.due_ns());
         services.chain(own).chain(self.unkept.due_ns()).min()
     }
@@ -431,7 +432,7 @@ impl Fleet {
 
     /// The service of a unit, if it could be made.
     pub fn service(&self, name: &str) -> Option<&Service> {
-        self.members.get(name)?.service.as_ref()
+        self.members.get(name)?.service.as_deref()
     }
 
     /// What the processes of each unit have written.

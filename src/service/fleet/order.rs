@@ -203,10 +203,10 @@ impl Fleet {
             |(name, member): (&String, &Member)| (member.removed && !member.state().is_alive()).then(|| name.clone());
         let gone: Vec<String> = self.members.iter().filter_map(gone).collect();
         for name in &gone {
-            let Some(member) = self.members.remove(name) else { continue };
+            let Some(mut member) = self.members.remove(name) else { continue };
             let owns_files = member.owns_files();
-            if let Some(service) = member.service {
-                let _ = self.epoll.delete(&service);
+            if let Some(service) = member.service.take() {
+                let _ = self.epoll.delete(&*service);
                 let heirs = self.members.values().filter(|member| !member.removed);
                 service.leave_sockets(heirs.flat_map(|member| &member.unit.listen));
             }
@@ -244,7 +244,7 @@ impl Fleet {
 
     fn stop_one(&mut self, name: &str, why: &str) {
         let Some(member) = self.members.get_mut(name) else { return };
-        let Some(service) = &mut member.service else { return };
+        let Some(service) = &mut *member.service else { return };
         if !service.is_adopting() {
             self.events.push((name.to_owned(), Event::Stopping(why.to_owned())));
         }
@@ -305,7 +305,7 @@ impl Fleet {
             Because::Operator => "started by an operator".to_owned(),
         };
         member.came_later = true;
-        if let Some(service) = &mut member.service {
+        if let Some(service) = &mut *member.service {
             service.start(&why);
         }
         self.note(name);
