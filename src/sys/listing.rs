@@ -14,19 +14,10 @@ pub(crate) struct Listing {
 }
 
 impl Listing {
-    /// Reads a directory.
-    pub(crate) fn read(dir: &Path) -> Self {
-        Self::of(dir, |_| true)
-    }
-
-    /// Only of those names that begin so.
+    /// Reads a directory, for the names that begin so.
     pub(crate) fn beginning_with(dir: &Path, start: &[u8]) -> Self {
-        Self::of(dir, |name| name.starts_with(start))
-    }
-
-    fn of(dir: &Path, wanted: impl Fn(&[u8]) -> bool) -> Self {
         let entries = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.file_name());
-        let mut names: Vec<OsString> = entries.filter(|name| wanted(name.as_bytes())).collect();
+        let mut names: Vec<OsString> = entries.filter(|name| name.as_bytes().starts_with(start)).collect();
         names.sort_unstable();
         Self { dir: dir.to_owned(), names }
     }
@@ -57,12 +48,12 @@ mod tests {
         for name in ["a", "b", "b.1", "b.2", "b2", "c.1"].map(OsString::from).iter().chain([&odd]) {
             fs::write(dir.path().join(name), "").unwrap();
         }
-        let listing = Listing::read(dir.path());
+        let listing = Listing::beginning_with(dir.path(), b"");
         let found = |start: &[u8]| listing.paths(start).map(|(rest, _)| rest.to_vec()).collect::<Vec<_>>();
         assert_eq!(found(b"b."), [&b"1"[..], b"2", b"\xff"]);
         assert_eq!(listing.paths(b"c.").next().unwrap().1, dir.path().join("c.1"));
         assert!(found(b"d.").is_empty() && found(b"").len() == 7);
         assert_eq!(Listing::beginning_with(dir.path(), b"b").names.len(), 5);
-        assert!(Listing::read(&dir.path().join("none")).names.is_empty());
+        assert!(Listing::beginning_with(&dir.path().join("none"), b"").names.is_empty());
     }
 }

@@ -136,7 +136,7 @@ impl Fleet {
             match unprepared.pop_front() {
                 Some(name) => {
                     // Or each of a thousand would look through the files of all.
-                    self.listing.get_or_insert_with(|| Arc::new(Listing::read(self.runtime.path())));
+                    self.listing.get_or_insert_with(|| Arc::new(Listing::beginning_with(self.runtime.path(), b"")));
                     self.bind(&name);
                 }
                 None => {
