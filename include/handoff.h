@@ -549,8 +549,8 @@ int handoff_next_connection(struct handoff *h, struct handoff_connection *c, siz
 // handoff_set_log at most: anything else is HANDOFF_EINVAL, as what belongs to a program is given to perform_handoff. An
 // error copies its detail to err, which may be NULL.
 //
-// Raises the soft RLIMIT_NOFILE of this process to the hard one, which the processes that it starts inherit: they get
-// each listener as a descriptor.
+// Raises the soft RLIMIT_NOFILE of this process to the hard one, since it holds listeners and sessions. The processes that
+// it starts get the soft limit of before, unless their listeners take half of it or more.
 //
 // It works only inside of its calls, on their threads; between them the service needs nobody. So a process that was
 // replaced stays a zombie until the next call, and is ended there if it has not exited. It needs no SIGCHLD: a program

@@ -25,6 +25,7 @@ use crate::protocol::supervisor::{Input, Peer, Phase, Sender, Supervisor as Mach
 use crate::sys::clock::{monotonic_ns, time_namespace};
 use crate::sys::crash;
 use crate::sys::fork::{self, watch_forks};
+use crate::sys::listing::Listing;
 use crate::sys::seqpacket::Credentials;
 use crate::sys::session::end_members;
 use crate::sys::timers::Timers;
@@ -54,6 +55,9 @@ pub(super) struct Engine {
     /// Of the processes whose output is captured.
     #[serde(skip)]
     pub(super) output_watch: Option<OutputWatch>,
+    /// Of the directory of the journal, if the caller has read it for many.
+    #[serde(skip)]
+    pub(super) listing: Option<Arc<Listing>>,
     pub(super) listeners: Listeners,
     /// The service's name, if the caller gave one.
     pub(super) name: Option<String>,
@@ -130,6 +134,7 @@ impl Engine {
             epoll,
             timers,
             output_watch: None,
+            listing: None,
             listeners: Listeners::default(),
             name: None,
             service: String::new(),

@@ -8,6 +8,7 @@ use super::spec::SpawnSpec;
 #[cfg(feature = "program")]
 use super::tree::Lineage;
 use crate::error::{Error, Result};
+use crate::sys::clock::boot_id;
 use crate::sys::crash;
 use crate::sys::fd::{file_context, write_private};
 use crate::sys::pidfd::{Pidfd, start_time};
@@ -22,7 +23,6 @@ use std::sync::Arc;
 const FIRST_LINE: &str = "handoff-journal 1";
 /// The smallest that there are.
 const PAGE_BYTES: usize = 4096;
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// One process of this boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -154,8 +154,7 @@ impl Journal {
     pub(super) fn new(path: PathBuf) -> Self {
         let mut temporary = path.clone().into_os_string();
         temporary.push(".new");
-        let boot_id = fs::read_to_string(BOOT_ID).unwrap_or_default().trim().to_owned();
-        Self { path, temporary: temporary.into(), boot_id }
+        Self { path, temporary: temporary.into(), boot_id: boot_id().to_owned() }
     }
 
     /// The directory of the journal and of the decision pages.

@@ -19,6 +19,7 @@ mod executable;
 mod health;
 mod journal;
 mod leaving;
+mod leftovers;
 mod listeners;
 mod notify;
 mod outcome;
@@ -71,6 +72,8 @@ pub use unlinked::ReadySign;
 use crate::error::{Error, Result};
 use crate::protocol::supervisor::{Input, Phase};
 use crate::sys::limits::raise_nofile;
+#[cfg(feature = "program")]
+use crate::sys::listing::Listing;
 use engine::Engine;
 use journal::Journal;
 use nix::sys::signal::Signal;
@@ -106,7 +109,7 @@ impl Supervisor {
     /// A supervisor without listeners, journal or process.
     ///
     /// Raises the soft limit on open descriptors (`RLIMIT_NOFILE`) of this process to the hard one, because listeners are
-    /// inherited as well as sent. Children inherit the raised limit.
+    /// inherited as well as sent. Children get the soft limit of before, unless their listeners take half of it or more.
     ///
     /// # Errors
     /// [`Error::System`]: no epoll, timer or inotify instance.
@@ -194,6 +197,14 @@ impl Supervisor {
     #[must_use]
     pub fn with_output_watch(mut self, watch: &OutputWatch) -> Self {
         self.engine.output_watch = Some(watch.clone());
+        self
+    }
+
+    /// What an earlier supervisor has left is looked up in this listing of the journal's directory, instead of in one of its own.
+    #[cfg(feature = "program")]
+    #[must_use]
+    pub(crate) fn with_listing(mut self, listing: Option<&Arc<Listing>>) -> Self {
+        self.engine.listing = listing.cloned();
         self
     }
 

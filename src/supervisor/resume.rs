@@ -20,7 +20,6 @@ use crate::protocol::HandoffId;
 use crate::protocol::message::AdoptAck;
 use crate::protocol::supervisor::{Input, Past, PastHandoff, Peer, Phase};
 use crate::sys::clock::{monotonic_ns, nanoseconds};
-use crate::sys::control::remove_dead_temporaries;
 use crate::sys::fork::Withheld;
 use crate::sys::lock::{holders, read_record};
 use crate::sys::page::DecisionPage;
@@ -380,32 +379,6 @@ impl Engine {
             #[cfg(feature = "program")]
             tree,
             ..Process::new(key, pid, pidfd, spec)
-        }
-    }
-
-    /// Whether a file has the name of a page of this service's own: the service, an id, the suffix.
-    fn leftover(&self, path: &Path) -> bool {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let id = name.strip_prefix(&self.service).and_then(|rest| rest.strip_prefix('.'));
-        let id = id.and_then(|rest| rest.strip_suffix(".page"));
-        id.is_some_and(|id| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit()))
-    }
-
-    /// Removes what the one before has left, and nobody needs.
-    fn sweep(&mut self) {
-        if let Some(path) = self.attempt.as_ref().and_then(|attempt| attempt.spec.control_path.as_deref()) {
-            remove_dead_temporaries(path);
-        }
-        let page = self.rendezvous.as_ref().and_then(|rendezvous| rendezvous.path.clone());
-        let dir = self.journal.as_ref().and_then(|journal| fs::read_dir(journal.dir()).ok());
-        for path in dir.into_iter().flatten().flatten().map(|entry| entry.path()) {
-            if self.leftover(&path) && Some(&path) != page.as_ref() {
-                let _ = fs::remove_file(path);
-            }
-        }
-        let capture = self.attempt.as_ref().and_then(|attempt| attempt.spec.capture());
-        if let Some(dir) = capture.map(|capture| capture.dir.clone()) {
-            self.sweep_output(&dir);
         }
     }
 

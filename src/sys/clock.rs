@@ -1,5 +1,7 @@
 //! The clock of all deadlines.
 
+use std::sync::LazyLock;
+
 /// `CLOCK_MONOTONIC` in nanoseconds (clock_gettime(2)).
 ///
 /// It is the same for every process of one boot and one time namespace, so an absolute
@@ -21,6 +23,14 @@ pub fn realtime_ns() -> u64 {
 /// A duration as nanoseconds; what does not fit is as good as for ever.
 pub fn nanoseconds(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Which boot this is (random(4)); empty if nobody says.
+pub fn boot_id() -> &'static str {
+    static ID: LazyLock<String> = LazyLock::new(|| {
+        std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+    });
+    &ID
 }
 
 /// The inode of this process's time namespace (time_namespaces(7)); 0 where the kernel has none.

@@ -18,6 +18,7 @@ use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::geteuid;
 
 use super::fd::advice;
+use super::listing::Listing;
 use super::pidfd::Pidfd;
 use super::seqpacket::{Credentials, Seqpacket};
 use super::{listener, proc};
@@ -251,6 +252,12 @@ pub fn remove_temporaries(path: &Path, pid: i32) {
 
 /// Removes the temporary names beside `path` of processes that are dead.
 pub fn remove_dead_temporaries(path: &Path) {
+    let dir = path.parent().unwrap_or(Path::new(""));
+    remove_dead_listed(path, &Listing::beginning_with(dir, &start_of_temporaries(path)));
+}
+
+/// The same of those that are in the listing of the directory of `path`.
+pub(crate) fn remove_dead_listed(path: &Path, listing: &Listing) {
     let is_dead = |name: &PathBuf| {
         let name = name.to_string_lossy();
         let pid = name.rsplit_once('-').and_then(|(start, _)| start.rsplit_once('.')?.1.parse().ok());
@@ -260,8 +267,10 @@ pub fn remove_dead_temporaries(path: &Path) {
             Err(error) => error.raw_os_error() == Some(libc::ESRCH),
         })
     };
-    let dead = temporaries(path).filter(is_dead);
-    dead.for_each(|name| remove_dead(&name));
+    let start = start_of_temporaries(path);
+    let is_socket = |name: &PathBuf| fs::symlink_metadata(name).is_ok_and(|found| found.file_type().is_socket());
+    let names = listing.paths(&start).map(|(_, name)| name).filter(is_socket);
+    names.filter(is_dead).for_each(|name| remove_dead(&name));
 }
 
 /// Removes this name if it is a socket of ours on which nobody listens. Of no use to anybody but tidiness, so an error is
@@ -272,13 +281,9 @@ pub fn remove_dead(path: &Path) {
     }
 }
 
-/// The sockets beside `path` whose names go on after a dot.
-fn temporaries(path: &Path) -> impl Iterator<Item = PathBuf> {
-    let mut start = path.file_name().unwrap_or_default().to_owned();
-    start.push(".");
-    let entries = path.parent().and_then(|dir| fs::read_dir(dir).ok()).into_iter().flatten().flatten();
-    let named = entries.filter(move |entry| entry.file_name().as_bytes().starts_with(start.as_bytes()));
-    named.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_socket())).map(|entry| entry.path())
+/// Their names go on after a dot.
+fn start_of_temporaries(path: &Path) -> Vec<u8> {
+    [path.file_name().unwrap_or_default().as_bytes(), b"."].concat()
 }
 
 /// Who listens at a control path: the process that called listen(2). None if nobody does or

@@ -1,5 +1,6 @@
 //! The limit on open descriptors.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::{fs, io};
 
 use nix::fcntl::{FcntlArg, fcntl};
@@ -9,14 +10,38 @@ use nix::unistd::close;
 /// Descriptors for which the table of a process that has just been executed has room.
 const TABLE_FIRST: u64 = 64;
 
+/// Above this one nobody can raise.
+const NOT_RAISED: u64 = u64::MAX;
+/// The soft limit that this process had before it raised it first.
+static SOFT_BEFORE: AtomicU64 = AtomicU64::new(NOT_RAISED);
+
 /// Raises the soft `RLIMIT_NOFILE` to the hard one (setrlimit(2)); gives the soft limit before
-/// and now. Needs no privilege. The limit survives exec.
+/// and now. Needs no privilege. The limit survives exec, but [`spawn`](super::spawn::spawn) gives a child the one of before.
 pub fn raise_nofile() -> io::Result<(u64, u64)> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     if soft < hard {
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+        let _ = SOFT_BEFORE.compare_exchange(NOT_RAISED, soft, Ordering::Relaxed, Ordering::Relaxed);
     }
     Ok((soft, hard))
+}
+
+/// The soft limit that this process was started with, if it has raised it.
+pub fn soft_nofile_before() -> Option<u64> {
+    Some(SOFT_BEFORE.load(Ordering::Relaxed)).filter(|soft| *soft != NOT_RAISED)
+}
+
+/// The same, of the program that was executed before this one in the same process, and has raised it.
+pub fn set_soft_nofile_before(soft: u64) {
+    SOFT_BEFORE.store(soft, Ordering::Relaxed);
+}
+
+/// Soft and hard limit of a child that is given descriptors up to this number. None: those of this process, since it has not raised its
+/// own, or since little room would be left. Programs that use select(2) rely on the low one.
+pub(super) fn nofile_of_child(last: u64) -> Option<(u64, u64)> {
+    let before = soft_nofile_before().filter(|before| last < before / 2)?;
+    let hard = hard_nofile().ok()?;
+    Some((before.min(hard), hard))
 }
 
 /// The soft `RLIMIT_NOFILE`: one more than the highest number that a descriptor may get.

@@ -16,6 +16,7 @@ pub mod fork;
 pub mod inherit;
 pub mod limits;
 pub mod listener;
+pub(crate) mod listing;
 pub mod lock;
 pub mod memfd;
 pub mod notify;

@@ -1,6 +1,7 @@
 //! Looking at other processes through /proc (proc(5)): for messages to people, best effort.
 //! What cannot be read is skipped.
 
+use std::io::Read;
 use std::str::FromStr;
 use std::{fs, io};
 
@@ -41,13 +42,19 @@ pub fn command(pid: i32) -> String {
     line.chars().take(CHARS_MAX).collect()
 }
 
+/// More than the numbers of [`Stat`] can take.
+const STAT_BYTES: usize = 4096;
+
 /// What the kernel says of a process: /proc/PID/stat (proc_pid_stat(5)).
 pub(crate) struct Stat(Vec<u8>);
 
 impl Stat {
     /// `NotFound`: no such process.
     pub(crate) fn of(pid: i32) -> io::Result<Self> {
-        fs::read(format!("/proc/{pid}/stat")).map(Self)
+        // At once, with room for all of it: the file has no size that could be asked for.
+        let mut text = Vec::with_capacity(STAT_BYTES);
+        fs::File::open(format!("/proc/{pid}/stat"))?.take(STAT_BYTES as u64).read_to_end(&mut text)?;
+        Ok(Self(text))
     }
 
     /// A field behind the name, counted from 1 as in the manual: from 3 on.

@@ -20,6 +20,7 @@ mod clone;
 mod stack;
 
 use super::env::LISTEN_FDS_START;
+use super::limits::nofile_of_child;
 use super::pidfd::Pidfd;
 use super::program::explain_exec;
 pub use super::program::find_program;
@@ -118,7 +119,7 @@ pub struct SpawnError {
 /// tells.
 ///
 /// In the child all signal dispositions are the default, and none is blocked; nice, process group and what
-/// [`Attributes`] leave unchanged are ours. Handlers of pthread_atfork(3) do not run.
+/// [`Attributes`] leave unchanged are ours, but for a soft limit on descriptors that this process has raised. Handlers of pthread_atfork(3) do not run.
 /// If SIGCHLD is ignored in this process, the child cannot be waited for.
 pub fn spawn(request: &Spawn<'_>) -> Result<Child, SpawnError> {
     let failed = |failure: Failure| failure.explained(request);
@@ -224,6 +225,8 @@ struct Prepared {
     /// What becomes 1 and 2.
     output: [Option<RawFd>; 2],
     attributes: Ready,
+    /// `RLIMIT_NOFILE`, if it is not ours.
+    nofile: Option<libc::rlimit64>,
     /// Written by the child when a step fails.
     failure: Option<Failure>,
 }
@@ -300,6 +303,8 @@ impl Prepared {
             is_script: CHANGES && request.file.is_some_and(is_script),
             output: [request.stdout, request.stderr].map(|fd| fd.map(|fd| fd.as_raw_fd())),
             attributes: Ready::new(request.attributes),
+            nofile: nofile_of_child(last.unsigned_abs().into())
+                .map(|(soft, hard)| libc::rlimit64 { rlim_cur: soft, rlim_max: hard }),
             failure: None,
         })
     }

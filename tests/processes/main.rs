@@ -6,6 +6,7 @@ mod errors;
 #[path = "../program/harness.rs"]
 mod harness;
 mod hooks;
+mod limits;
 mod selfup;
 mod stops;
 mod trees;

@@ -11,7 +11,7 @@ impl Fleet {
     /// Why it can not go on in another program now, for people, and whether that passes soon. None: it can.
     pub fn transaction(&self) -> Option<(String, bool)> {
         let of = |(name, member): (&String, &super::Member)| {
-            let (what, passes) = member.service.as_ref().and_then(Service::transaction)?;
+            let (what, passes) = member.service.as_deref().and_then(Service::transaction)?;
             Some((format!("{name}: {what}"), passes))
         };
         self.members.iter().find_map(of)
@@ -19,7 +19,7 @@ impl Fleet {
 
     /// Whether [`Fleet::turn`] has something to tell or to do at once: what is not told would be lost.
     pub fn has_news(&self) -> bool {
-        let of = |member: &super::Member| member.service.as_ref().is_some_and(Service::has_news);
+        let of = |member: &super::Member| member.service.as_deref().is_some_and(Service::has_news);
         self.unsettled || !self.events.is_empty() || self.members.values().any(of)
     }
 
@@ -29,6 +29,7 @@ impl Fleet {
     /// [`Error::System`]: that is not possible.
     pub fn go_on(&mut self) -> Result<()> {
         self.rebuild_graph();
+        self.someone_waits = self.members.values().any(|member| member.standing.is_some());
         let watched = self.epoll.add(&self.watch, EpollEvent::new(EpollFlags::EPOLLIN, WATCH));
         watched.map_err(|errno| Error::system("cannot watch the output of services")(errno.into()))?;
         for member in self.members.values_mut() {

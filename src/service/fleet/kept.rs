@@ -8,12 +8,11 @@ use std::sync::Arc;
 
 use super::Fleet;
 use super::member::Member;
-use super::memory::boot_id;
 use crate::limits::STATE_RETRY;
 use crate::service::config::Unit;
 use crate::service::unit::event::Event;
 use crate::service::unit::past::Past;
-use crate::sys::clock::{monotonic_ns, nanoseconds};
+use crate::sys::clock::{boot_id, monotonic_ns, nanoseconds};
 use crate::sys::fd::replace_private;
 
 /// What is in the file.

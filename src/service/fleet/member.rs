@@ -8,11 +8,13 @@ use crate::error::{Error, Result};
 use crate::service::Service;
 use crate::service::config::Unit;
 use crate::service::fleet::kept::Kept;
+use crate::service::fleet::timed::Timed;
 use crate::service::graph::{Standing, State};
 use crate::service::instance::Instance;
 use crate::service::paths::RuntimeDir;
 use crate::service::unit::past::Past;
 use crate::supervisor::{OutputWatch, Verdict};
+use crate::sys::listing::Listing;
 
 /// A unit: what it should be, and its service.
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
@@ -27,7 +29,7 @@ pub(super) struct Member {
     #[serde(with = "crate::sys::inherit::shared")]
     pub(super) running: Arc<Unit>,
     /// None before its sockets could be bound.
-    pub(super) service: Option<Service>,
+    pub(super) service: Timed,
     /// Keeps other supervisors from the files of the service.
     lock: Option<Instance>,
     /// In the epoll; never used again.
@@ -68,7 +70,7 @@ impl Member {
             applied: unit.clone(),
             running: unit.clone(),
             unit,
-            service: None,
+            service: Timed::default(),
             lock: None,
             key,
             bounced: false,
@@ -91,6 +93,7 @@ impl Member {
         runtime: &RuntimeDir,
         watch: &OutputWatch,
         supervisor: &str,
+        listing: Option<&Arc<Listing>>,
     ) -> Result<()> {
         if self.service.is_some() {
             return Ok(());
@@ -102,7 +105,8 @@ impl Member {
         self.applied = self.unit.clone();
         let past = self.kept.as_ref().map_or_else(Past::default, |kept| kept.service.clone());
         let settings = self.unit.settings(name)?;
-        self.service = Some(Service::new(settings, runtime.clone(), &self.unit.listen, watch, Some(past))?);
+        *self.service =
+            Some(Box::new(Service::new(settings, runtime.clone(), &self.unit.listen, watch, Some(past), listing)?));
         Ok(())
     }
 
@@ -119,7 +123,7 @@ impl Member {
         if let Some(lock) = self.lock.as_ref().filter(|lock| !lock.is_there()) {
             self.lock = Some(lock.renew(name, Some(supervisor))?);
         }
-        self.service.iter_mut().for_each(Service::renew_files);
+        self.service.iter_mut().for_each(|service| service.renew_files());
         Ok(())
     }
 
@@ -194,7 +198,7 @@ impl Member {
     }
 
     pub(super) fn state(&self) -> State {
-        let Some(service) = &self.service else {
+        let Some(service) = &*self.service else {
             return if self.trouble.is_some() { State::Failed } else { State::Down };
         };
         match service.stage() {
@@ -206,14 +210,14 @@ impl Member {
     /// An operator says that it shall start: what kept it from that is tried anew.
     pub(super) fn forgive(&mut self) {
         self.trouble = None;
-        if let Some(service) = &mut self.service {
+        if let Some(service) = &mut *self.service {
             service.forgive();
         }
     }
 
     /// Whether it has failed, and waits for its next attempt.
     pub(super) fn is_waiting(&self) -> bool {
-        self.service.as_ref().is_some_and(Service::is_waiting)
+        self.service.as_deref().is_some_and(Service::is_waiting)
     }
 
     /// It does not wait for that.
@@ -235,12 +239,12 @@ impl Member {
     }
 
     pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
-        self.service.as_ref().map(AsFd::as_fd)
+        self.service.as_deref().map(AsFd::as_fd)
     }
 
     pub(super) fn check_service(&mut self, name: &str) -> Result<&mut Service> {
         let trouble = self.trouble.clone();
-        self.service.as_mut().ok_or_else(|| {
+        self.service.as_deref_mut().ok_or_else(|| {
             Error::State(format!(
                 "{name} can not start: {}",
                 trouble.unwrap_or_else(|| "it is not bound yet".to_owned())

@@ -8,10 +8,9 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
 
 use crate::limits::STATE_RETRY;
-use crate::sys::clock::nanoseconds;
+use crate::sys::clock::{boot_id, nanoseconds};
 use crate::sys::fd::{file_context, replace_private};
 
 use crate::service::config::Added;
@@ -178,13 +177,6 @@ impl Memory {
 
 fn first_line() -> String {
     format!("handoff-state 1 {}", boot_id())
-}
-
-/// Of this boot (random(4)).
-pub(super) fn boot_id() -> &'static str {
-    static ID: LazyLock<String> =
-        LazyLock::new(|| fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned());
-    &ID
 }
 
 #[cfg(test)]

@@ -13,10 +13,12 @@ mod memory;
 mod order;
 mod reload;
 mod slice;
+mod timed;
 mod why;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -45,6 +47,7 @@ use crate::error::{Error, Result};
 use crate::limits::SHUTDOWN_TIMEOUT;
 use crate::supervisor::OutputWatch;
 use crate::sys::clock::monotonic_ns;
+use crate::sys::listing::Listing;
 
 /// Services that one turn looks at, beside those that are due; the rest is ready in the next.
 const READY_MAX: usize = 256;
@@ -79,6 +82,9 @@ pub struct Fleet {
     /// What is to be done before anything is started.
     #[serde(skip)]
     preparation: Preparation,
+    /// What is in the runtime directory, for all of those.
+    #[serde(skip)]
+    listing: Option<Arc<Listing>>,
     /// Who had his turn last.
     #[serde(skip)]
     last_turned: String,
@@ -87,6 +93,9 @@ pub struct Fleet {
     /// Who is next to start, and why, as it was found out last.
     #[serde(skip)]
     startable: VecDeque<(String, Because)>,
+    /// It, or who can not start yet, was somebody.
+    #[serde(skip)]
+    someone_waits: bool,
     /// That is not true any more.
     #[serde(skip)]
     outdated: bool,
@@ -138,8 +147,13 @@ impl Fleet {
         while self.is_preparing() && !slice.is_over() {
             match &mut self.preparation {
                 Preparation::Seeks(names) => match names.pop_front() {
-                    Some(name) => self.seek(&name),
+                    Some(name) => {
+                        // Or each of a thousand would look through the files of all.
+                        self.listing.get_or_insert_with(|| Arc::new(Listing::beginning_with(self.runtime.path(), b"")));
+                        self.seek(&name);
+                    }
                     None => {
+                        self.listing = None;
                         self.find_strays();
                         self.end_stragglers();
                         self.preparation = Preparation::Binds(self.members.keys().cloned().collect());
@@ -199,9 +213,9 @@ impl Fleet {
         fleet.graph = Graph::of(&fleet.config);
         fleet.add(&name, Unit::default());
         fleet.memory.set_wish(&name, Some(Wish::Run));
-        fleet.install(&name, Service::new(settings, runtime, listen, &fleet.watch, None)?)?;
+        fleet.install(&name, Service::new(settings, runtime, listen, &fleet.watch, None, None)?)?;
         fleet.end_stragglers();
-        fleet.members.values_mut().filter_map(|member| member.service.as_mut()).try_for_each(Service::adopt)?;
+        fleet.members.values_mut().filter_map(|member| member.service.as_deref_mut()).try_for_each(Service::adopt)?;
         Ok(fleet)
     }
 
@@ -225,9 +239,11 @@ impl Fleet {
             shutdown_timeout: SHUTDOWN_TIMEOUT,
             ending: None,
             preparation: Preparation::Over,
+            listing: None,
             last_turned: String::new(),
             unsettled: true,
             startable: VecDeque::new(),
+            someone_waits: false,
             outdated: false,
             events: Vec::new(),
         })
@@ -251,7 +267,7 @@ impl Fleet {
 
     /// What processes of a supervisor before have left, which ended while there was none.
     fn end_stragglers(&mut self) {
-        Service::end_stragglers(self.members.values_mut().filter_map(|member| member.service.as_mut()));
+        Service::end_stragglers(self.members.values_mut().filter_map(|member| member.service.as_deref_mut()));
     }
 
     /// Looks what another supervisor has left of a unit; what goes wrong is its own failure.
@@ -259,7 +275,9 @@ impl Fleet {
         let kept = self.memory.is_written().then(|| Kept::read(&self.runtime.unit(name))).flatten();
         let Some(member) = self.members.get_mut(name).filter(|member| member.service.is_none()) else { return };
         member.kept = kept;
-        let made = member.prepare(name, &self.runtime, &self.watch, &self.name).and_then(|()| self.watch(name));
+        let listing = self.listing.as_ref();
+        let made = member.prepare(name, &self.runtime, &self.watch, &self.name, listing);
+        let made = made.and_then(|()| self.watch(name));
         if let Err(error) = made {
             return self.break_down(name, error.to_string());
         }
@@ -268,7 +286,7 @@ impl Fleet {
 
     fn install(&mut self, name: &str, service: Service) -> Result<()> {
         if let Some(member) = self.members.get_mut(name) {
-            member.service = Some(service);
+            *member.service = Some(Box::new(service));
         }
         self.watch(name)
     }
@@ -295,7 +313,7 @@ impl Fleet {
             if let Some(fd) = member.fd() {
                 let _ = self.epoll.delete(fd);
             }
-            member.service = None;
+            *member.service = None;
         }
         self.break_down(name, why);
     }
@@ -312,7 +330,7 @@ impl Fleet {
         let comes_up = state.comes_up_from(member.seen);
         member.seen = state;
         self.outdated |= !comes_up;
-        self.unsettled |= !comes_up || self.members.values().any(|member| member.standing.is_some());
+        self.unsettled |= !comes_up || self.someone_waits;
         self.memory.set_alive(name, state.is_alive());
     }
 
@@ -349,19 +367,19 @@ impl Fleet {
         };
         let keys: BTreeSet<u64> = events[..count].iter().map(EpollEvent::data).collect();
         if keys.contains(&WATCH) {
-            self.watch.drain(); // whose it is are due now
+            self.watch.drain();
+            self.members.values().for_each(|member| member.service.ask_again()); // whose it is are due now
         }
         let now_ns = monotonic_ns();
         let is_due = |member: &Member| {
-            let due_ns = member.service.as_ref().and_then(Service::due_ns);
-            keys.contains(&member.key) || due_ns.is_some_and(|due_ns| due_ns <= now_ns)
+            keys.contains(&member.key) || member.service.due_ns().is_some_and(|due_ns| due_ns <= now_ns)
         };
         Ok(self.members.iter().filter(|(_, member)| is_due(member)).map(|(name, _)| name.clone()).collect())
     }
 
     fn turn_one(&mut self, name: &str) {
         let Some(member) = self.members.get_mut(name) else { return };
-        let Some(service) = &mut member.service else { return };
+        let Some(service) = &mut *member.service else { return };
         let was_adopting = service.is_adopting();
         let events = match service.turn() {
             Ok(events) => events,
@@ -401,7 +419,7 @@ impl Fleet {
         if self.unsettled || !self.events.is_empty() {
             return Some(0);
         }
-        let services = self.members.values().filter_map(|member| member.service.as_ref()?.due_ns());
+        let services = self.members.values().filter_map(|member| member.service.due_ns());
         let own = self.ending.as_ref().map(|ending| ending.until_ns).into_iter().chain(self.memory.due_ns());
         services.chain(own).chain(self.unkept.due_ns()).min()
     }
@@ -438,7 +456,7 @@ impl Fleet {
 
     /// The service of a unit, if it could be made.
     pub fn service(&self, name: &str) -> Option<&Service> {
-        self.members.get(name)?.service.as_ref()
+        self.members.get(name)?.service.as_deref()
     }
 
     /// What the processes of each unit have written.

@@ -84,6 +84,7 @@ impl Fleet {
         }
         let returning = self.returning(&wanted, &states, &leaving);
         let mut standing = self.graph.standing(&wanted, &states, &returning);
+        self.someone_waits = !standing.is_empty();
         self.startable.clear();
         for (name, member) in &mut self.members {
             member.standing = standing.remove(name);
@@ -202,10 +203,10 @@ impl Fleet {
             |(name, member): (&String, &Member)| (member.removed && !member.state().is_alive()).then(|| name.clone());
         let gone: Vec<String> = self.members.iter().filter_map(gone).collect();
         for name in &gone {
-            let Some(member) = self.members.remove(name) else { continue };
+            let Some(mut member) = self.members.remove(name) else { continue };
             let owns_files = member.owns_files();
-            if let Some(service) = member.service {
-                let _ = self.epoll.delete(&service);
+            if let Some(service) = member.service.take() {
+                let _ = self.epoll.delete(&*service);
                 let heirs = self.members.values().filter(|member| !member.removed);
                 service.leave_sockets(heirs.flat_map(|member| &member.unit.listen));
             }
@@ -243,7 +244,7 @@ impl Fleet {
 
     fn stop_one(&mut self, name: &str, why: &str) {
         let Some(member) = self.members.get_mut(name) else { return };
-        let Some(service) = &mut member.service else { return };
+        let Some(service) = &mut *member.service else { return };
         if !service.is_adopting() {
             self.events.push((name.to_owned(), Event::Stopping(why.to_owned())));
         }
@@ -265,8 +266,9 @@ impl Fleet {
 
     /// Says whether all were started that may start now.
     fn start_some(&mut self, slice: Slice) -> bool {
+        let is_any_removed = self.members.values().any(|member| member.removed);
         while let Some((name, because)) = self.startable.pop_front() {
-            let rival = self.removed_rival(&name);
+            let rival = is_any_removed.then(|| self.removed_rival(&name)).flatten();
             if let Some(member) = self.members.get_mut(&name) {
                 member.standing = rival.clone().map(|rival| Standing::Waits(rival, None));
             }
@@ -303,7 +305,7 @@ impl Fleet {
             Because::Operator => "started by an operator".to_owned(),
         };
         member.came_later = true;
-        if let Some(service) = &mut member.service {
+        if let Some(service) = &mut *member.service {
             service.start(&why);
         }
         self.note(name);

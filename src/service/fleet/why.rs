@@ -71,7 +71,7 @@ impl Fleet {
 
     fn status_with(&self, name: &str, because: Option<&Because>) -> ServiceStatus {
         let Some(member) = self.members.get(name) else { return ServiceStatus::bare(name) };
-        let mut status = match &member.service {
+        let mut status = match &*member.service {
             Some(service) => service.status(),
             None => ServiceStatus { listeners: Vec::new(), ..ServiceStatus::bare(name) },
         };

@@ -210,3 +210,22 @@ fn blocked_by(edge: &Edge, scene: &Scene<'_>, told: &BTreeMap<String, Standing>)
     };
     Standing::Blocked(vec![edge.unit.clone()], why)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_way_up_leaves_what_could_start_as_it_is() {
+        let up = [State::Down, State::Starting, State::Started, State::Healthy];
+        for (at, before) in up.into_iter().enumerate() {
+            for (now_at, now) in up.into_iter().enumerate() {
+                assert_eq!(now.comes_up_from(before), now_at > at, "from {before:?} to {now:?}");
+            }
+        }
+        let others = [State::Stopping, State::Completed, State::Failed];
+        for (other, state) in others.into_iter().flat_map(|other| up.map(|state| (other, state))) {
+            assert!(!other.comes_up_from(state) && !state.comes_up_from(other), "{other:?} and {state:?}");
+        }
+    }
+}

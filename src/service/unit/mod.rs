@@ -21,6 +21,7 @@ use std::fs;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -32,6 +33,7 @@ use super::paths::RuntimeDir;
 use crate::error::Result;
 use crate::supervisor::{self, HandoffOutcome, Mode, OutputWatch, Status, Supervisor};
 use crate::sys::clock::monotonic_ns;
+use crate::sys::listing::Listing;
 use adopting::Adopting;
 use ending::Late;
 use event::{Ended, Event, RestartCause};
@@ -145,6 +147,7 @@ impl Service {
     /// A service whose files are in `runtime`, which exists. It does not run yet, or its daemon was left alone by another supervisor:
     /// the first [`Self::turn`] takes that over, with its listeners, and binds those that it does not have. Its output is watched by `watch`: the caller drains that when it is readable, and looks
     /// at [`Self::due_ns`] again. `past`: what it was then; none: it is to start, whatever that was.
+    /// `listing`: what is in `runtime`, if the caller has looked.
     ///
     /// # Errors
     /// [`Error::Locked`](crate::Error::Locked): its daemon runs already, and can not be adopted.
@@ -155,11 +158,13 @@ impl Service {
         listen: &[ListenSpec],
         watch: &OutputWatch,
         past: Option<Past>,
+        listing: Option<&Arc<Listing>>,
     ) -> Result<Self> {
         check_all(listen)?;
         let name = &settings.name;
         let supervisor = Supervisor::new()?.with_name(name)?.with_journal(runtime.journal(name));
-        let mut supervisor = supervisor.with_notify(runtime.notify(name)).with_output_watch(watch);
+        let mut supervisor =
+            supervisor.with_notify(runtime.notify(name)).with_output_watch(watch).with_listing(listing);
         // Before the addresses: a daemon that lives holds them.
         let number = past.as_ref().map_or(0, |past| past.generation);
         supervisor.begin_resume(&spawn_spec(&settings, &runtime, None, resume_times(&settings)), number)?;

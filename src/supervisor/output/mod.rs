@@ -10,11 +10,13 @@ pub(crate) use watch::anew as output_watch_anew;
 
 use super::Event;
 use super::engine::Engine;
+use super::leftovers::is_id;
 use super::process::{Process, Token};
 use super::spec::SpawnSpec;
 use crate::error::{Error, Result};
 use crate::limits::{EVENTS_MAX, OUTPUT_BACKLOG_BYTES_MAX, OUTPUT_LAST_READS_MAX, REASON_BYTES_MAX, REASON_LINES_MAX};
 use crate::sys::fd::file_context;
+use crate::sys::listing::Listing;
 use record::{Kept, Record};
 use spool::{Portion, Spool};
 use std::ffi::OsString;
@@ -304,7 +306,17 @@ impl Engine {
     /// The files that a process of another supervisor writes to.
     pub(super) fn output_of(&mut self, pid: i32, spec: &SpawnSpec) -> Option<Output> {
         let dir = &spec.capture()?.dir;
-        let mut outputs: Vec<Output> = self.bases(dir).filter_map(|base| Output::open(base).ok()).collect();
+        let (known, start) = (self.listing(dir), self.file_start());
+        let found = self.output_in(&known, pid);
+        // It may have come since the listing was made.
+        let mut output = found.or_else(|| self.output_in(&Listing::beginning_with(dir, start.as_bytes()), pid))?;
+        output.watch(self.output_watch().ok()?).ok()?;
+        Some(output)
+    }
+
+    fn output_in(&self, listing: &Listing, pid: i32) -> Option<Output> {
+        let bases = self.bases(listing).into_iter();
+        let mut outputs: Vec<Output> = bases.filter_map(|base| Output::open(base).ok()).collect();
         let by_record = outputs.iter().position(|output| output.record.kept.pid == pid);
         // That supervisor may have been killed before it could write down whose they are.
         let by_file = || {
@@ -312,17 +324,14 @@ impl Engine {
                 [1, 2].iter().filter_map(|fd| fs::metadata(format!("/proc/{pid}/fd/{fd}")).ok()).collect();
             outputs.iter().position(|output| output.spools.iter().any(|spool| own.iter().any(|own| spool.is(own))))
         };
-        let at = by_record.or_else(by_file)?;
-        let mut output = outputs.swap_remove(at);
-        output.watch(self.output_watch().ok()?).ok()?;
-        Some(output)
+        by_record.or_else(by_file).map(|at| outputs.swap_remove(at))
     }
 
     /// Reads, and removes, the files of processes that nobody has any more.
     pub(super) fn sweep_output(&mut self, dir: &Path) {
         let kept: Vec<PathBuf> =
             self.processes.iter().filter_map(|process| Some(process.output.as_ref()?.base.clone())).collect();
-        for base in self.bases(dir).filter(|base| !kept.contains(base)).collect::<Vec<_>>() {
+        for base in self.bases(&self.listing(dir)).into_iter().filter(|base| !kept.contains(base)) {
             if let Ok(output) = Output::open(base.clone()) {
                 self.tell_leftover(output);
             }
@@ -355,19 +364,15 @@ impl Engine {
     }
 
     /// The paths of all such files of this service, each once.
-    fn bases(&self, dir: &Path) -> impl Iterator<Item = PathBuf> + use<> {
-        let prefix = format!("{}.", self.service);
-        let suffixes = [RECORD, ".stdout", ".stderr"];
-        let base = move |entry: fs::DirEntry| {
-            let (name, path) = (entry.file_name(), entry.path());
-            let rest = name.to_str()?.strip_prefix(&prefix)?;
-            let id = suffixes.iter().find_map(|suffix| rest.strip_suffix(suffix))?;
-            let is_id = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit());
-            is_id.then(|| path.with_extension(""))
+    fn bases(&self, listing: &Listing) -> Vec<PathBuf> {
+        let start = self.file_start();
+        let is_one = |rest: &[u8]| {
+            let id = [RECORD, ".stdout", ".stderr"].iter().find_map(|suffix| rest.strip_suffix(suffix.as_bytes()));
+            id.is_some_and(is_id)
         };
-        let mut bases: Vec<PathBuf> = fs::read_dir(dir).into_iter().flatten().flatten().filter_map(base).collect();
-        bases.sort();
-        bases.dedup();
-        bases.into_iter()
+        let files = listing.paths(start.as_bytes()).filter(|(rest, _)| is_one(rest));
+        let mut bases: Vec<PathBuf> = files.map(|(_, path)| path.with_extension("")).collect();
+        bases.dedup(); // they are in order
+        bases
     }
 }

@@ -2,12 +2,11 @@
 //! and exec, by raw calls: those of the C library would take locks, and change every thread of the parent.
 
 use std::ffi::{CStr, c_int, c_void};
-use std::ptr;
 
 use nix::errno::Errno;
 
 use super::Failure;
-use super::child::attempt;
+use super::child::{attempt, set_limit};
 use crate::sys::inherit::Word;
 
 /// Only the program changes anything: the library that daemons link need not carry it.
@@ -166,8 +165,7 @@ impl Ready {
         // SAFETY: system calls on numbers and memory of `self`.
         unsafe {
             for (resource, limit) in &self.limits {
-                let (new, old) = (ptr::from_ref(limit), ptr::null_mut::<libc::rlimit64>());
-                attempt(resource.name, libc::syscall(libc::SYS_prlimit64, 0, resource.number, new, old) as c_int)?;
+                set_limit(resource.name, resource.number, limit)?;
             }
             if let Some(mask) = self.umask {
                 libc::syscall(libc::SYS_umask, mask);

@@ -32,6 +32,9 @@ unsafe fn become_program(prepared: &mut Prepared) -> Result<Infallible, Failure>
         }
         prepared.attributes.apply_first()?;
         place_descriptors(prepared)?;
+        if let Some(limit) = &prepared.nofile {
+            set_limit("RLIMIT_NOFILE", libc::RLIMIT_NOFILE, limit)?;
+        }
         prepared.attributes.apply_rest()?;
         // As the user that it runs as: root may be nobody on a network file system.
         if let Some(dir) = &prepared.dir {
@@ -50,6 +53,20 @@ unsafe fn become_program(prepared: &mut Prepared) -> Result<Infallible, Failure>
 
 pub(super) fn attempt(step: &'static str, result: c_int) -> Result<c_int, Failure> {
     Errno::result(result).map_err(|errno| Failure { step, errno })
+}
+
+/// # Safety
+///
+/// Only for the child.
+pub(super) unsafe fn set_limit(
+    step: &'static str,
+    resource: libc::__rlimit_resource_t,
+    limit: &libc::rlimit64,
+) -> Result<(), Failure> {
+    let old = ptr::null_mut::<libc::rlimit64>();
+    // SAFETY: numbers, and memory that lives.
+    let set = unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, ptr::from_ref(limit), old) };
+    attempt(step, set as c_int).map(drop)
 }
 
 /// Moves every source to its place and closes all others.

@@ -10,8 +10,10 @@ use handoff::limits::{PREFLIGHT_TIMEOUT, RESTORE_TIMEOUT, SELF_UPGRADE_PATIENCE}
 use handoff::service::task::{Task, TaskEnd, TaskSpec};
 use handoff::supervisor::ExecContext;
 use handoff::sys::clock::{monotonic_ns, nanoseconds};
+use handoff::sys::limits::{hard_nofile, set_soft_nofile_before, soft_nofile, soft_nofile_before};
 use handoff::sys::program::{check_format, find_program};
 use handoff::sys::reexec::{Program, begin_time, end_time, is_unchanged, own_file};
+use handoff::sys::spawn::{Limit, Resource};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -49,6 +51,9 @@ pub struct Asked {
     since_ns: u64,
     /// When the loop stood still.
     stopped_ns: u64,
+    /// The limit on descriptors that children get, if that is not our own.
+    #[serde(default)]
+    soft_nofile: Option<u64>,
 }
 
 /// From the request to the execve(2).
@@ -113,6 +118,7 @@ impl Host {
             from_version: env!("CARGO_PKG_VERSION").to_owned(),
             since_ns,
             stopped_ns: 0,
+            soft_nofile: soft_nofile_before(),
         };
         let binary = params.binary.clone().map_or_else(own_path, Ok);
         let found = match (binary, &self.self_upgrade.under_way) {
@@ -193,7 +199,8 @@ impl Host {
         let link = |fd: BorrowedFd<'_>| format!("/proc/{own}/fd/{}", fd.as_raw_fd()).into();
         let argv = vec![link(under_way.file.as_fd()), PREFLIGHT.into(), link(sealed.fd.as_fd())];
         // If memory ends while it runs, it is the one that the kernel ends.
-        let context = ExecContext { oom_score_adj: Some(OOM_SCORE_ADJ_MAX), ..ExecContext::default() };
+        let context =
+            ExecContext { oom_score_adj: Some(OOM_SCORE_ADJ_MAX), limits: own_nofile(), ..ExecContext::default() };
         let spec = TaskSpec { argv, context, ..TaskSpec::default() };
         let task = Task::start(&spec, PREFLIGHT_TIMEOUT)
             .map_err(|error| refused(in_its_name(&error.to_string(), &under_way.file, &under_way.asked.binary)))?;
@@ -246,6 +253,7 @@ impl Host {
     pub fn end_self_upgrade(&mut self, failed: Option<&str>) {
         let Some(asked) = self.self_upgrade.request.take() else { return };
         self.self_upgrade.count += u64::from(failed.is_none());
+        asked.soft_nofile.into_iter().for_each(set_soft_nofile_before);
         let now_ns = monotonic_ns();
         let pause_ns = now_ns.saturating_sub(asked.stopped_ns);
         let version = env!("CARGO_PKG_VERSION");
@@ -264,6 +272,13 @@ impl Host {
         self.output.say("self_upgrade", &self.name, &text, outcome.clone());
         self.server.answer(asked.client, &asked.id, Ok(outcome));
     }
+}
+
+/// It opens as many descriptors as we have.
+fn own_nofile() -> Vec<Limit> {
+    let limits = Resource::named("nofile").zip(soft_nofile().ok().zip(hard_nofile().ok()));
+    let limit = limits.map(|(resource, (soft, hard))| Limit { resource, soft: Some(soft), hard: Some(hard) });
+    limit.into_iter().collect()
 }
 
 /// What the path of this program leads to now.
