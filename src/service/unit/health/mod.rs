@@ -132,7 +132,7 @@ impl Asked {
 impl Question {
     fn ask(health: &Health, settings: &Settings, supervisor: &Supervisor, pid: i32) -> Result<Self, String> {
         let by = match &health.check {
-            Check::Socket(socket) => Asking::Socket(Probe::of_anybody(socket.clone(), health.timeout)),
+            Check::Socket(socket) => Asking::Socket(Probe::new(socket.clone(), None, health.timeout)),
             Check::Exec(command) => {
                 let main_pid = ("MAINPID".into(), pid.to_string().into());
                 let spec = settings.process.task(&command.argv(), vec![main_pid]);
