@@ -115,9 +115,7 @@ fn how_it_is(service: &Value) -> Lines {
     let health = &service["health"];
     if let Some(state) = health["state"].as_str() {
         let since = health["since_ms"].as_u64().map(|ms| format!(" for {}", text::age(ms)));
-        let cause = health["cause"].as_str().map(|cause| format!(": {cause}"));
-        let more: String = [since, cause].into_iter().flatten().collect();
-        lines.push(("health", format!("{state}{more}")));
+        lines.push(("health", format!("{state}{}{}", since.unwrap_or_default(), failing(health))));
     }
     lines.push(("restarts", service["restarts"].to_string()));
     let log = &service["log"];
@@ -126,6 +124,15 @@ fn how_it_is(service: &Value) -> Lines {
         lines.push(("output", format!("{trouble}; {} dropped there", counted(dropped, "line"))));
     }
     lines
+}
+
+/// What is known by now, although it may not be enough to call it unhealthy.
+fn failing(health: &Value) -> String {
+    let cause = health["cause"].as_str().map(|cause| format!(": {cause}")).unwrap_or_default();
+    match (health["failures"].as_u64(), health["failing_ms"].as_u64()) {
+        (Some(failures), Some(ms)) => format!("; {} in a row, for {}{cause}", counted(failures, "bad answer"), text::age(ms)),
+        _ => cause,
+    }
 }
 
 fn linked(service: &Value) -> &'static str {

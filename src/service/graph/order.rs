@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Edge, Graph, Kind, reach};
+use super::{Edge, Graph, Kind};
 use crate::service::config::Condition;
 
 /// What a unit is.

@@ -65,7 +65,7 @@ impl Service {
             success: status.is_some_and(|status| status.code == Some(0)),
             signalled: status.is_some_and(|status| status.signal.is_some()),
             up: self.served || self.seems_up(),
-            age: self.age(),
+            well: self.well_for(),
         };
         let first_exec_failed = errno.is_some_and(|errno| !passes(errno)) && self.restarts.total() == 0 && !self.served;
         // Its last output is known: it was an event.
@@ -75,7 +75,7 @@ impl Service {
             State::Ended(_) => return,
             _ => self.why = text,
         }
-        if !end.success && (self.cause.is_none() || end.age >= self.settings.restart.backoff.reset) {
+        if !end.success && (self.cause.is_none() || end.well >= self.settings.restart.backoff.reset) {
             self.cause = Some(self.why.clone());
         }
         if first_exec_failed {
@@ -102,6 +102,14 @@ impl Service {
                 let text = format!("{short}; it {what} too often to be started again");
                 self.finish(Ended { status, errno, text });
             }
+        }
+    }
+
+    /// For how long its process was well: it served, and was found to be healthy, if it is asked.
+    fn well_for(&self) -> Duration {
+        match self.served || self.seems_up() {
+            true => self.watch.well_for(monotonic_ns()).unwrap_or_else(|| self.age()),
+            false => Duration::ZERO,
         }
     }
 
