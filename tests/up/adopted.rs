@@ -94,7 +94,7 @@ fn what_was_taken_out_meanwhile_is_stopped_but_not_for_a_fault() {
     scene.wait_for("kept", "running");
     let said = format!("process {} ", pids[1]);
     wait_until("it is said", || scene.stderr().contains(&said).then_some(()));
-    assert!(lives(pids[1]) && scene.status().len() == 1);
+    assert!(lives(pids[1]) && scene.unit("gone")["state"] == "faulty");
     scene.kill();
     scene.write(&daemon("kept", ""));
     scene.launch();

@@ -13,8 +13,8 @@ use crate::supervisor::{Draining, HandoffOutcome, Mode, ReadySign, Said};
 use crate::sys::clock::monotonic_ns;
 
 /// What [`ServiceStatus::state`] may be.
-pub const STATES: [&str; 9] =
-    ["starting", "running", "upgrading", "waiting", "blocked", "stopping", "stopped", "done", "failed"];
+pub const STATES: [&str; 10] =
+    ["starting", "running", "upgrading", "waiting", "blocked", "stopping", "stopped", "done", "failed", "faulty"];
 
 /// A service: what is, what is wanted, and why.
 #[derive(Clone, Debug, Serialize)]
