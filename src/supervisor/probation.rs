@@ -7,7 +7,9 @@ use super::leaving::Term;
 use super::process::Process;
 use super::unlinked::UNLINKED;
 use crate::error::{Error, Result};
-use crate::limits::{HEALTH_FAILURES_MAX, HEALTH_INTERVAL, HEALTH_LOOK, HEALTH_VERDICT, PROBE_TIMEOUT, RESERVE_SILENCE};
+use crate::limits::{
+    HEALTH_FAILURES_MAX, HEALTH_INTERVAL, HEALTH_LOOK, HEALTH_VERDICT, PROBE_TIMEOUT, RESERVE_SILENCE,
+};
 use crate::protocol::supervisor::{Input, Peer, Phase, Verdict};
 use crate::sys::clock::{monotonic_ns, nanoseconds};
 use crate::sys::proc::is_stopped;

@@ -112,7 +112,10 @@ fn a_check_that_fails_is_seen_at_once() {
     let health = "{ url = \"unix:PATH\", interval = \"50ms\", timeout = \"100ms\", retries = 1000 }";
     let up = up(&place, &[daemon.listening(health, &[])]);
     let service = up.wait_for_health("web", "healthy");
-    assert_eq!((&service["health"]["failures"], &service["health"]["failing_ms"]), (&0.into(), &serde_json::Value::Null));
+    assert_eq!(
+        (&service["health"]["failures"], &service["health"]["failing_ms"]),
+        (&0.into(), &serde_json::Value::Null)
+    );
     daemon.set("mode", "deaf");
     let service = up.wait_for("web", "bad answers", |service| service["health"]["failures"].as_u64() > Some(1));
     let health = &service["health"];
@@ -140,5 +143,8 @@ fn one_that_was_never_well_waits_longer_each_time() {
     let entries = said["services"][0]["entries"].as_array().unwrap();
     let waits: Vec<u64> = entries.iter().filter_map(|entry| entry["next_start_ms"].as_u64()).take(3).collect();
     // Half of each is left to chance.
-    assert!((50..=100).contains(&waits[0]) && (100..=200).contains(&waits[1]) && (200..=400).contains(&waits[2]), "{waits:?}");
+    assert!(
+        (50..=100).contains(&waits[0]) && (100..=200).contains(&waits[1]) && (200..=400).contains(&waits[2]),
+        "{waits:?}"
+    );
 }

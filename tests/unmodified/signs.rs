@@ -90,6 +90,9 @@ fn who_closes_at_once_is_ready_unless_another_one_may_have_accepted() {
         run.wait_for("it is ready", |service| service["state"] == "running");
         let (code, outcome) = upgrade(&place, Some(&brief), "--ready-timeout 1s");
         let reason = outcome["reason"].as_str().unwrap();
-        assert!(code == 10 && reason.contains(&format!("not ready in time: {url}: a connection was accepted and closed")), "{reason}");
+        assert!(
+            code == 10 && reason.contains(&format!("not ready in time: {url}: a connection was accepted and closed")),
+            "{reason}"
+        );
     }
 }

@@ -51,7 +51,8 @@ fn units_at_fault_are_shown_with_what_is_wrong() {
 
 #[test]
 fn what_never_ran_has_no_process_that_ended() {
-    let scene = Scene::up("[unit.a]\nexec = ['sleep', '1']\npre_start = ['false']\nbackoff = { first = '1h', max = '1h' }\n");
+    let scene =
+        Scene::up("[unit.a]\nexec = ['sleep', '1']\npre_start = ['false']\nbackoff = { first = '1h', max = '1h' }\n");
     let unit = scene.wait_for("a", "waiting");
     assert_eq!(unit["why"], "its last start failed: pre_start: exit status 1", "{unit}");
 }

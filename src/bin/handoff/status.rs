@@ -134,7 +134,9 @@ fn how_it_is(service: &Value) -> Lines {
 fn failing(health: &Value) -> String {
     let cause = health["cause"].as_str().map(|cause| format!(": {cause}")).unwrap_or_default();
     match (health["failures"].as_u64(), health["failing_ms"].as_u64()) {
-        (Some(failures), Some(ms)) => format!("; {} in a row, for {}{cause}", counted(failures, "bad answer"), text::age(ms)),
+        (Some(failures), Some(ms)) => {
+            format!("; {} in a row, for {}{cause}", counted(failures, "bad answer"), text::age(ms))
+        }
         _ => cause,
     }
 }

@@ -85,7 +85,8 @@ impl Service {
         match self.restarts.on_end(end, Duration::from_nanos(monotonic_ns()), chance) {
             Next::Again(after) => {
                 self.state = State::Waiting(monotonic_ns() + after.as_nanos() as u64);
-                let what = if cause == RestartCause::Start { "its last start failed" } else { "its last process ended" };
+                let what =
+                    if cause == RestartCause::Start { "its last start failed" } else { "its last process ended" };
                 self.why = format!("{what}: {}", self.why);
                 self.events.push(Event::Restarting { text: short, after, status, cause });
             }

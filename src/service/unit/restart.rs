@@ -223,7 +223,8 @@ mod tests {
         let backoff = Backoff { first: seconds(1), max: seconds(3), reset: seconds(5) };
         let rules = Rules { backoff, limit: RestartLimit { count: 4, window: seconds(100) }, ..by(Policy::Always) };
         let mut restarts = Restarts::new(rules);
-        let again = |restarts: &mut Restarts, well| restarts.on_end(End { well: seconds(well), ..CRASH }, seconds(0), 1.0);
+        let again =
+            |restarts: &mut Restarts, well| restarts.on_end(End { well: seconds(well), ..CRASH }, seconds(0), 1.0);
         for (well, delay) in [(1, 1), (1, 2), (4, 3), (5, 1)] {
             assert_eq!(again(&mut restarts, well), Next::Again(seconds(delay)));
         }
