@@ -14,8 +14,8 @@ use super::supervisor::Verdict;
 pub enum Input {
     /// N is ready.
     Ready,
-    /// N's time to become ready is over.
-    Late,
+    /// N's time to become ready is over; with what is known of that.
+    Late(String),
     /// The process is dead; with its exit status and last lines of stderr.
     Died(Side, String),
     /// It has said Hello: it does link the library.
@@ -79,7 +79,7 @@ impl Unlinked {
         let alone = self.incumbent_end.is_some();
         match input {
             Input::Ready => self.commit(),
-            Input::Late => self.give_up("the successor was not ready in time".to_owned()),
+            Input::Late(more) => self.give_up(format!("the successor was not ready in time{more}")),
             Input::Died(Side::Incumbent, status) => {
                 self.incumbent_end = Some(status);
                 Vec::new()

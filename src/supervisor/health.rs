@@ -3,7 +3,6 @@
 //! N shares its listeners with O, which would answer, too. So an answer counts only if the connection was accepted by N or a process of
 //! its: the kernel tells which socket is at the other end (`/proc/net/tcp`, sock_diag(7)), and `/proc/PID/fd` who has it.
 
-use crate::limits::PROBE_TIMEOUT;
 use crate::sys::clock::{monotonic_ns, nanoseconds};
 use crate::sys::fd::poll_now;
 use crate::sys::listener::{connect_now, connect_unix_now, socket_at};
@@ -80,6 +79,9 @@ pub(crate) struct Probe {
     attempt: Option<Attempt>,
     /// Why the last one has failed.
     why: String,
+    /// One of them was [`CLOSED_AT_ONCE`].
+    #[serde(default)]
+    doubtful: bool,
 }
 
 #[derive(Debug)]
@@ -91,6 +93,10 @@ struct Attempt {
     asked: bool,
     answer: Vec<u8>,
 }
+
+/// Of a process beside another one that has the same listeners.
+const CLOSED_AT_ONCE: &str = "a connection was accepted and closed at once, so nobody can tell by which of the two processes; let it keep the \
+                              connection until the client closes it, or let it be asked by http";
 
 #[derive(Debug)]
 enum Stream {
@@ -107,19 +113,14 @@ pub(crate) enum Step {
 }
 
 impl Probe {
-    pub(super) fn new(health: Health, leader: i32) -> Self {
-        Self { health, leader: Some(leader), timeout: PROBE_TIMEOUT, attempt: None, why: String::new() }
+    /// Whoever answers in this time, or only the session of this leader.
+    pub(crate) fn new(health: Health, leader: Option<i32>, timeout: Duration) -> Self {
+        Self { health, leader, timeout, attempt: None, why: String::new(), doubtful: false }
     }
 
-    /// Whoever answers, in this time.
-    #[cfg(feature = "program")]
-    pub(crate) fn of_anybody(health: Health, timeout: Duration) -> Self {
-        Self { health, leader: None, timeout, attempt: None, why: String::new() }
-    }
-
-    /// Another process is the one that must answer.
+    /// Another process is the one that must answer, if one must.
     pub(super) fn ask(&mut self, leader: i32) {
-        self.leader = Some(leader);
+        self.leader = self.leader.map(|_| leader);
     }
 
     /// What is asked.
@@ -133,6 +134,11 @@ impl Probe {
         &self.why
     }
 
+    /// What is to be said of a process that may have answered, and was not found to have; or nothing.
+    pub(super) fn doubt(&self) -> String {
+        if self.doubtful { format!(": {}: {CLOSED_AT_ONCE}", self.health) } else { String::new() }
+    }
+
     /// Goes on as far as is possible without waiting; after [`Step::Ready`] and [`Step::Failed`] from the beginning.
     pub(crate) fn advance(&mut self) -> Step {
         let step = self.step();
@@ -140,6 +146,7 @@ impl Probe {
             Ok(None) => return Step::Pending,
             Ok(Some(())) => Step::Ready,
             Err(why) => {
+                self.doubtful |= why == CLOSED_AT_ONCE;
                 self.why = why;
                 Step::Failed
             }
@@ -178,8 +185,7 @@ impl Attempt {
         if found.intersects(flags) && !self.asked {
             return match self.stream.error() {
                 Some(error) => Err(error.to_string()),
-                None if leader.is_none() && health.path.is_none() => Ok(Some(())), // accepted, and closed at once
-                None => Err("it has hung up".to_owned()),
+                None => closed_at_once(health, leader),
             };
         }
         if !found.contains(PollFlags::POLLOUT) {
@@ -187,12 +193,12 @@ impl Attempt {
         }
         // An answer proves that somebody has, and anybody's is good if nobody is named.
         if !self.accepted && (leader.is_some() || health.path.is_none()) {
-            // A word, or an end that is no error, comes from whoever has accepted it, who may be gone by now.
-            let is_answered = leader.is_none() && found.contains(PollFlags::POLLIN);
-            match if is_answered { Some(true) } else { self.is_accepted(leader) } {
+            match self.is_accepted(leader) {
                 Some(true) => self.accepted = true,
                 // O has it: it sees a client that says nothing
                 Some(false) => return Err("another process has accepted".to_owned()),
+                // A word, or an end that is no error, comes from whoever has accepted it, who is gone by now.
+                None if found.contains(PollFlags::POLLIN) => return closed_at_once(health, leader),
                 None => return Ok(None),
             }
         }
@@ -299,6 +305,15 @@ impl AsFd for Stream {
     }
 }
 
+/// Somebody has accepted, and has closed it before anybody could see who.
+fn closed_at_once(health: &Health, leader: Option<i32>) -> Result<Option<()>, String> {
+    match (&health.path, leader) {
+        (Some(_), _) => Err("it has hung up".to_owned()),
+        (None, Some(_)) => Err(CLOSED_AT_ONCE.to_owned()),
+        (None, None) => Ok(Some(())),
+    }
+}
+
 /// The status of an HTTP answer; None if it is not there yet, Some(None) if this is no such answer.
 fn status_of(answer: &[u8]) -> Option<Option<u16>> {
     let line = answer.first_chunk::<12>()?;
@@ -312,6 +327,7 @@ fn status_of(answer: &[u8]) -> Option<Option<u16>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::PROBE_TIMEOUT;
     use std::net::TcpListener;
     use std::os::fd::AsRawFd;
 
@@ -345,19 +361,18 @@ mod tests {
     }
 
     /// The kernel connects also when nobody is there to accept.
-    #[cfg(feature = "program")]
     #[test]
     fn a_connection_that_nobody_accepts_is_no_answer() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = HealthAddress::Tcp(listener.local_addr().unwrap());
         let health = Health { address, path: None, status: GOOD_STATUSES };
-        let mut probe = Probe::of_anybody(health.clone(), Duration::from_millis(50));
+        let mut probe = Probe::new(health.clone(), None, Duration::from_millis(50));
         let mut last = probe.advance();
         while last == Step::Pending {
             last = probe.advance();
         }
         assert_eq!((last, probe.why()), (Step::Failed, "nobody accepted in 0.05 s"));
-        let mut probe = Probe::of_anybody(health, Duration::from_secs(60));
+        let mut probe = Probe::new(health, None, Duration::from_secs(60));
         assert_eq!(probe.advance(), Step::Pending);
         // The first one has hung up meanwhile.
         let _accepted = [listener.accept().unwrap(), listener.accept().unwrap()];
@@ -379,14 +394,14 @@ mod tests {
         });
         let own = nix::unistd::getpid().as_raw();
         let health = Health { address: address.clone(), path: Some("/ready".into()), status: GOOD_STATUSES };
-        let mut stranger = Probe::new(health.clone(), i32::MAX);
+        let mut stranger = Probe::new(health.clone(), Some(i32::MAX), PROBE_TIMEOUT);
         assert_ne!(stranger.advance(), Step::Ready);
         // Nobody else may have it: this connection is closed, and the next one taken by us.
         while stranger.attempt.is_some() {
             assert_ne!(stranger.advance(), Step::Ready);
         }
-        expect_ready(Probe::new(health, own));
-        expect_ready(Probe::new(Health { address, path: None, status: GOOD_STATUSES }, own));
+        expect_ready(Probe::new(health, Some(own), PROBE_TIMEOUT));
+        expect_ready(Probe::new(Health { address, path: None, status: GOOD_STATUSES }, Some(own), PROBE_TIMEOUT));
         nix::sys::socket::shutdown(listener.as_raw_fd(), nix::sys::socket::Shutdown::Both).unwrap();
         server.join().unwrap();
     }

@@ -7,7 +7,9 @@ use super::leaving::Term;
 use super::process::Process;
 use super::unlinked::UNLINKED;
 use crate::error::{Error, Result};
-use crate::limits::{HEALTH_FAILURES_MAX, HEALTH_INTERVAL, HEALTH_LOOK, HEALTH_VERDICT, RESERVE_SILENCE};
+use crate::limits::{
+    HEALTH_FAILURES_MAX, HEALTH_INTERVAL, HEALTH_LOOK, HEALTH_VERDICT, PROBE_TIMEOUT, RESERVE_SILENCE,
+};
 use crate::protocol::supervisor::{Input, Peer, Phase, Verdict};
 use crate::sys::clock::{monotonic_ns, nanoseconds};
 use crate::sys::proc::is_stopped;
@@ -59,7 +61,8 @@ impl Engine {
 
     /// The first probe comes after a while: clients come first.
     fn watch_health(&mut self) {
-        let of = |process: &Process| Some(Probe::new(process.spec.asked()?.clone(), process.leader));
+        // Its reserve accepts nothing.
+        let of = |process: &Process| Some(Probe::new(process.spec.asked()?.clone(), None, PROBE_TIMEOUT));
         self.probation.probe = self.processes.incumbent.as_ref().and_then(of);
         (self.probation.failures, self.probation.overdue) = (0, false);
         if self.probation.probe.is_some() {

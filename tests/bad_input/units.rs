@@ -119,7 +119,8 @@ fn a_directory_of_many_files() {
     fleet.launch();
     let pid = fleet.wait_for("app", "running")["pid"].clone();
     fleet.wait_for("other", "running");
-    assert_eq!(fleet.status().unwrap().len(), MANY + 2);
+    assert_eq!(fleet.status().unwrap().len(), MANY + 3);
+    assert_eq!(fleet.unit("half").unwrap()["state"], "faulty");
     for (file, words) in [("empty", "it is empty"), ("pipe", "no regular file"), ("half", "this is no TOML")] {
         let log = fleet.log();
         let said = log.lines().filter(|line| line.contains(&format!("{file}.toml")) && line.contains(words));

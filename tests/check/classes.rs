@@ -9,12 +9,12 @@ use crate::check;
 const BYSTANDER: &str = "[unit.bystander]\nexec = [\"x\"]\n";
 
 /// `unit` with these lines after `exec`; the fault is in line `line` of the file, at `column`, and has this text.
-fn in_unit(lines: &str, line: usize, column: usize, text: &str) {
+pub fn in_unit(lines: &str, line: usize, column: usize, text: &str) {
     in_file(&format!("[unit.u]\nexec = [\"x\"]\n{lines}\n"), &[&format!("{line}:{column}: {text}")]);
 }
 
 /// What is told of a file, and nothing else; the bystander can run.
-fn in_file(units: &str, told: &[&str]) {
+pub fn in_file(units: &str, told: &[&str]) {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("f.toml"), format!("{units}{BYSTANDER}")).unwrap();
     let said = check(dir.path(), &["-c", "f.toml"]);
@@ -73,6 +73,8 @@ fn types() {
 #[test]
 fn values() {
     in_unit("umask = \"0999\"", 3, 9, "u, umask: '0999' is no umask; write an octal number up to 0777, like \"0027\"");
+    in_unit("deadline = \"30sec\"", 3, 12, "u, deadline: there is no unit 'sec'; do you mean '30s'?");
+    in_unit("log.bytes = \"3mb\"", 3, 13, "u, log.bytes: there is no unit 'mb'; do you mean '3MiB'?");
     in_unit("deadline = \"3d\"", 3, 12, "u, deadline: there is no unit 'd'; write 500ms, 30s, 5m or 1h");
     in_unit(
         "watchdog = \"0s\"",
@@ -131,12 +133,7 @@ fn values() {
         50,
         "u, health.status: '600' is no status of HTTP; write \"200\" or \"200-299\", from 100 to 599",
     );
-    in_unit(
-        "log = { bytes = \"1 MB\" }",
-        3,
-        17,
-        "u, log.bytes: there is no unit ' MB'; write 4096, 64KiB, 16MiB or 1GiB",
-    );
+    in_unit("log = { bytes = \"1 MB\" }", 3, 17, "u, log.bytes: there is no unit ' MB'; do you mean '1MiB'?");
     in_unit(
         "rlimits = { nofile = \"2:1\" }",
         3,
@@ -455,7 +452,7 @@ fn syntax() {
     in_file(
         "[unit.u]\nexec = [\"x\"]\numask = 0027\n[unit.v]\nexec = [\"x\"]\nrequires = [\"u\"]\n[unit.u.env]\nA = \"1\"\n",
         &[
-            "3:9: u: this is no TOML: unexpected leading zero; mend it",
+            "3:9: u, umask: no number of TOML begins with 0; leave that out, or, of a umask, put it in quotes: \"0027\"",
             "6:13: v, requires: 'u' can not run, see f.toml:3:9; mend that first",
         ],
     );

@@ -2,6 +2,7 @@
 
 mod classes;
 mod manual;
+mod meant;
 mod places;
 mod usage;
 

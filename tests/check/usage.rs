@@ -25,6 +25,8 @@ fn what_is_wrong_with_a_command_line_is_json_for_who_wants_that() {
             "status kv --json --timeout soon",
             "invalid value 'soon' for '--timeout <TIME>': there is no unit 'soon'; write 500ms, 30s, 5m or 1h",
         ),
+        ("--json check --bad", bad),
+        ("check --json=1", "unexpected value '1' for '--json' found; no more were expected"),
         ("kill --json", "the following required arguments were not provided: <SERVICE>"),
         ("frobnicate --json", "unrecognized subcommand 'frobnicate'"),
         ("completons --json", "unrecognized subcommand 'completons'; tip: a similar subcommand exists: 'completions'"),

@@ -103,3 +103,48 @@ fn a_command_that_takes_too_long_is_killed_with_all_of_its_own() {
         wait_until("the end of what it has started", || (!lives(pid)).then_some(()));
     }
 }
+
+/// What is known now, and not only what it has come to: it may take minutes until that.
+#[test]
+fn a_check_that_fails_is_seen_at_once() {
+    let place = Place::new();
+    let daemon = Daemon::new(&place, "web");
+    let health = "{ url = \"unix:PATH\", interval = \"50ms\", timeout = \"100ms\", retries = 1000 }";
+    let up = up(&place, &[daemon.listening(health, &[])]);
+    let service = up.wait_for_health("web", "healthy");
+    assert_eq!(
+        (&service["health"]["failures"], &service["health"]["failing_ms"]),
+        (&0.into(), &serde_json::Value::Null)
+    );
+    daemon.set("mode", "deaf");
+    let service = up.wait_for("web", "bad answers", |service| service["health"]["failures"].as_u64() > Some(1));
+    let health = &service["health"];
+    assert!(health["state"] == "healthy" && health["failing_ms"].is_u64(), "{service}");
+    let said = place.output("status", &["web"]).stdout;
+    let line = said.lines().find(|line| line.trim().starts_with("health")).unwrap();
+    assert!(line.contains(" bad answers in a row, for ") && line.ends_with("nobody accepted in 0.1 s"), "{line}");
+    daemon.set("mode", "200");
+    up.wait_for("web", "a good one", |service| service["health"]["failures"] == 0);
+}
+
+/// It runs for longer than `backoff.reset` each time, and was never well.
+#[test]
+fn one_that_was_never_well_waits_longer_each_time() {
+    let place = Place::new();
+    let daemon = Daemon::new(&place, "web");
+    daemon.set("mode", "503");
+    let health = "{ url = \"http+unix://SOCKET/\", interval = \"50ms\", timeout = \"1s\", retries = 1 }";
+    let unit = daemon
+        .listening(health, &["start_timeout = \"300ms\""])
+        .replace("{ first = \"50ms\" }", "{ first = \"100ms\", max = \"1m\", reset = \"200ms\" }");
+    let up = up(&place, &[unit.replace("ready = \"notify\"", "ready = \"delay=1ms\"")]);
+    up.wait_for("web", "three restarts", |service| service["restarts"].as_u64() >= Some(3));
+    let said = place.output("history", &["web", "--json"]).json();
+    let entries = said["services"][0]["entries"].as_array().unwrap();
+    let waits: Vec<u64> = entries.iter().filter_map(|entry| entry["next_start_ms"].as_u64()).take(3).collect();
+    // Half of each is left to chance.
+    assert!(
+        (50..=100).contains(&waits[0]) && (100..=200).contains(&waits[1]) && (200..=400).contains(&waits[2]),
+        "{waits:?}"
+    );
+}

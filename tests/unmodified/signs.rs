@@ -74,3 +74,25 @@ fn is_asked(listen: &str, url: &str) {
         outcome
     });
 }
+
+/// It has accepted, and if there is nobody else, it was this one. Of two nobody can tell which it was.
+#[test]
+fn who_closes_at_once_is_ready_unless_another_one_may_have_accepted() {
+    let dir = tempfile::tempdir().unwrap();
+    let (free, path) = (own_address(), dir.path().join("web"));
+    for (listen, url) in [
+        (free.to_string(), format!("tcp://{free}")),
+        (format!("unix:{}", text(&path)), format!("unix:{}", text(&path))),
+    ] {
+        let place = Place::new();
+        let brief = small(&place, "brief", "brief");
+        let run = run(&place, &format!("--listen web={listen} --mode overlap --ready health={url}"), &[text(&brief)]);
+        run.wait_for("it is ready", |service| service["state"] == "running");
+        let (code, outcome) = upgrade(&place, Some(&brief), "--ready-timeout 1s");
+        let reason = outcome["reason"].as_str().unwrap();
+        assert!(
+            code == 10 && reason.contains(&format!("not ready in time: {url}: a connection was accepted and closed")),
+            "{reason}"
+        );
+    }
+}

@@ -116,6 +116,9 @@ while True:
     except OSError:  # it is shut down
         time.sleep(0.01)
         continue
+    if "brief" in options:
+        connection.close()
+        continue
     answers.append(threading.Thread(target=answer, args=[connection]))
     answers[-1].start()
 if "shut" in options:

@@ -94,7 +94,7 @@ fn what_was_taken_out_meanwhile_is_stopped_but_not_for_a_fault() {
     scene.wait_for("kept", "running");
     let said = format!("process {} ", pids[1]);
     wait_until("it is said", || scene.stderr().contains(&said).then_some(()));
-    assert!(lives(pids[1]) && scene.status().len() == 1);
+    assert!(lives(pids[1]) && scene.unit("gone")["state"] == "faulty");
     scene.kill();
     scene.write(&daemon("kept", ""));
     scene.launch();
@@ -392,4 +392,41 @@ fn what_can_not_be_taken_over_is_not_left_in_silence() {
     assert_eq!(scene.wait_for("silent", "running")["pid"], pid);
     assert_eq!(scene.stop(), 0);
     assert!(!lives(pid));
+}
+
+/// Wherever it was: its process lives still, or nobody does.
+#[test]
+fn a_restart_that_was_cut_is_ended_by_the_next_one_and_the_place_goes_to_nobody() {
+    for dies_meanwhile in [false, true] {
+        let script = "echo a starts >> \"$LOG\"; trap 'echo a told >> \"$LOG\"; until test -e \"$DIR/go\"; do sleep 0.01; done; exit 0' TERM; echo >&3; while :; do sleep 0.01; done";
+        let a = format!(
+            "[unit.a]\nexec = {script:?}\nshell = true\nmode = 'none'\nready = 'fd=3'\nstop = ['TERM 1h', 'KILL']\nconflicts = ['d']\n"
+        );
+        let units = a + &daemon("d", "autostart = false") + &daemon("user", "requires = ['a']");
+        let mut scene = Scene::up(&units);
+        scene.all_run(&["a", "user"]);
+        scene.run("start", &["d"]).expect(1, &["a must not run beside it"]);
+        let before = scene.pid("a");
+        scene.run("restart", &["a", "--no-wait"]).expect(0, &[]);
+        wait_until("it is told to stop", || scene.log().contains(&"a told".to_owned()).then_some(()));
+        scene.kill();
+        if dies_meanwhile {
+            std::fs::write(scene.place.path("go"), "").unwrap();
+            wait_for_death(before);
+        }
+        scene.launch();
+        std::fs::write(scene.place.path("go"), "").unwrap();
+        wait_for_death(before);
+        scene.all_run(&["a", "user"]);
+        assert_eq!(scene.unit("d")["state"], "blocked");
+        let count = |what: &str| scene.log().iter().filter(|line| *line == what).count();
+        assert_eq!(["a starts", "user starts", "d starts"].map(count), [2, 2, 0], "{:?}", scene.log());
+        // It is done: the next supervisor restarts nothing.
+        let pid = scene.pid("a");
+        scene.kill();
+        scene.launch();
+        scene.all_run(&["a", "user"]);
+        assert_eq!((scene.pid("a"), scene.unit("a")["state"].clone()), (pid, json!("running")));
+        assert_eq!(scene.stop(), 0);
+    }
 }

@@ -18,4 +18,5 @@ mod operator;
 mod order;
 mod reload;
 mod scene;
+mod shown;
 mod states;

@@ -215,3 +215,25 @@ fn it_is_told_when_a_unit_is_blocked_and_when_that_is_over() {
     scene.wait_for("web", "running");
     assert_eq!(blocked.map(told), [1, 1], "to wait is not to be blocked");
 }
+
+/// Also by way of what it waits for: it would not be known of its rival whether it comes.
+#[test]
+fn who_is_restarted_gives_way_to_nobody_whom_it_is_after() {
+    let scene = Scene::up(
+        &(daemon("a", "conflicts = ['d']\nafter = ['d']")
+            + &daemon("b", "conflicts = ['e']\nwants = ['between']")
+            + &daemon("between", "after = ['e']")
+            + &daemon("d", "autostart = false")
+            + &daemon("e", "autostart = false")),
+    );
+    for (name, rival) in [("a", "d"), ("b", "e")] {
+        scene.wait_for(name, "running");
+        scene.run("start", &[rival]).expect(1, &[&format!("{name} must not run beside it")]);
+        scene.run("restart", &[name]).expect(0, &[&format!("{name}: running")]);
+        assert_eq!(scene.unit(rival)["state"], "blocked", "after a restart of {name}");
+        assert!(!scene.log().contains(&format!("{rival} starts")), "{:?}", scene.log());
+        // Its place is free only when it is stopped.
+        scene.run("stop", &[name]).expect(0, &[]);
+        scene.wait_for(rival, "running");
+    }
+}

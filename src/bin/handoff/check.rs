@@ -1,6 +1,6 @@
 //! `handoff check`: what is wrong with files of units.
 
-use handoff::service::config::{Config, Fault, load};
+use handoff::service::config::{Config, Fault, doubts, load};
 use handoff::service::words::counted;
 use serde_json::{Value, json};
 
@@ -13,28 +13,36 @@ pub fn check(args: &CheckArgs) -> u8 {
         Ok(config) => config,
         Err(error) => return Failure::from(error).report(args.json),
     };
+    let warnings: Vec<Fault> = doubts(&config).into_iter().map(warning).collect();
     if args.json {
-        text::print(&json(&config).to_string());
+        text::print(&json(&config, &warnings).to_string());
     } else {
-        config.faults.iter().for_each(|fault| text::print(&fault.to_string()));
-        text::print(&summary(&config));
+        config.faults.iter().chain(&warnings).for_each(|fault| text::print(&fault.to_string()));
+        text::print(&summary(&config, warnings.len()));
     }
     if config.faults.is_empty() { 0 } else { ERROR }
 }
 
-fn summary(config: &Config) -> String {
+/// For people and programs alike, it is not taken for a fault.
+fn warning(fault: Fault) -> Fault {
+    Fault { text: format!("warning: {}", fault.text), ..fault }
+}
+
+fn summary(config: &Config, warnings: usize) -> String {
     let count = |number: usize, what: &str| counted(number as u64, what);
     let (units, targets) = (count(config.units.len(), "unit"), count(config.targets.len(), "target"));
     match config.faults.len() {
-        0 => format!("{units} and {targets}, all well"),
+        0 if warnings == 0 => format!("{units} and {targets}, all well"),
+        0 => format!("{units} and {targets}; {}", count(warnings, "warning")),
         faults => format!("{}; {units} and {targets} could run", count(faults, "fault")),
     }
 }
 
-fn json(config: &Config) -> Value {
+fn json(config: &Config, warnings: &[Fault]) -> Value {
     let names = |names: Vec<&String>| json!(names);
     json!({
         "faults": faults(&config.faults),
+        "warnings": faults(warnings),
         "units": names(config.units.keys().collect()),
         "targets": names(config.targets.keys().collect()),
     })

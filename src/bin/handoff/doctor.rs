@@ -51,7 +51,10 @@ fn look(args: &DoctorArgs) -> Result<Vec<Finding>, Failure> {
     }
     let mut findings = Vec::new();
     let facts = match status(args) {
-        Ok(status) => of_running(&runtime, &status),
+        Ok(mut status) => {
+            findings.extend(faulty(&mut status));
+            of_running(&runtime, &status)
+        }
         // The machine can be looked at all the same.
         Err(failure) if failure.code == NOT_RUNNING && args.service.is_none() && args.place.name.is_none() => {
             let advice = "start one, or give -c FILE";
@@ -62,6 +65,19 @@ fn look(args: &DoctorArgs) -> Result<Vec<Finding>, Failure> {
     };
     findings.extend(examine(&facts));
     Ok(findings)
+}
+
+/// Units that are at fault, of which there is nothing else to look at.
+fn faulty(status: &mut Value) -> Vec<Finding> {
+    let Some(services) = status["services"].as_array_mut() else { return Vec::new() };
+    let (faulty, others): (Vec<Value>, _) =
+        std::mem::take(services).into_iter().partition(|service| service["state"] == "faulty");
+    *services = others;
+    let found = |service: &Value| {
+        let word = |field: &str| service[field].as_str().unwrap_or_default();
+        Check::new("config", word("name")).error(word("why"), "correct the file, and say handoff reload")
+    };
+    faulty.iter().map(found).collect()
 }
 
 fn status(args: &DoctorArgs) -> Result<Value, Failure> {

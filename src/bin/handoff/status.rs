@@ -12,7 +12,7 @@ use crate::units::show_asked;
 pub fn status(args: &StatusArgs) -> u8 {
     let request = Request::Status(ServiceParam { service: args.service.clone() });
     show_asked(&args.ask, args.service.as_deref(), &request, |answer| {
-        lines(answer).iter().chain(&supervisor(answer)).for_each(|line| text::print(line));
+        lines(answer).iter().chain(&supervisor(answer, text::now_ms())).for_each(|line| text::print(line));
     })
 }
 
@@ -25,13 +25,17 @@ pub fn lines(answer: &Value) -> Vec<String> {
     }
 }
 
-/// Of the supervisor itself, if it has replaced its program, or tried to.
-fn supervisor(answer: &Value) -> Option<String> {
+/// How long the line of a self-upgrade is shown, in milliseconds. Later nobody asks whether it went well.
+const SELF_UPGRADE_NEWS: u64 = 3_600_000;
+
+/// Of the supervisor itself, if it has just replaced its program, or tried to.
+fn supervisor(answer: &Value, now_ms: u64) -> Option<String> {
     let supervisor = &answer["supervisor"];
     let last = &supervisor["last_self_upgrade"];
     let (name, pid) = (supervisor["name"].as_str().unwrap_or_default(), &supervisor["pid"]);
     let line = || format!("supervisor {name}: process {pid}; {}", text::self_upgrade_line(last));
-    (!last.is_null()).then(line)
+    let is_news = last["time_ms"].as_u64().is_none_or(|time_ms| now_ms.saturating_sub(time_ms) < SELF_UPGRADE_NEWS);
+    (!last.is_null() && is_news).then(line)
 }
 
 fn show(service: &Value) -> Vec<String> {
@@ -115,9 +119,7 @@ fn how_it_is(service: &Value) -> Lines {
     let health = &service["health"];
     if let Some(state) = health["state"].as_str() {
         let since = health["since_ms"].as_u64().map(|ms| format!(" for {}", text::age(ms)));
-        let cause = health["cause"].as_str().map(|cause| format!(": {cause}"));
-        let more: String = [since, cause].into_iter().flatten().collect();
-        lines.push(("health", format!("{state}{more}")));
+        lines.push(("health", format!("{state}{}{}", since.unwrap_or_default(), failing(health))));
     }
     lines.push(("restarts", service["restarts"].to_string()));
     let log = &service["log"];
@@ -126,6 +128,17 @@ fn how_it_is(service: &Value) -> Lines {
         lines.push(("output", format!("{trouble}; {} dropped there", counted(dropped, "line"))));
     }
     lines
+}
+
+/// What is known by now, although it may not be enough to call it unhealthy.
+fn failing(health: &Value) -> String {
+    let cause = health["cause"].as_str().map(|cause| format!(": {cause}")).unwrap_or_default();
+    match (health["failures"].as_u64(), health["failing_ms"].as_u64()) {
+        (Some(failures), Some(ms)) => {
+            format!("; {} in a row, for {}{cause}", counted(failures, "bad answer"), text::age(ms))
+        }
+        _ => cause,
+    }
 }
 
 fn linked(service: &Value) -> &'static str {
@@ -149,4 +162,19 @@ fn how_it_is_replaced(service: &Value) -> Lines {
         lines.push(("upgrade", text::outcome_line(&service["last_handoff"])));
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_self_upgrade_is_news_for_an_hour() {
+        let last = json!({ "result": "committed", "binary": "/b", "version": "2", "pid": 7, "time_ms": 1_000_000 });
+        let answer = json!({ "supervisor": { "name": "main", "pid": 7, "last_self_upgrade": last } });
+        assert!(supervisor(&answer, 1_000_000 + SELF_UPGRADE_NEWS - 1).unwrap().contains("self-upgrade done"));
+        assert_eq!(supervisor(&answer, 1_000_000 + SELF_UPGRADE_NEWS), None);
+        assert_eq!(supervisor(&json!({ "supervisor": { "last_self_upgrade": null } }), 0), None);
+    }
 }

@@ -44,7 +44,7 @@ fn state_style(state: &str) -> Style {
     match state.split(' ').next().unwrap_or_default() {
         "running" | "done" => Style::new().green(),
         "starting" | "upgrading" | "stopping" | "waiting" => Style::new().yellow(),
-        "failed" => Style::new().red(),
+        "failed" | "faulty" => Style::new().red(),
         _ => Style::new(),
     }
 }

@@ -17,7 +17,11 @@ const STAY: &[&str] = &["run", "up"];
 
 /// What was written; or the exit code, after what was to be said.
 pub fn read() -> Result<Args, u8> {
-    let words: Vec<OsString> = env::args_os().collect();
+    let mut words: Vec<OsString> = env::args_os().collect();
+    // It belongs to every command, and may be written before it.
+    if words.get(1).is_some_and(|word| word == "--json") && words.len() > 2 {
+        words.swap(1, 2);
+    }
     Args::try_parse_from(&words).map_err(|error| {
         let (command, json) = asks(words.get(1..).unwrap_or_default());
         // What was asked for with --help is no error to anybody but the parser.
@@ -58,7 +62,7 @@ fn asks(words: &[OsString]) -> (String, bool) {
     let mut command = &root;
     let mut words = words.iter().map(|word| word.to_string_lossy()).take_while(|word| word != "--").peekable();
     while let Some(word) = words.next() {
-        if word == "--json" {
+        if word == "--json" || word.starts_with("--json=") {
             return (command.get_name().to_owned(), true);
         }
         if word.starts_with('-') {

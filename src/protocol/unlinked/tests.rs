@@ -191,7 +191,7 @@ impl World {
             }
             if self.timer {
                 let n = Daemon { failed: true, ..self.n };
-                add(Self { n, ..self.clone() }.feed(Input::Late));
+                add(Self { n, ..self.clone() }.feed(Input::Late(String::new())));
             }
             add(self.clone().feed(Input::Cancel("cancelled".into())));
             add(Self { ending: true, ..self.clone() }.feed(Input::End("the service ends".into())));
@@ -278,7 +278,7 @@ fn an_incumbent_is_told_after_its_successor_is_in_the_books() {
         Action::Report(Verdict::Committed, String::new()),
     ];
     assert_eq!(machine.step(Input::Ready), expected);
-    assert_eq!(machine.step(Input::Late), []);
+    assert_eq!(machine.step(Input::Late(String::new())), []);
 }
 
 #[test]

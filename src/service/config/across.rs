@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use super::Config;
 use super::fault::{Fault, HINTS_MAX, Place, hint, shown};
 use super::file::{Contents, Definition, Item};
 use super::unit::{Condition, Unit};
+use super::{Config, MARKED};
 use crate::service::address::Address;
 use crate::service::graph::cycles;
 
@@ -341,6 +341,12 @@ impl All {
         for definition in self.definitions {
             if definition.faults.is_empty() && !matches!(definition.item, Item::Unreadable) {
                 config.places.insert(definition.name.clone(), definition.place);
+                let is_marked = |(key, places): (String, Vec<Place>)| {
+                    MARKED.contains(&key.as_str()).then_some(())?;
+                    Some((key, places.into_iter().next()?))
+                };
+                let marks = definition.places.into_iter().filter_map(is_marked).collect();
+                config.marks.insert(definition.name.clone(), marks);
             }
             match (definition.faults.is_empty(), definition.item) {
                 (true, Item::Unit(unit)) => drop(config.units.insert(definition.name, *unit)),

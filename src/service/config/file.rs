@@ -56,14 +56,16 @@ pub(super) struct Contents {
 pub(super) fn read(file: &Arc<Path>, text: &str) -> Contents {
     let lines = Lines::of(text);
     let mut contents = Contents::default();
-    let Err(wrong) = add(file, &lines, text, &[(0, 0)], &mut contents) else { return contents };
+    let Err(wrong) = add(file, &lines, text, &[(0, 0)], None, &mut contents) else { return contents };
     // A string of many lines may have lines that look like headers.
     if text.contains("\"\"\"") || text.contains("'''") {
         let fault = syntax(file, &lines, &[(0, 0)], None, &wrong);
         return unreadable(file, text, fault);
     }
     for (name, section) in sections(text) {
-        let Err(wrong) = add(file, &lines, &section.text, &section.parts, &mut contents) else { continue };
+        let Err(wrong) = add(file, &lines, &section.text, &section.parts, name.as_deref(), &mut contents) else {
+            continue;
+        };
         let fault = syntax(file, &lines, &section.parts, name.clone(), &wrong);
         match name {
             None => contents.faults.push(fault),
@@ -109,25 +111,24 @@ fn syntax(file: &Arc<Path>, lines: &Lines<'_>, parts: &[(usize, usize)], unit: O
     Fault { place, unit, key: None, text: wrong.text.clone() }
 }
 
-/// Reads a text that is a file, or a part of one.
+/// What parsers call a number like 0022, which is the one mistake that what follows is no consequence of.
+const LEADING_ZERO: &str = "unexpected leading zero";
+
+/// Reads a text that is a file, or a part of one, which is `owner`'s.
 fn add(
     file: &Arc<Path>,
     lines: &Lines<'_>,
     text: &str,
     parts: &[(usize, usize)],
+    owner: Option<&str>,
     contents: &mut Contents,
 ) -> Result<(), Wrong> {
     let (root, errors) = DeTable::parse_recoverable(text);
     let at = |error: &toml::de::Error| error.span().map_or(0, |span| span.start);
-    if let Some(first) = errors.iter().min_by_key(|error| at(error)) {
-        let text = match first.message() {
-            "duplicate key" => "this is there twice; leave one of them out".to_owned(),
-            message => {
-                let message = message.replace('`', "'");
-                format!("this is no TOML: {}; mend it", message.trim_end_matches(", expected nothing"))
-            }
-        };
-        return Err(Wrong { at: at(first), text });
+    let wrong = |error| Wrong { at: at(error), text: wrong_syntax(error.message(), &text[at(error)..]) };
+    let is_harmless = owner.is_some() && errors.iter().all(|error| error.message().starts_with(LEADING_ZERO));
+    if let Some(first) = errors.iter().min_by_key(|error| at(error)).filter(|_| !is_harmless) {
+        return Err(wrong(first));
     }
     let outside = scope(file, lines, parts, None);
     for (key, value) in root.get_ref() {
@@ -147,7 +148,14 @@ fn add(
             continue;
         };
         for (name, value) in tables {
-            let definition = define(&scope(file, lines, parts, Some(name.get_ref())), name, value, keys);
+            let mut definition = define(&scope(file, lines, parts, Some(name.get_ref())), name, value, keys);
+            for error in errors.iter().filter(|_| owner == Some(definition.name.as_str())) {
+                let fault = syntax(file, lines, parts, Some(definition.name.clone()), &wrong(error));
+                // It is of the wrong type, too, for its key.
+                let same = definition.faults.iter().position(|other| other.place == fault.place);
+                let key = same.and_then(|at| definition.faults.swap_remove(at).key);
+                definition.faults.push(Fault { key, ..fault });
+            }
             contents.definitions.push(definition);
         }
     }
@@ -155,11 +163,29 @@ fn add(
     Ok(())
 }
 
+/// What is no TOML, as a parser says it, and where it is found.
+fn wrong_syntax(message: &str, found: &str) -> String {
+    match message {
+        "duplicate key" => "this is there twice; leave one of them out".to_owned(),
+        _ if message.starts_with(LEADING_ZERO) => {
+            let digits: String = found.chars().take_while(char::is_ascii_digit).collect();
+            format!(
+                "no number of TOML begins with 0; leave that out, or, of a umask, put it in quotes: \"{}\"",
+                shown(&digits)
+            )
+        }
+        message => {
+            let message = message.replace('`', "'");
+            format!("this is no TOML: {}; mend it", message.trim_end_matches(", expected nothing"))
+        }
+    }
+}
+
 fn define(
     scope: &Scope<'_>,
     name: &Spanned<std::borrow::Cow<'_, str>>,
     value: &Spanned<DeValue<'_>>,
-    keys: &[&str],
+    keys: &[&'static str],
 ) -> Definition {
     let (at, written) = (name.span().start, name.get_ref().as_ref());
     if let Some(other) = written.strip_suffix(CONTROL_SUFFIX).filter(|other| check_name(other).is_ok()) {

@@ -4,11 +4,14 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{Config, File};
+use super::fault::shown;
+use super::{Command, Config, Fault, File};
 use crate::error::{Error, Result};
 use crate::limits::UNIT_FILE_BYTES_MAX;
 use crate::sys::fd::read_bounded;
+use crate::sys::program::find_program;
 use nix::errno::Errno;
+use nix::unistd::{Group, User};
 
 /// Reads a file, or all files of a directory whose names end in `.toml` and begin with no dot.
 ///
@@ -35,6 +38,61 @@ pub fn load(path: &Path) -> Result<Config> {
         return Err(Error::Invalid(format!("there is no unit in {}; write [unit.NAME]", path.display())));
     }
     Ok(config)
+}
+
+/// What could be right on another machine, and is not on this one: users, groups, programs. That may ask a server, and wait for it.
+pub fn doubts(config: &Config) -> Vec<Fault> {
+    let mut doubts = Vec::new();
+    for (name, unit) in &config.units {
+        let found = [
+            ("exec", doubt_of_program(Some(&unit.exec))),
+            ("pre_start", doubt_of_program(unit.pre_start.as_ref())),
+            ("post_stop", doubt_of_program(unit.post_stop.as_ref())),
+            (
+                "user",
+                unit.user.as_deref().and_then(|name| {
+                    doubt_of_name("user", name, |name| User::from_name(name).map(|user| user.is_none()))
+                }),
+            ),
+            (
+                "group",
+                unit.group.as_deref().and_then(|name| {
+                    doubt_of_name("group", name, |name| Group::from_name(name).map(|group| group.is_none()))
+                }),
+            ),
+        ];
+        for (key, text) in found.into_iter().filter_map(|(key, text)| Some((key, text?))) {
+            if let Some(place) = config.marks.get(name).and_then(|marks| marks.get(key)) {
+                doubts.push(Fault { place: place.clone(), unit: Some(name.clone()), key: Some(key.to_owned()), text });
+            }
+        }
+    }
+    doubts.sort();
+    doubts
+}
+
+fn doubt_of_program(command: Option<&Command>) -> Option<String> {
+    let Some(Command::Argv(words)) = command else { return None };
+    let program = words.first()?;
+    if program.contains(' ') && find_program(program.as_ref()).is_err() {
+        let words: Vec<String> =
+            program.split(' ').filter(|word| !word.is_empty()).map(|word| format!("{word:?}")).collect();
+        return Some(format!(
+            "there is no program '{}' here; if it has arguments, write [{}]",
+            shown(program),
+            shown(&words.join(", "))
+        ));
+    }
+    let from_here = program.contains('/') && !program.starts_with('/');
+    from_here.then(|| {
+        format!("'{}' is looked for from where the supervisor is started; write a path from the root", shown(program))
+    })
+}
+
+fn doubt_of_name(what: &str, name: &str, is_unknown: impl FnOnce(&str) -> nix::Result<bool>) -> Option<String> {
+    let is_number = name.bytes().all(|byte| byte.is_ascii_digit());
+    let unknown = !is_number && is_unknown(name).unwrap_or(false); // or it can not be told
+    unknown.then(|| format!("there is no {what} '{}' on this machine; the unit can not start without", shown(name)))
 }
 
 /// In order.

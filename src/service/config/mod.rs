@@ -23,9 +23,12 @@ use std::sync::Arc;
 pub use added::Added;
 pub use diff::Diff;
 pub use fault::{Fault, Place, Position};
-pub use load::load;
+pub use load::{doubts, load};
 pub use read::{BACKOFF_KEYS, HEALTH_KEYS, LOG_KEYS, RESTART_LIMIT_KEYS, RLIMITS, TARGET_KEYS, UNIT_KEYS};
 pub use unit::{Check, Command, Condition, Dependency, Health, Limit, LogBudget, Mode, Ready, StopStep, Target, Unit};
+
+/// Keys whose values may be right elsewhere, and not on this machine.
+const MARKED: &[&str] = &["exec", "pre_start", "post_stop", "user", "group"];
 
 /// A file as it was read.
 #[derive(Clone, Debug)]
@@ -46,6 +49,9 @@ pub struct Config {
     /// Where each of them is.
     #[serde(default)]
     places: BTreeMap<String, Place>,
+    /// Where the values of [`MARKED`] are, by unit and key; another program of this process need not know it.
+    #[serde(skip)]
+    marks: BTreeMap<String, BTreeMap<String, Place>>,
     /// What is wrong, sorted by place.
     #[serde(default)]
     pub faults: Vec<Fault>,

@@ -12,6 +12,17 @@ use toml::de::{DeTable, DeValue};
 use super::fault::{Fault, HINTS_MAX, Lines, Place, hint, shown};
 use crate::service::parse;
 
+/// What others call a key.
+const OTHER_NAMES: &[(&str, &str)] = &[
+    ("command", "exec"),
+    ("cmd", "exec"),
+    ("environment", "env"),
+    ("environment_file", "env_file"),
+    ("cwd", "dir"),
+    ("working_directory", "dir"),
+    ("depends_on", "requires"),
+];
+
 /// Keys of a table that are all named when one is unknown and like none of them.
 const NAMED_KEYS_MAX: usize = 8;
 
@@ -59,18 +70,28 @@ pub(super) struct Table<'a> {
 
 impl<'a> Table<'a> {
     /// `what` it is, for people: "a unit".
-    pub(super) fn new(scope: &'a Scope<'a>, entries: &'a DeTable<'a>, at: usize, what: &str, known: &[&str]) -> Self {
+    pub(super) fn new(
+        scope: &'a Scope<'a>,
+        entries: &'a DeTable<'a>,
+        at: usize,
+        what: &str,
+        known: &[&'static str],
+    ) -> Self {
         let table = Self { scope, entries, name: None, at };
         table.check(what, known);
         table
     }
 
-    fn check(&self, what: &str, known: &[&str]) {
-        for key in self.entries.keys().filter(|key| !known.contains(&key.get_ref().as_ref())) {
+    fn check(&self, what: &str, known: &[&'static str]) {
+        for (key, value) in self.entries.iter().filter(|(key, _)| !known.contains(&key.get_ref().as_ref())) {
             let written: &str = key.get_ref();
             let hinted = self.scope.faults.borrow().len() < HINTS_MAX;
-            let todo = match hint(written, known.iter().copied().filter(|_| hinted)) {
+            let todo = match meant_key(written, known).filter(|_| hinted) {
                 Some(meant) => format!("do you mean '{meant}'?"),
+                None if self.name.is_none() && value.get_ref().is_table() => {
+                    let name = format!("{}.{written}", self.scope.unit.unwrap_or_default());
+                    format!("leave it out, or put the name in quotes if it has a dot: \"{}\"", shown(&name))
+                }
                 None if known.len() <= NAMED_KEYS_MAX => format!("there are {}", known.join(", ")),
                 None => "leave it out".to_owned(),
             };
@@ -230,7 +251,7 @@ impl<'a> Value<'a> {
         Some(array.iter().map(element).collect())
     }
 
-    pub(super) fn table(self, name: &'static str, known: Option<&[&str]>) -> Option<Table<'a>> {
+    pub(super) fn table(self, name: &'static str, known: Option<&[&'static str]>) -> Option<Table<'a>> {
         let Some(entries) = self.value.as_table() else {
             self.wrong_type("a table");
             return None;
@@ -241,6 +262,14 @@ impl<'a> Value<'a> {
         }
         Some(table)
     }
+}
+
+/// The key that is nearly what was written, or that is meant by what is nearly that.
+fn meant_key(written: &str, known: &[&'static str]) -> Option<&'static str> {
+    let others = || OTHER_NAMES.iter().filter(|(_, key)| known.contains(key));
+    let other = || hint(written, others().map(|(name, _)| *name));
+    let of = |name: &str| others().find(|(other, _)| *other == name).map(|(_, key)| *key);
+    hint(written, known.iter().copied()).or_else(|| other().and_then(of))
 }
 
 /// A parser may have quoted all that was written.

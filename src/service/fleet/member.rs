@@ -36,9 +36,6 @@ pub(super) struct Member {
     pub(super) key: u64,
     /// It is stopped, to be started again.
     pub(super) bounced: bool,
-    /// It ran, and is only down to be started again: who conflicts with it has to wait.
-    #[serde(default)]
-    pub(super) returning: bool,
     /// It is no more in the configuration.
     pub(super) removed: bool,
     /// What is written down of it.
@@ -74,7 +71,6 @@ impl Member {
             lock: None,
             key,
             bounced: false,
-            returning: false,
             removed: false,
             kept: None,
             came_later: false,

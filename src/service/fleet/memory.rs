@@ -3,7 +3,7 @@
 //! One line for each fact: a word and a name, or, of units that were added, `added` and the [`Added`] as JSON. The first line has the boot that it is true of (`/proc/sys/kernel/random/boot_id`, random(4)): after
 //! another one nothing of it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
@@ -30,6 +30,9 @@ pub(super) struct Facts {
     pub(super) wish: Option<Wish>,
     /// A process of it may live.
     pub(super) alive: bool,
+    /// It is stopped, or was, only to be started again: who conflicts with it has to wait.
+    #[serde(default)]
+    pub(super) returning: bool,
 }
 
 /// Of all units.
@@ -47,11 +50,12 @@ pub(super) struct Memory {
 }
 
 const ADDED: &str = "added";
-const NONE: Facts = Facts { wish: None, alive: false };
-const WORDS: [(&str, Facts); 3] = [
+const NONE: Facts = Facts { wish: None, alive: false, returning: false };
+const WORDS: [(&str, Facts); 4] = [
     ("started", Facts { wish: Some(Wish::Run), ..NONE }),
     ("stopped", Facts { wish: Some(Wish::Stop), ..NONE }),
     ("alive", Facts { alive: true, ..NONE }),
+    ("returning", Facts { returning: true, ..NONE }),
 ];
 
 impl Memory {
@@ -71,6 +75,7 @@ impl Memory {
                 let facts = memory.facts.entry(name.to_owned()).or_default();
                 facts.wish = facts.wish.or(fact.wish);
                 facts.alive |= fact.alive;
+                facts.returning |= fact.returning;
             }
         }
         memory
@@ -88,6 +93,10 @@ impl Memory {
         self.change(name, |facts| facts.alive = alive);
     }
 
+    pub(super) fn set_returning(&mut self, name: &str, returning: bool) {
+        self.change(name, |facts| facts.returning = returning);
+    }
+
     pub(super) fn added(&self) -> &[Added] {
         &self.added
     }
@@ -100,6 +109,11 @@ impl Memory {
     /// Units of which a process may live.
     pub(super) fn alive(&self) -> Vec<String> {
         self.facts.iter().filter(|(_, facts)| facts.alive).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Units that are to be started again.
+    pub(super) fn returning(&self) -> BTreeSet<String> {
+        self.facts.iter().filter(|(_, facts)| facts.returning).map(|(name, _)| name.clone()).collect()
     }
 
     /// What was written is there no more.
@@ -148,8 +162,8 @@ impl Memory {
     fn write(&self, path: &Path) -> io::Result<()> {
         let mut text = first_line();
         for (name, facts) in &self.facts {
-            let Facts { wish, alive } = *facts;
-            let parts = [Facts { wish, ..NONE }, Facts { alive, ..NONE }];
+            let Facts { wish, alive, returning } = *facts;
+            let parts = [Facts { wish, ..NONE }, Facts { alive, ..NONE }, Facts { returning, ..NONE }];
             for (word, _) in WORDS.iter().filter(|(_, fact)| parts.contains(fact)) {
                 let _ = write!(text, "\n{word} {name}");
             }
@@ -190,6 +204,7 @@ mod tests {
         let mut memory = Memory::read(path.clone());
         memory.set_wish("web", Some(Wish::Stop));
         memory.set_alive("web", true);
+        memory.set_returning("web", true);
         memory.set_wish("db", Some(Wish::Run));
         memory.set_wish("gone", Some(Wish::Run));
         let text = "[unit.x]\nexec = ['a\\nb']\n".to_owned();
@@ -198,7 +213,7 @@ mod tests {
         memory.forget("gone");
         assert_eq!(memory.save(0), None);
         let mut memory = Memory::read(path.clone());
-        assert_eq!(memory.of("web"), Facts { wish: Some(Wish::Stop), alive: true });
+        assert_eq!(memory.of("web"), Facts { wish: Some(Wish::Stop), alive: true, returning: true });
         assert_eq!(memory.alive(), ["web"]);
         assert_eq!(memory.added(), [added]);
         assert_eq!(memory.of("db").wish, Some(Wish::Run));

@@ -36,7 +36,7 @@ use self::order::Because;
 use self::slice::{Slice, in_turn};
 use super::address::ListenSpec;
 use super::config::{Config, Fault, Unit};
-use super::graph::Graph;
+use super::graph::{Graph, State};
 use super::instance::{left_alone, was_unit_of};
 use super::log::Log;
 use super::paths::RuntimeDir;
@@ -281,6 +281,11 @@ impl Fleet {
         if let Err(error) = made {
             return self.break_down(name, error.to_string());
         }
+        // The supervisor before did not live to see the end of its restart.
+        let is_returning = self.memory.of(name).returning;
+        if let Some(member) = self.members.get_mut(name).filter(|member| is_returning && !member.removed) {
+            member.bounced = member.state().is_alive();
+        }
         self.note(name);
     }
 
@@ -325,6 +330,9 @@ impl Fleet {
         let state = member.state();
         if state == member.seen {
             return;
+        }
+        if member.seen == State::Down && !member.bounced {
+            self.memory.set_returning(name, false);
         }
         // Who only comes up keeps nobody from starting, and lets only those start who wait.
         let comes_up = state.comes_up_from(member.seen);

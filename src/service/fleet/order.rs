@@ -47,6 +47,7 @@ impl Fleet {
             // With a thousand units that takes longer than to start one.
             if std::mem::take(&mut self.outdated) || self.startable.is_empty() {
                 let stoppable = self.find_out();
+                self.save(); // who returns is known before anybody is told to stop
                 if !self.stop_some(stoppable, Slice::begin()) {
                     return self.reconsider();
                 }
@@ -181,13 +182,17 @@ impl Fleet {
         states: &BTreeMap<String, State>,
         leaving: &BTreeSet<String>,
     ) -> BTreeSet<String> {
-        for (name, member) in self.members.iter_mut().filter(|(_, member)| member.returning || !leaving.is_empty()) {
-            let ran = leaving.contains(name) && states.get(name).is_some_and(|state| state.is_alive());
-            let is_down =
-                states.get(name) == Some(&State::Down) && !matches!(member.standing, Some(Standing::Blocked(..)));
-            member.returning = wanted.contains(name) && (ran || member.returning && is_down);
+        for (name, member) in &self.members {
+            let did = self.memory.of(name).returning;
+            if !did && !leaving.contains(name) {
+                continue;
+            }
+            let state = states.get(name).copied().unwrap_or(State::Down);
+            let is_down = state == State::Down && !matches!(member.standing, Some(Standing::Blocked(..)));
+            let returns = leaving.contains(name) && state.is_alive() || did && is_down;
+            self.memory.set_returning(name, returns && wanted.contains(name));
         }
-        self.members.iter().filter(|(_, member)| member.returning).map(|(name, _)| name.clone()).collect()
+        self.memory.returning()
     }
 
     fn end_bounces(&mut self) {

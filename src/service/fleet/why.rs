@@ -51,10 +51,29 @@ struct Shown {
 }
 
 impl Fleet {
-    /// All services.
+    /// All services, and those that can not be any since they are at fault.
     pub fn status(&self) -> Vec<ServiceStatus> {
         let wanted = self.wanted();
-        self.members.keys().map(|name| self.status_with(name, wanted.get(name))).collect()
+        let services = self.members.keys().map(|name| self.status_with(name, wanted.get(name)));
+        let faulty: BTreeSet<&str> = self.faults().iter().filter_map(|fault| fault.unit.as_deref()).collect();
+        let mut all: Vec<_> = services.chain(faulty.into_iter().filter_map(|name| self.faulty(name))).collect();
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all
+    }
+
+    /// What is at fault: its faults, with their places.
+    pub fn fault_of(&self, name: &str) -> Option<String> {
+        if self.members.contains_key(name) || self.graph.target(name).is_some() {
+            return None;
+        }
+        let faults = self.faults().iter().filter(|fault| fault.unit.as_deref() == Some(name));
+        let faults: Vec<String> = faults.map(ToString::to_string).collect();
+        (!faults.is_empty()).then(|| faults.join("; "))
+    }
+
+    fn faulty(&self, name: &str) -> Option<ServiceStatus> {
+        let why = self.fault_of(name)?;
+        Some(ServiceStatus { state: "faulty", want: "running", why, ..ServiceStatus::bare(name) })
     }
 
     /// These of them.
@@ -66,7 +85,10 @@ impl Fleet {
 
     /// One service; none if there is none of this name.
     pub fn status_of(&self, name: &str) -> Option<ServiceStatus> {
-        self.members.contains_key(name).then(|| self.status_with(name, self.why_wanted(name).as_ref()))
+        match self.members.contains_key(name) {
+            true => Some(self.status_with(name, self.why_wanted(name).as_ref())),
+            false => self.faulty(name),
+        }
     }
 
     fn status_with(&self, name: &str, because: Option<&Because>) -> ServiceStatus {
@@ -155,6 +177,9 @@ impl Fleet {
             };
             let ServiceStatus { state, want, wanted_by, why, cause, .. } = self.status_with(&name, wanted.get(&name));
             links.push(Link { unit: name, state, want, wanted_by, why, cause });
+        }
+        if let Some(ServiceStatus { name: unit, state, want, wanted_by, why, cause, .. }) = self.faulty(name) {
+            links.push(Link { unit, state, want, wanted_by, why, cause });
         }
         links
     }

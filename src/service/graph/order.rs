@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Edge, Graph, Kind, reach};
+use super::{Edge, Graph, Kind};
 use crate::service::config::Condition;
 
 /// What a unit is.
@@ -92,34 +92,41 @@ impl Scene<'_> {
         }
     }
 
-    /// Whether one that is down starts first, of two that conflict.
+    /// Whether one that is down starts first, of two that conflict. Of one that returns, and is not looked at yet, that is supposed.
     fn goes_before(&self, name: &str, told: &BTreeMap<String, Standing>) -> bool {
         match told.get(name) {
             Some(Standing::Now) => true,
-            Some(Standing::Waits(..)) => self.returning.contains(name),
-            Some(Standing::Blocked(..)) | None => false,
+            Some(Standing::Waits(..)) | None => self.returning.contains(name),
+            Some(Standing::Blocked(..)) => false,
         }
     }
 }
 
 impl Graph {
     /// Of each unit that is wanted and down: whether it may start. Those that are `returning` ran until now, and are only down to be started
-    /// again: they give way to nobody for that.
+    /// again: they give way to nobody for that, unless they can not start.
     pub fn standing(
         &self,
         wanted: &BTreeSet<String>,
         states: &BTreeMap<String, State>,
         returning: &BTreeSet<String>,
     ) -> BTreeMap<String, Standing> {
-        let scene = Scene { wanted, states, returning };
+        let mut returning: BTreeSet<String> = returning & wanted;
+        loop {
+            let told = self.stand_all(&Scene { wanted, returning: &returning, states });
+            let before = returning.len();
+            returning.retain(|name| !matches!(told.get(name), Some(Standing::Blocked(..))));
+            if returning.len() == before {
+                return told;
+            }
+        }
+    }
+
+    fn stand_all(&self, scene: &Scene<'_>) -> BTreeMap<String, Standing> {
         let mut told = BTreeMap::new();
-        // With all that they depend on, so that it is known of them first.
-        let first = reach(returning.iter().cloned(), |name| self.of_node(name).map(|edge| edge.unit.clone()).collect());
-        let (before, after): (Vec<&str>, Vec<&str>) =
-            self.in_order().into_iter().partition(|name| first.contains(*name));
-        for name in before.into_iter().chain(after) {
-            if wanted.contains(name) && scene.state(name) == State::Down {
-                let standing = self.stand(name, &scene, &told);
+        for name in self.in_order() {
+            if scene.wanted.contains(name) && scene.state(name) == State::Down {
+                let standing = self.stand(name, scene, &told);
                 told.insert(name.to_owned(), standing);
             }
         }
@@ -137,19 +144,18 @@ impl Graph {
                 return blocked_by(edge, scene, told);
             }
         }
-        if let Some(waits) = waits {
-            return waits;
-        }
+        // Before all that it waits for: nothing comes of that.
         for other in &node.conflicts {
             match scene.state(other) {
-                State::Stopping => return Standing::Waits(other.clone(), None),
-                state if state.is_alive() || scene.goes_before(other, told) => {
+                State::Stopping => waits = waits.or_else(|| Some(Standing::Waits(other.clone(), None))),
+                state if state.is_alive() => return Standing::Blocked(vec![other.clone()], Why::Conflicts),
+                State::Down if scene.goes_before(other, told) => {
                     return Standing::Blocked(vec![other.clone()], Why::Conflicts);
                 }
                 _ => {}
             }
         }
-        Standing::Now
+        waits.unwrap_or(Standing::Now)
     }
 
     /// Every unit after all that it depends on.

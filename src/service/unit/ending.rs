@@ -65,7 +65,7 @@ impl Service {
             success: status.is_some_and(|status| status.code == Some(0)),
             signalled: status.is_some_and(|status| status.signal.is_some()),
             up: self.served || self.seems_up(),
-            age: self.age(),
+            well: self.well_for(),
         };
         let first_exec_failed = errno.is_some_and(|errno| !passes(errno)) && self.restarts.total() == 0 && !self.served;
         // Its last output is known: it was an event.
@@ -75,7 +75,7 @@ impl Service {
             State::Ended(_) => return,
             _ => self.why = text,
         }
-        if !end.success && (self.cause.is_none() || end.age >= self.settings.restart.backoff.reset) {
+        if !end.success && (self.cause.is_none() || end.well >= self.settings.restart.backoff.reset) {
             self.cause = Some(self.why.clone());
         }
         if first_exec_failed {
@@ -85,7 +85,9 @@ impl Service {
         match self.restarts.on_end(end, Duration::from_nanos(monotonic_ns()), chance) {
             Next::Again(after) => {
                 self.state = State::Waiting(monotonic_ns() + after.as_nanos() as u64);
-                self.why = format!("its last process ended: {}", self.why);
+                let what =
+                    if cause == RestartCause::Start { "its last start failed" } else { "its last process ended" };
+                self.why = format!("{what}: {}", self.why);
                 self.events.push(Event::Restarting { text: short, after, status, cause });
             }
             Next::Ended => self.finish(Ended { status, errno, text: short }),
@@ -102,6 +104,14 @@ impl Service {
                 let text = format!("{short}; it {what} too often to be started again");
                 self.finish(Ended { status, errno, text });
             }
+        }
+    }
+
+    /// For how long its process was well: it served, and was found to be healthy, if it is asked.
+    fn well_for(&self) -> Duration {
+        match self.served || self.seems_up() {
+            true => self.watch.well_for(monotonic_ns()).unwrap_or_else(|| self.age()),
+            false => Duration::ZERO,
         }
     }
 

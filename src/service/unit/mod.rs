@@ -431,7 +431,12 @@ impl Service {
             }
             supervisor::Event::Outcome(outcome) => self.on_outcome(outcome),
             supervisor::Event::ProbationFailed { program, text } => self.on_probation_failed(program, &text),
-            supervisor::Event::Exited { pid, status, text, .. } => {
+            supervisor::Event::Exited { pid, generation, status, text } => {
+                // Whoever dies at once was there, too.
+                if self.announced != Some(pid) {
+                    self.events.push(Event::Started { pid, generation });
+                }
+                self.announced = None;
                 self.begin_post_stop(pid, status);
                 self.on_exit(status, text);
             }

@@ -28,7 +28,7 @@ pub struct Backoff {
     pub first: Duration,
     /// The longest one.
     pub max: Duration,
-    /// Who has run for that long begins again at the first.
+    /// Who was well for that long begins again at the first.
     pub reset: Duration,
 }
 
@@ -73,8 +73,8 @@ pub struct End {
     pub signalled: bool,
     /// It served, or lived for long enough if it can not say that it does.
     pub up: bool,
-    /// How long it lived.
-    pub age: Duration,
+    /// For how long it was well.
+    pub well: Duration,
 }
 
 /// What follows.
@@ -135,7 +135,7 @@ impl Restarts {
             return Next::Ended;
         }
         let Rules { backoff, limit, .. } = self.rules;
-        if end.age >= backoff.reset {
+        if end.well >= backoff.reset {
             self.row = 0;
         }
         while self.recent.front().is_some_and(|then| now.saturating_sub(*then) >= limit.window) {
@@ -166,9 +166,9 @@ impl Restarts {
 mod tests {
     use super::*;
 
-    const CRASH: End = End { success: false, signalled: true, up: true, age: Duration::from_secs(1) };
-    const FAILED: End = End { success: false, signalled: false, up: false, age: Duration::from_millis(5) };
-    const DONE: End = End { success: true, signalled: false, up: true, age: Duration::from_secs(1) };
+    const CRASH: End = End { success: false, signalled: true, up: true, well: Duration::from_secs(1) };
+    const FAILED: End = End { success: false, signalled: false, up: false, well: Duration::ZERO };
+    const DONE: End = End { success: true, signalled: false, up: true, well: Duration::from_secs(1) };
 
     fn by(policy: Policy) -> Rules {
         Rules { policy, ..Rules::default() }
@@ -198,10 +198,10 @@ mod tests {
         for _ in 0..7 {
             let Next::Again(delay) = restarts.on_end(CRASH, now, 1.0) else { panic!() };
             delays.push(delay.as_secs_f64());
-            now += delay + CRASH.age;
+            now += delay + CRASH.well;
         }
         assert_eq!(delays, [0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0]);
-        let healthy = End { age: RESTART_HEALTHY, ..CRASH };
+        let healthy = End { well: RESTART_HEALTHY, ..CRASH };
         assert_eq!(restarts.on_end(healthy, now + RESTART_HEALTHY, 0.0), Next::Again(Duration::from_millis(250)));
         assert_eq!(restarts.total(), 8);
     }
@@ -223,9 +223,10 @@ mod tests {
         let backoff = Backoff { first: seconds(1), max: seconds(3), reset: seconds(5) };
         let rules = Rules { backoff, limit: RestartLimit { count: 4, window: seconds(100) }, ..by(Policy::Always) };
         let mut restarts = Restarts::new(rules);
-        let again = |restarts: &mut Restarts, age| restarts.on_end(End { age: seconds(age), ..CRASH }, seconds(0), 1.0);
-        for (age, delay) in [(1, 1), (1, 2), (4, 3), (5, 1)] {
-            assert_eq!(again(&mut restarts, age), Next::Again(seconds(delay)));
+        let again =
+            |restarts: &mut Restarts, well| restarts.on_end(End { well: seconds(well), ..CRASH }, seconds(0), 1.0);
+        for (well, delay) in [(1, 1), (1, 2), (4, 3), (5, 1)] {
+            assert_eq!(again(&mut restarts, well), Next::Again(seconds(delay)));
         }
         assert_eq!(again(&mut restarts, 1), Next::GivenUp);
         restarts.forgive();

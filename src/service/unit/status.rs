@@ -13,8 +13,8 @@ use crate::supervisor::{Draining, HandoffOutcome, Mode, ReadySign, Said};
 use crate::sys::clock::monotonic_ns;
 
 /// What [`ServiceStatus::state`] may be.
-pub const STATES: [&str; 9] =
-    ["starting", "running", "upgrading", "waiting", "blocked", "stopping", "stopped", "done", "failed"];
+pub const STATES: [&str; 10] =
+    ["starting", "running", "upgrading", "waiting", "blocked", "stopping", "stopped", "done", "failed", "faulty"];
 
 /// A service: what is, what is wanted, and why.
 #[derive(Clone, Debug, Serialize)]
@@ -86,7 +86,11 @@ pub struct HealthStatus {
     pub state: &'static str,
     /// For how long; none: it was never asked.
     pub since_ms: Option<u64>,
-    /// What the first bad answer said, of those since the last good one.
+    /// Bad answers since the last good one.
+    pub failures: u32,
+    /// For how long there have been only such.
+    pub failing_ms: Option<u64>,
+    /// What the first of them said.
     pub cause: Option<String>,
 }
 

@@ -18,7 +18,7 @@ use super::process::{Process, Token};
 use super::spec::SpawnSpec;
 use super::trace;
 use crate::error::{Error, Result};
-use crate::limits::PROBE_INTERVAL;
+use crate::limits::{PROBE_INTERVAL, PROBE_TIMEOUT};
 use crate::protocol::message::Side;
 use crate::protocol::supervisor::{Input as LinkedInput, Peer, Phase, Verdict};
 use crate::protocol::unlinked::{Action, Input, Unlinked as Machine};
@@ -142,7 +142,9 @@ impl Engine {
             ReadySign::Notify => (Sign::Notify, None),
             ReadySign::Descriptor(_) => (pipe.map_or(Sign::Notify, |pipe| Sign::Pipe(pipe.into())), None),
             ReadySign::Health(health) => {
-                (Sign::Probe(Probe::new(health.clone(), process.leader)), Some(PROBE_INTERVAL))
+                // Without others that have its listeners it does not matter who answers.
+                let leader = (self.processes.iter().count() > 1).then_some(process.leader);
+                (Sign::Probe(Probe::new(health.clone(), leader, PROBE_TIMEOUT)), Some(PROBE_INTERVAL))
             }
             #[cfg(feature = "program")]
             ReadySign::Told => (Sign::Told, None),
@@ -251,9 +253,13 @@ impl Engine {
         if self.was_adopted_unready() {
             return self.on_ready(); // of a unit its own time tells, which is shorter
         }
+        let more = match self.unlinked.watch.as_ref().map(|watch| &watch.sign) {
+            Some(Sign::Probe(probe)) => probe.doubt(),
+            _ => String::new(),
+        };
         self.forget_readiness();
         if self.waits_for_readiness() {
-            return self.step_unlinked(Input::Late);
+            return self.step_unlinked(Input::Late(more));
         }
         if UNLINKED && self.machine.phase() == Phase::ColdStarting {
             self.stop_and_leave(Peer::Incumbent);

@@ -35,7 +35,7 @@ impl Host {
             Request::Add(params) => return self.add(client, id, params),
             Request::Remove(params) => return self.remove(client, id, params),
             Request::Why(param) => {
-                self.find(param.service.as_deref()).map(|name| json!({ "links": self.fleet.why(&name) }))
+                self.find_to_see(param.service.as_deref()).map(|name| json!({ "links": self.fleet.why(&name) }))
             }
             Request::Tree(params) => {
                 self.resolve(&params.services).map(|names| json!({ "tree": self.fleet.tree(&names) }))
@@ -245,7 +245,7 @@ impl Host {
     fn status(&self, service: Option<&str>) -> Answer {
         let services = match service {
             None => self.fleet.status(),
-            Some(_) => self.fleet.status_of(&self.find(service)?).into_iter().collect(),
+            Some(_) => self.fleet.status_of(&self.find_to_see(service)?).into_iter().collect(),
         };
         let supervisor = json!({ "name": self.name, "pid": std::process::id(), "version": env!("CARGO_PKG_VERSION"),
             "self_upgrades": self.self_upgrade.count,
@@ -265,6 +265,14 @@ impl Host {
                 let text = format!("which service? There are: {}", self.listed());
                 Err(RpcError::new(ErrorCode::WhichService, text))
             }
+        }
+    }
+
+    /// The same, or one that is at fault, of which there is nothing but that.
+    fn find_to_see(&self, service: Option<&str>) -> Result<String, RpcError> {
+        match service.filter(|name| self.fleet.fault_of(name).is_some()) {
+            Some(name) => Ok(name.to_owned()),
+            None => self.find(service),
         }
     }
 
@@ -293,6 +301,10 @@ impl Host {
     }
 
     fn no_such(&self, name: &str) -> RpcError {
+        if let Some(fault) = self.fleet.fault_of(name) {
+            let text = format!("{name} is at fault: {fault}; correct that, and say handoff reload");
+            return RpcError::new(ErrorCode::Refused, text);
+        }
         let text = match self.fleet.resolve(&[name.to_owned()]) {
             Ok(units) => {
                 let units: Vec<String> = units.into_iter().collect();

@@ -22,7 +22,7 @@ use crate::control::SelfUpgradeParams;
 use crate::control::server::Client;
 use crate::selfup::state::{self, Sealed};
 use crate::selfup::{PREFLIGHT, PREFLIGHT_PASSED, RESTORE, RESTORE_FAILED};
-use crate::text::self_upgrade_line;
+use crate::text::{now_ms, self_upgrade_line};
 
 /// See proc_pid_oom_score_adj(5).
 const OOM_SCORE_ADJ_MAX: i32 = 1000;
@@ -266,6 +266,7 @@ impl Host {
             "from_version": asked.from_version,
             "pause_ns": pause_ns,
             "total_ns": now_ns.saturating_sub(asked.since_ns),
+            "time_ms": now_ms(),
         });
         self.self_upgrade.last = Some(outcome.clone());
         let text = self_upgrade_line(&outcome);

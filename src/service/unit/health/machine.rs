@@ -56,9 +56,17 @@ pub(super) struct Machine {
     answered: bool,
     /// Until when it need not.
     grace_until_ns: u64,
-    /// Bad answers in a row, and what the first of them said.
+    /// Bad answers in a row, since when, and what the first of them said.
     failures: u32,
+    #[serde(default)]
+    failing_ns: u64,
     cause: Option<String>,
+    /// The first good answer of this process.
+    #[serde(default)]
+    good_ns: Option<u64>,
+    /// For how long the process was well that is gone.
+    #[serde(default)]
+    was_well_ns: u64,
     /// Bad answers do not count: the unit is being replaced. In exclusive mode nobody accepts between the drain of the one and the commit of
     /// the other; that is watched by the handoff, which has times of its own, and goes back to the old process if the new one is no good. A
     /// restart in the midst of it would make an outage of a pause.
@@ -76,7 +84,10 @@ impl Machine {
             answered: false,
             grace_until_ns: 0,
             failures: 0,
+            failing_ns: 0,
             cause: None,
+            good_ns: None,
+            was_well_ns: 0,
             excused: false,
         }
     }
@@ -89,8 +100,15 @@ impl Machine {
         self.ask_soon(now_ns);
     }
 
+    /// A process has replaced the one before, and counts as well as that one until it answers.
+    pub(super) fn succeed(&mut self) {
+        self.good_ns = None;
+    }
+
     /// The process is gone, or is being stopped.
     pub(super) fn end(&mut self, now_ns: u64) {
+        self.was_well_ns = self.well_ns(now_ns);
+        self.good_ns = None;
         self.next = Next::Never;
         self.change(State::Unknown, now_ns);
     }
@@ -140,6 +158,7 @@ impl Machine {
         match answer {
             Ok(()) => {
                 (self.answered, self.failures, self.cause) = (true, 0, None);
+                self.good_ns.get_or_insert(now_ns);
                 self.change(State::Healthy, now_ns).then_some(Change::Healthy)
             }
             Err(why) => self.fail(why, counts && !self.excused, now_ns),
@@ -151,7 +170,7 @@ impl Machine {
             return None;
         }
         if self.failures == 0 {
-            self.cause = Some(why.clone());
+            (self.cause, self.failing_ns) = (Some(why.clone()), now_ns);
         }
         self.failures = self.failures.saturating_add(1);
         let is_too_bad = self.failures >= self.terms.retries && (self.answered || now_ns >= self.grace_until_ns);
@@ -173,6 +192,17 @@ impl Machine {
     /// What is known, and since when, in absolute nanoseconds.
     pub(super) fn state(&self) -> (State, u64) {
         (self.state, self.since_ns)
+    }
+
+    /// For how long this process, or the last one if there is none, was found to be well: from its first good answer on, until the first of the bad ones since its last good one.
+    pub(super) fn well_ns(&self, now_ns: u64) -> u64 {
+        let until_ns = if self.failures > 0 { self.failing_ns } else { now_ns };
+        self.good_ns.map_or(self.was_well_ns, |good_ns| until_ns.saturating_sub(good_ns))
+    }
+
+    /// Bad answers since the last good one, and since when, in absolute nanoseconds; none: there was none.
+    pub(super) fn failing(&self) -> Option<(u32, u64)> {
+        (self.failures > 0).then_some((self.failures, self.failing_ns))
     }
 
     /// Why it was not well last, until it is well again.

@@ -100,12 +100,17 @@ impl Watch {
         self.health.as_ref().is_some_and(|asked| asked.machine.state().0 == machine::State::Healthy)
     }
 
+    /// For how long the process was well that is there, or was last; none: nobody asks.
+    pub(super) fn well_for(&self, now_ns: u64) -> Option<Duration> {
+        self.health.as_ref().map(|asked| Duration::from_nanos(asked.machine.well_ns(now_ns)))
+    }
+
     /// The process that serves now, or starts; `is_new`: that is not a successor, which its handoff has found to be well.
     fn note_process(&mut self, pid: Option<i32>, is_new: bool, now_ns: u64) {
         let before = std::mem::replace(&mut self.pid, pid);
         let Some(asked) = self.health.as_mut().filter(|_| before != pid) else { return };
         match pid {
-            Some(_) if before.is_some() && !is_new => return,
+            Some(_) if before.is_some() && !is_new => return asked.machine.succeed(),
             Some(_) => asked.machine.begin(now_ns),
             None => asked.machine.end(now_ns),
         }
@@ -132,7 +137,7 @@ impl Asked {
 impl Question {
     fn ask(health: &Health, settings: &Settings, supervisor: &Supervisor, pid: i32) -> Result<Self, String> {
         let by = match &health.check {
-            Check::Socket(socket) => Asking::Socket(Probe::of_anybody(socket.clone(), health.timeout)),
+            Check::Socket(socket) => Asking::Socket(Probe::new(socket.clone(), None, health.timeout)),
             Check::Exec(command) => {
                 let main_pid = ("MAINPID".into(), pid.to_string().into());
                 let spec = settings.process.task(&command.argv(), vec![main_pid]);
@@ -239,13 +244,17 @@ impl Service {
     pub(super) fn health_status(&self) -> Option<HealthStatus> {
         let asked = self.watch.health.as_ref()?;
         let (state, since_ns) = asked.machine.state();
+        let age_ms = |since_ns: u64| monotonic_ns().saturating_sub(since_ns) / 1_000_000;
+        let failing = asked.machine.failing();
         Some(HealthStatus {
             state: match state {
                 machine::State::Unknown => "unknown",
                 machine::State::Healthy => "healthy",
                 machine::State::Unhealthy => "unhealthy",
             },
-            since_ms: (since_ns > 0).then(|| monotonic_ns().saturating_sub(since_ns) / 1_000_000),
+            since_ms: (since_ns > 0).then(|| age_ms(since_ns)),
+            failures: failing.map_or(0, |(failures, _)| failures),
+            failing_ms: failing.map(|(_, since_ns)| age_ms(since_ns)),
             cause: asked.machine.cause().map(str::to_owned),
         })
     }
