@@ -56,11 +56,12 @@ fn by_its_answer() {
 /// The same over a Unix socket, beside the one that clients use.
 #[test]
 fn by_its_answer_at_a_unix_socket() {
+    // Each has a socket of its own: the processes of the first one may still be dying.
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("health");
-    let escaped = text(&path).replace('/', "%2F");
-    for url in [format!("unix:{}", text(&path)), format!("http+unix://{escaped}/ready")] {
-        is_asked(&format!("--listen web={} --listen health=unix:{}", own_address(), text(&path)), &url);
+    let [plain, http] = ["plain", "http"].map(|name| dir.path().join(name));
+    let escaped = text(&http).replace('/', "%2F");
+    for (path, url) in [(&plain, format!("unix:{}", text(&plain))), (&http, format!("http+unix://{escaped}/ready"))] {
+        is_asked(&format!("--listen web={} --listen health=unix:{}", own_address(), text(path)), &url);
     }
 }
 
