@@ -17,6 +17,7 @@ pub mod inherit;
 pub mod limits;
 pub mod listener;
 pub mod lock;
+pub(crate) mod look;
 pub mod memfd;
 pub mod notify;
 pub mod page;

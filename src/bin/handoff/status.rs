@@ -119,6 +119,9 @@ fn how_it_is(service: &Value) -> Lines {
         let more: String = [since, cause].into_iter().flatten().collect();
         lines.push(("health", format!("{state}{more}")));
     }
+    if let Some(path) = service["lost_lock"].as_str() {
+        lines.push(("upgrades", format!("refused until a restart: {path} was removed while it runs")));
+    }
     lines.push(("restarts", service["restarts"].to_string()));
     let log = &service["log"];
     if let Some(trouble) = log["trouble"].as_str() {
