@@ -240,6 +240,10 @@ pub const MANAGER_RETRY: Duration = Duration::from_millis(100);
 pub const MANAGER_MESSAGES_MAX: usize = 256;
 /// Bytes of a file of units at most: a thousand units have less, and a mistaken path may lead to anything.
 pub const UNIT_FILE_BYTES_MAX: usize = 1024 * 1024;
+/// How long a stop tries to look for what a process has left, if there is no descriptor for it: then it has failed.
+pub const BLIND_GRACE: Duration = Duration::from_secs(2);
+/// Between two looks for what a service has left that has ended all the same.
+pub const ENDED_LOOK: Duration = Duration::from_millis(500);
 /// Between two looks whether processes that were killed are gone: few take longer than one.
 pub const DYING_LOOK: Duration = Duration::from_millis(10);
 /// Bytes of a file of variables at most: the kernel takes two megabytes of environment and arguments together.

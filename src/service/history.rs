@@ -233,6 +233,13 @@ impl History {
         }
     }
 
+    /// Writes it anew if somebody has removed the file; what goes wrong is told with the next entry.
+    pub fn renew_file(&mut self) {
+        if !self.entries.is_empty() && !self.path.exists() && self.rewrite().is_err() {
+            self.lines = usize::MAX;
+        }
+    }
+
     fn append(&mut self) -> io::Result<()> {
         let Some(entry) = self.entries.back() else { return Ok(()) };
         let line = line_of(entry)?;

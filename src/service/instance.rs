@@ -1,7 +1,9 @@
 //! One supervisor per name.
 
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -140,18 +142,45 @@ fn taken(path: &Path, name: &str) -> String {
 
 /// Who has had the lock at this path that somebody has removed, and lives: it will make another one.
 fn holder_of_removed(path: &Path) -> Option<i32> {
+    let dir = path.parent()?;
+    holders_of_removed(dir, |name| Some(name) == path.file_name()).next().map(|(pid, _)| pid)
+}
+
+/// Processes that live, and have a file of this directory open that somebody has removed: pid and name of the file. One look at all processes.
+fn holders_of_removed(dir: &Path, is_it: impl Fn(&OsStr) -> bool) -> impl Iterator<Item = (i32, PathBuf)> {
     // The kernel tells the path without links; the directory is there again.
-    let dir = path.parent().and_then(|dir| dir.canonicalize().ok());
-    let path = dir.zip(path.file_name()).map_or_else(|| path.to_owned(), |(dir, name)| dir.join(name));
-    let link = format!("{} (deleted)", path.display());
-    let own = std::process::id() as i32;
-    let has = |pid: &i32| {
-        let is_it = |fd| {
-            std::fs::read_link(format!("/proc/{pid}/fd/{fd}")).is_ok_and(|found| found.as_os_str() == link.as_str())
-        };
-        *pid != own && proc::descriptors(*pid).any(is_it) && is_here(*pid)
+    let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
+    let removed = move |pid: i32, fd: i32| {
+        let link = std::fs::read_link(format!("/proc/{pid}/fd/{fd}")).ok()?;
+        let path = PathBuf::from(link.to_str()?.strip_suffix(" (deleted)")?);
+        (path.parent() == Some(&dir) && is_it(path.file_name()?)).then_some((pid, path))
     };
-    proc::pids().find(has)
+    let own = std::process::id() as i32;
+    let others = proc::pids().filter(move |pid| *pid != own);
+    others
+        .filter_map(move |pid| proc::descriptors(pid).find_map(|fd| removed(pid, fd)))
+        .filter(|(pid, _)| is_here(*pid))
+}
+
+/// Whether none of these units is that of a supervisor of another name whose files somebody has removed: its lock keeps nobody away until it is made
+/// anew.
+///
+/// # Errors
+/// [`Error::Locked`] names the unit and the supervisor.
+pub fn check_removed<'a>(runtime: &RuntimeDir, units: impl Iterator<Item = &'a String>) -> Result<()> {
+    let is_missing = |name: &&String| std::fs::symlink_metadata(runtime.lock(name)).is_err();
+    let missing: BTreeSet<OsString> = units.filter(is_missing).map(|name| format!("{name}.lock").into()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    match holders_of_removed(runtime.path(), |file| missing.contains(file)).next() {
+        None => Ok(()),
+        Some((pid, path)) => Err(Error::Locked(format!(
+            "process {pid} ({}) runs the unit of {}, which somebody has removed; stop it, or leave that unit out",
+            proc::command(pid),
+            path.display()
+        ))),
+    }
 }
 
 fn runs(name: &str, who: &str) -> String {

@@ -165,6 +165,12 @@ impl RuntimeDir {
     }
 }
 
+/// Whose file of a runtime directory this is, if a supervisor that runs, or the next one, needs it.
+pub fn owner_of(file: &str) -> Option<&str> {
+    let needed = [SOCKET_SUFFIX, JOURNAL_SUFFIX, ".lock", ".state", ".unit", ".notify"];
+    needed.into_iter().find_map(|suffix| file.strip_suffix(suffix))
+}
+
 /// The name of a supervisor or a service: it becomes part of file names.
 pub fn check_name(name: &str) -> Result<()> {
     match name.strip_suffix(CONTROL_SUFFIX) {

@@ -74,11 +74,14 @@ use crate::protocol::supervisor::{Input, Phase};
 use crate::sys::limits::raise_nofile;
 #[cfg(feature = "program")]
 use crate::sys::listing::Listing;
+use crate::sys::lock::LockPaths;
 use engine::Engine;
 use journal::Journal;
 use nix::sys::signal::Signal;
 #[cfg(feature = "program")]
 use notify::Notify;
+#[cfg(feature = "program")]
+use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -378,7 +381,31 @@ impl Supervisor {
         self.engine.record();
     }
 
-    /// Somebody has removed the journal and `NOTIFY_SOCKET`. Of a handoff that is under way the next step writes the journal.
+    /// Whether somebody has removed the journal or `NOTIFY_SOCKET`.
+    #[cfg(feature = "program")]
+    pub(crate) fn has_lost_files(&self) -> bool {
+        let engine = &self.engine;
+        let has_no_journal = engine.journal.as_ref().is_some_and(|journal| !journal.exists());
+        let lives = engine.processes.incumbent.is_some();
+        lives && (has_no_journal && engine.rendezvous.is_none() || engine.unlinked.notify.is_lost())
+    }
+
+    /// The lock or the gate of the daemon that serves, which a successor would need at its path, if it is not there.
+    #[cfg(feature = "program")]
+    pub(crate) fn lost_lock(&self) -> Option<PathBuf> {
+        let status = self.status();
+        let process = self
+            .engine
+            .processes
+            .incumbent
+            .as_ref()
+            .filter(|_| status.linked && self.engine.machine.phase() == Phase::Idle)?;
+        let LockPaths { lock, gate, .. } = process.spec.lock_paths()?;
+        let needed = [Some(gate), (status.mode == Some(Mode::Exclusive)).then_some(lock)];
+        needed.into_iter().flatten().find(|path| fs::symlink_metadata(path).is_err())
+    }
+
+    /// Makes the journal and `NOTIFY_SOCKET` anew. Of a handoff that is under way the next step writes the journal.
     #[cfg(feature = "program")]
     pub(crate) fn renew_files(&mut self) {
         let lives = self.engine.processes.incumbent.is_some();
@@ -393,7 +420,7 @@ impl Supervisor {
     /// After the end of the service: removes the journal, which has no meaning any more, unless a process that it tells of is left.
     #[cfg(feature = "program")]
     pub(crate) fn remove_journal(&mut self) {
-        let nobody_is_left = self.engine.processes.iter().next().is_none();
+        let nobody_is_left = self.engine.processes.iter().next().is_none() && !self.has_dying();
         self.engine.journal.iter().filter(|_| nobody_is_left).for_each(Journal::remove);
     }
 

@@ -13,14 +13,17 @@ use super::spec::SpawnSpec;
 use crate::error::{Error, Result};
 use crate::protocol::supervisor::Peer;
 use crate::sys::cgroup::{Cgroup, TASK};
-use crate::sys::descendants::{Patience, claim, end_with_descendants, orphans, variable_of};
+use crate::sys::clock::monotonic_ns;
+use crate::sys::descendants::{claim, end_with_descendants, orphans, variable_of};
+use crate::sys::limits::raise_nofile;
+use crate::sys::look::Look;
 use crate::sys::pidfd::Pidfd;
-use crate::sys::proc;
-use crate::sys::session::{end_members, living, session_of};
+use crate::sys::session::end_seen;
 use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::File;
+use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
@@ -68,7 +71,7 @@ impl Tree {
         if process.is_child() {
             claim(pid);
         }
-        let invocation = String::from_utf8(variable_of(pid, INVOCATION, &mut Patience::new())?).ok()?;
+        let invocation = String::from_utf8(variable_of(pid, INVOCATION, &mut Look::patient())?).ok()?;
         // Our own mark may be on a process that somebody has started by hand.
         let own = std::env::var(INVOCATION).ok();
         (Some(&invocation) != own.as_ref()).then(|| Self { invocation, cgroup: Cgroup::of(pid) })
@@ -86,12 +89,12 @@ impl Tree {
     }
 
     /// Whether a child of ours that has lost its parent is one of them.
-    fn has(&self, pid: i32, leader: i32, patience: &mut Patience) -> bool {
-        session_of(pid).is_some_and(|session| session == leader) || self.is_marked(pid, patience)
+    fn has(&self, pid: i32, leader: i32, look: &mut Look) -> bool {
+        look.session(pid) == Some(leader) || self.is_marked(pid, look)
     }
 
-    fn is_marked(&self, pid: i32, patience: &mut Patience) -> bool {
-        variable_of(pid, INVOCATION, patience).is_some_and(|value| value == self.invocation.as_bytes())
+    fn is_marked(&self, pid: i32, look: &mut Look) -> bool {
+        variable_of(pid, INVOCATION, look).is_some_and(|value| value == self.invocation.as_bytes())
     }
 
     /// Nothing was started.
@@ -99,42 +102,49 @@ impl Tree {
         self.cgroup.iter().for_each(Cgroup::remove);
     }
 
+    /// One that can not tell yet is found at the end.
     fn is_empty(&self, leader: i32, was_child: bool) -> bool {
-        // One that can not tell yet is found at the end.
-        let mut patience = Patience::none();
-        !self.cgroup.as_ref().is_some_and(Cgroup::is_populated)
-            && !orphans().into_iter().any(|pid| self.has(pid, leader, &mut patience))
-            && (was_child || !proc::pids().any(|pid| self.is_marked(pid, &mut patience)))
+        let mut look = Look::default();
+        let populated = self.cgroup.as_ref().is_some_and(|group| look.see(group.is_populated()).unwrap_or(true));
+        let is_left = populated
+            || orphans(&mut look).into_iter().any(|pid| self.has(pid, leader, &mut look))
+            || !was_child && look.pids().into_iter().any(|pid| self.is_marked(pid, &mut look));
+        !is_left && !look.is_blind()
     }
 
     /// Ends all that a dead process has left, which was the leader of its session. What it left has become ours, if it was our child;
     /// else that of init, or of a manager of the user.
     pub(crate) fn end(self, leader: i32, was_child: bool) -> Dying {
-        if let Some(group) = &self.cgroup {
-            group.kill();
-        }
-        let mut processes = self.end_orphans(leader);
-        if !was_child {
-            end_members(leader);
-            processes.extend(self.end_strangers());
-        }
-        Dying { processes, cgroup: self.cgroup }
+        Left { tree: self, leader, was_child }.end()
     }
 
-    fn end_orphans(&self, leader: i32) -> Vec<Pidfd> {
+    /// Kills what can be found, and puts it to those that die.
+    fn kill(&self, leader: i32, was_child: bool, dying: &mut Vec<Pidfd>) -> io::Result<()> {
+        let mut look = Look::patient();
+        if let Some(group) = &self.cgroup {
+            look.see(group.kill());
+        }
+        dying.extend(self.end_orphans(leader, &mut look));
+        if !was_child {
+            end_seen(leader, &mut look);
+            dying.extend(self.end_strangers(&mut look));
+        }
+        look.end()
+    }
+
+    fn end_orphans(&self, leader: i32, look: &mut Look) -> Vec<Pidfd> {
         let (mut seen, mut dead, mut ended) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
-        let mut patience = Patience::new();
         for _ in 0..ROUNDS_MAX {
-            let found = orphans();
-            let mut is_news = |pid: &i32| self.has(*pid, leader, &mut patience) && seen.insert(*pid);
-            let news: Vec<i32> = found.iter().copied().filter(&mut is_news).collect();
-            ended.extend(end_with_descendants(&news));
+            let found = orphans(look);
+            let news: Vec<i32> =
+                found.iter().copied().filter(|pid| self.has(*pid, leader, look) && seen.insert(*pid)).collect();
+            ended.extend(end_with_descendants(&news, look));
             // One that dies after the list was read may have had children, which are in a later list.
-            let mut is_open = |pid: &i32| match living(*pid) {
+            let mut is_open = |pid: &i32| match look.living(*pid) {
                 Some(_) => seen.contains(pid),
                 None => dead.insert(*pid),
             };
-            if found.iter().filter(|pid| is_open(pid)).count() == 0 {
+            if found.iter().filter(|pid| is_open(pid)).count() == 0 || look.is_blind() {
                 break;
             }
             std::thread::sleep(ROUND);
@@ -142,22 +152,22 @@ impl Tree {
         ended
     }
 
-    fn end_strangers(&self) -> Vec<Pidfd> {
+    fn end_strangers(&self, look: &mut Look) -> Vec<Pidfd> {
         let (mut seen, mut ended) = (BTreeSet::new(), Vec::new());
-        let mut patience = Patience::new();
         for _ in 0..ROUNDS_MAX {
-            let mut is_news = |pid: &i32| self.is_marked(*pid, &mut patience) && seen.insert(*pid);
-            let news: Vec<i32> = proc::pids().filter(&mut is_news).collect();
+            let all = look.pids();
+            let news: Vec<i32> =
+                all.into_iter().filter(|pid| self.is_marked(*pid, look) && seen.insert(*pid)).collect();
             if news.is_empty() {
                 break;
             }
-            let opened = news.into_iter().filter_map(|pid| Some((pid, Pidfd::open(pid).ok()?)));
-            // Looked at again behind the descriptor: the number may have been another's before it.
-            let mut none = Patience::none();
-            let mut killed = |(pid, process): &(i32, Pidfd)| {
-                self.is_marked(*pid, &mut none) && process.kill(Signal::SIGKILL).is_ok()
-            };
-            ended.extend(opened.filter(&mut killed).map(|(_, process)| process));
+            for pid in news {
+                let Some(process) = look.open(pid) else { continue };
+                // Looked at again behind the descriptor: the number may have been another's before it.
+                if self.is_marked(pid, look) && process.kill(Signal::SIGKILL).is_ok() {
+                    ended.push(process);
+                }
+            }
         }
         ended
     }
@@ -167,33 +177,73 @@ impl Tree {
 const ROUNDS_MAX: usize = 100;
 const ROUND: Duration = Duration::from_millis(1);
 
+/// What was left can not be looked for: since when, in `CLOCK_MONOTONIC` nanoseconds, and why.
+type Blind = Option<(u64, String)>;
+
+/// Only the soft limit may have been lowered: then the next look sees.
+fn note_blind(blind: &mut Blind, error: &io::Error) {
+    let _ = raise_nofile();
+    blind.get_or_insert_with(|| (monotonic_ns(), String::new())).1 = error.to_string();
+}
+
 /// Processes that were killed, until they are gone.
-#[derive(Debug, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Dying {
     processes: Vec<Pidfd>,
     cgroup: Option<Cgroup>,
+    /// Of whom it is not known whether there are more.
+    #[serde(default)]
+    unseen: Option<Box<Left>>,
+    #[serde(default)]
+    blind: Blind,
 }
 
 impl Dying {
     /// It was killed.
     pub(super) fn of_process(process: Pidfd) -> Self {
-        Self { processes: vec![process], cgroup: None }
+        Self { processes: vec![process], ..Self::default() }
     }
 
     /// Kills all that are in it.
     pub(super) fn of_group(group: Cgroup) -> Self {
-        group.kill();
-        Self { processes: Vec::new(), cgroup: Some(group) }
+        let mut dying = Self { cgroup: Some(group), ..Self::default() };
+        dying.is_over();
+        dying
     }
 
-    /// Whether they are gone; then their control group is.
+    /// Whether they are gone; then their control group is. What could not be looked at is looked at again.
     pub(crate) fn is_over(&mut self) -> bool {
         self.processes.retain(|process| !process.is_dead());
-        let is_over = self.processes.is_empty() && !self.cgroup.as_ref().is_some_and(Cgroup::is_populated);
-        if let (true, Some(group)) = (is_over, &self.cgroup) {
+        match self.look_again() {
+            Ok(is_over) => {
+                self.blind = None;
+                is_over
+            }
+            Err(error) => {
+                note_blind(&mut self.blind, &error);
+                false
+            }
+        }
+    }
+
+    fn look_again(&mut self) -> io::Result<bool> {
+        if let Some(left) = &self.unseen {
+            left.tree.kill(left.leader, left.was_child, &mut self.processes)?;
+            self.cgroup = self.unseen.take().and_then(|left| left.tree.cgroup);
+        }
+        let Some(group) = &self.cgroup else { return Ok(self.processes.is_empty()) };
+        if group.is_populated()? {
+            return group.kill().map(|()| false);
+        }
+        if self.processes.is_empty() {
             group.remove();
         }
-        is_over
+        Ok(self.processes.is_empty())
+    }
+
+    /// It is not known whether that is all.
+    pub(crate) fn blind(&self) -> Option<&(u64, String)> {
+        self.blind.as_ref()
     }
 }
 
@@ -202,8 +252,11 @@ impl Dying {
 pub(super) struct Trees {
     pub(super) lineage: Lineage,
     /// It is that of a supervisor before, which may have left something that was not looked for yet.
-    #[serde(skip)] // it is looked for at once
+    #[serde(default)]
     inherited: bool,
+    /// Not all could be looked at.
+    #[serde(default)]
+    inherited_blind: Blind,
     /// The process that served under that supervisor is dead.
     #[serde(skip)] // as before
     has_lost: bool,
@@ -222,6 +275,14 @@ struct Left {
     was_child: bool,
 }
 
+impl Left {
+    fn end(self) -> Dying {
+        let mut dying = Dying { unseen: Some(Box::new(self)), ..Dying::default() };
+        dying.is_over();
+        dying
+    }
+}
+
 impl Trees {
     /// Goes on with what the journal says.
     pub(super) fn inherit(&mut self, entry: &Entry) {
@@ -231,9 +292,9 @@ impl Trees {
         self.has_lost = entry.incumbent.is_some_and(|incumbent| incumbent.open().is_none());
     }
 
-    /// Once.
-    pub(super) fn take_inherited(&mut self) -> Option<Lineage> {
-        std::mem::take(&mut self.inherited).then(|| self.lineage.clone())
+    /// What is to be looked for.
+    fn inherited(&self) -> Option<Lineage> {
+        self.inherited.then(|| self.lineage.clone())
     }
 
     /// It ends with the service.
@@ -279,9 +340,7 @@ impl Engine {
             .into_iter()
             .partition(|left: &Left| left.tree.is_empty(left.leader, left.was_child));
         self.trees.left = left;
-        for Left { tree, leader, was_child } in Vec::<Left>::from_iter(empty) {
-            self.trees.dying.push(tree.end(leader, was_child));
-        }
+        self.trees.dying.extend(Vec::<Left>::from_iter(empty).into_iter().map(Left::end));
     }
 }
 
@@ -295,9 +354,9 @@ impl Supervisor {
     /// Ends what processes that were replaced have left behind.
     pub(crate) fn end_left(&mut self) {
         let engine = &mut self.engine;
-        for Left { tree, leader, was_child } in std::mem::take(&mut engine.trees.left) {
-            tracing::debug!(target: "handoff", service = engine.service, pid = leader, "ends what a process has left");
-            engine.trees.dying.push(tree.end(leader, was_child));
+        for left in std::mem::take(&mut engine.trees.left) {
+            tracing::debug!(target: "handoff", service = engine.service, pid = left.leader, "ends what a process has left");
+            engine.trees.dying.push(left.end());
         }
     }
 
@@ -336,9 +395,20 @@ impl Supervisor {
         }
     }
 
-    /// Whether a process that was left behind, and killed, is not gone yet.
+    /// Whether a process that was left behind, and killed, is not gone yet, or one may be there that could not be looked for.
     pub(crate) fn is_dying(&mut self) -> bool {
         self.engine.tidy_trees();
-        !self.engine.trees.dying.is_empty()
+        self.has_dying()
+    }
+
+    /// The same at the last look.
+    pub(crate) fn has_dying(&self) -> bool {
+        self.engine.trees.inherited || !self.engine.trees.dying.is_empty()
+    }
+
+    /// What a process has left can not be looked for: since when, in `CLOCK_MONOTONIC` nanoseconds, and why.
+    pub(crate) fn blind(&self) -> Option<&(u64, String)> {
+        let trees = &self.engine.trees;
+        trees.dying.iter().find_map(Dying::blind).or(trees.inherited_blind.as_ref())
     }
 }

@@ -9,7 +9,7 @@ use std::path::{Component, Path, PathBuf};
 use nix::sys::signal::Signal;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 
-use super::pidfd::Pidfd;
+use super::look::{Look, is_blind};
 
 /// The names of all groups that are made here begin so.
 const PREFIX: &str = "handoff.";
@@ -47,23 +47,26 @@ impl Cgroup {
             let is_task = name.strip_prefix(PREFIX).is_some_and(|name| name.starts_with(TASK));
             let group = Self { dir: dir.clone() };
             if is_gone && is_task {
-                group.kill();
+                let _ = group.kill(); // it is no process of a service
             }
-            if is_gone && !group.is_populated() {
+            if is_gone && group.is_populated().is_ok_and(|populated| !populated) {
                 group.remove();
             }
         }
     }
 
     /// Those beside ours whose names have this word before the pid of who made them, and in which somebody is.
-    pub(crate) fn left_by(word: &str) -> Vec<Self> {
-        let Some(above) = group_of("self").filter(|above| is_ours(above)) else { return Vec::new() };
+    pub(crate) fn left_by(word: &str, look: &mut Look) -> Vec<Self> {
+        let Some(above) = look.see(find_group_of("self")).flatten().filter(|above| is_ours(above)) else {
+            return Vec::new();
+        };
         let is_one = |dir: &PathBuf| {
             let name = dir.file_name().unwrap_or_default().to_string_lossy();
             name.starts_with(PREFIX) && name.rsplit('.').nth(1) == Some(word)
         };
-        let groups = groups_in(&above).into_iter().filter(is_one).map(|dir| Self { dir });
-        groups.filter(Self::is_populated).collect()
+        let dirs = look.see(try_groups_in(&above)).unwrap_or_default();
+        let groups = dirs.into_iter().filter(is_one).map(|dir| Self { dir });
+        groups.filter(|group| look.see(group.is_populated()).unwrap_or_default()).collect()
     }
 
     /// The group of a process, if it is one of those.
@@ -79,31 +82,45 @@ impl Cgroup {
     }
 
     /// SIGKILL to all that are in it, and in groups below it.
-    pub(crate) fn kill(&self) {
-        if fs::write(self.dir.join("cgroup.kill"), "1").is_ok() {
-            return;
+    ///
+    /// # Errors
+    /// That is not known.
+    pub(crate) fn kill(&self) -> io::Result<()> {
+        match fs::write(self.dir.join("cgroup.kill"), "1") {
+            Ok(()) => return Ok(()),
+            Err(error) if is_blind(&error) => return Err(error),
+            Err(_) => {}
         }
+        let mut look = Look::default();
         for _ in 0..ROUNDS_MAX {
-            let members: Vec<i32> = groups_below(&self.dir).iter().flat_map(|dir| members(dir)).collect();
-            let ended = |pid: &&i32| {
+            let members: Vec<i32> =
+                groups_below(&self.dir).iter().flat_map(|dir| look.see(members(dir)).unwrap_or_default()).collect();
+            let mut ended = |pid: &&i32| {
                 // The number may have been another's before the descriptor: it is looked at again.
-                let process = Pidfd::open(**pid);
-                process.is_ok_and(|process| self.has(**pid) && process.kill(Signal::SIGKILL).is_ok())
+                let process = look.open(**pid);
+                process.is_some_and(|process| self.has(**pid, &mut look) && process.kill(Signal::SIGKILL).is_ok())
             };
-            if members.iter().filter(ended).count() == 0 {
-                return;
+            if members.iter().filter(|pid| ended(pid)).count() == 0 {
+                break;
             }
         }
+        look.end()
     }
 
-    fn has(&self, pid: i32) -> bool {
-        group_of(&pid.to_string()).is_some_and(|dir| dir.starts_with(&self.dir))
+    fn has(&self, pid: i32, look: &mut Look) -> bool {
+        look.see(find_group_of(&pid.to_string())).flatten().is_some_and(|dir| dir.starts_with(&self.dir))
     }
 
     /// Whether a process is left in it, or below it; zombies do not count.
-    pub(crate) fn is_populated(&self) -> bool {
-        let events = fs::read_to_string(self.dir.join("cgroup.events")).unwrap_or_default();
-        events.lines().any(|line| line == "populated 1")
+    ///
+    /// # Errors
+    /// That is not known.
+    pub(crate) fn is_populated(&self) -> io::Result<bool> {
+        match fs::read_to_string(self.dir.join("cgroup.events")) {
+            Ok(events) => Ok(events.lines().any(|line| line == "populated 1")),
+            Err(error) if is_blind(&error) => Err(error),
+            Err(_) => Ok(false), // it is removed
+        }
     }
 
     /// Removes it, with the empty groups below it that its processes have made. One that is not empty stays.
@@ -127,18 +144,31 @@ fn groups_below(dir: &Path) -> Vec<PathBuf> {
 }
 
 fn groups_in(dir: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()).collect()
+    try_groups_in(dir).unwrap_or_default()
 }
 
-fn members(dir: &Path) -> Vec<i32> {
-    let list = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-    list.lines().filter_map(|line| line.parse().ok()).collect()
+fn try_groups_in(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(dir)?.flatten();
+    let dirs = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    Ok(dirs.map(|entry| entry.path()).collect())
+}
+
+fn members(dir: &Path) -> io::Result<Vec<i32>> {
+    let list = fs::read_to_string(dir.join("cgroup.procs"))?;
+    Ok(list.lines().filter_map(|line| line.parse().ok()).collect())
 }
 
 /// The directory of the group in which a process is, of version 2.
 fn group_of(pid: &str) -> Option<PathBuf> {
-    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    find_group_of(pid).ok().flatten()
+}
+
+/// The same; with an error if it can not be read.
+fn find_group_of(pid: &str) -> io::Result<Option<PathBuf>> {
+    fs::read_to_string(format!("/proc/{pid}/cgroup")).map(|groups| mounted(&groups))
+}
+
+fn mounted(groups: &str) -> Option<PathBuf> {
     let path = Path::new(groups.lines().find_map(|line| line.strip_prefix("0::"))?);
     // A group outside of our namespace.
     if path.components().any(|part| part == Component::ParentDir) {
@@ -189,7 +219,7 @@ mod tests {
 
     fn wait_until_empty(group: &Cgroup) {
         let until = Instant::now() + Duration::from_secs(60);
-        while group.is_populated() {
+        while group.is_populated().unwrap() {
             assert!(Instant::now() < until, "it is never empty");
         }
     }
@@ -210,12 +240,12 @@ mod tests {
         let child = start_in(&group, "env -i setsid sh -c 'sleep 1000 & sleep 1000' & exit 3");
         wait_for(child.pidfd.as_fd(), PollFlags::POLLIN);
         assert_eq!(child.pidfd.wait().unwrap().unwrap().code, Some(3));
-        assert!(group.is_populated(), "what it left is in its group");
-        let pid = members(&group.dir)[0];
+        assert!(group.is_populated().unwrap(), "what it left is in its group");
+        let pid = members(&group.dir).unwrap()[0];
         assert_eq!(Cgroup::of(pid).unwrap().dir, group.dir);
         group.remove();
         assert!(group.dir.exists(), "it is not empty");
-        group.kill();
+        group.kill().unwrap();
         wait_until_empty(&group);
         group.remove();
         assert!(!group.dir.exists());
@@ -238,12 +268,12 @@ mod tests {
         wait_until_empty(&task);
         assert_eq!(children[1].pidfd.wait().unwrap().unwrap().signal, Some(9));
         assert!(
-            daemon.is_populated() && other.is_populated(),
+            daemon.is_populated().unwrap() && other.is_populated().unwrap(),
             "a daemon is adopted, and another supervisor's are its own"
         );
         assert!(!empty.dir.exists() && fresh.dir.exists());
         for group in [&daemon, &other, &task, &fresh, &own] {
-            group.kill();
+            group.kill().unwrap();
             wait_until_empty(group);
             group.remove();
             assert!(!group.dir.exists());

@@ -18,6 +18,7 @@ pub mod limits;
 pub mod listener;
 pub(crate) mod listing;
 pub mod lock;
+pub(crate) mod look;
 pub mod memfd;
 pub mod notify;
 pub mod page;

@@ -1,9 +1,11 @@
 //! What a process leaves behind in its session.
 
 use std::collections::HashMap;
+use std::io;
 
 use nix::sys::signal::Signal;
 
+use super::look::Look;
 use super::pidfd::Pidfd;
 use super::proc::{self, Stat};
 
@@ -12,25 +14,38 @@ use super::proc::{self, Stat};
 ///
 /// A process that forks at the same time may be missed: call it again until it says none. A zombie counts as none.
 pub fn signal_members(session: i32, signal: Signal) -> usize {
+    signal_seen(session, signal, &mut Look::default())
+}
+
+fn signal_seen(session: i32, signal: Signal, look: &mut Look) -> usize {
     // Session 0 and 1 are the kernel's and init's.
-    if session <= 1 || session_of(session).is_some() {
+    if session <= 1 || look.session(session).is_some() || look.is_blind() {
         return 0;
     }
-    let is_member = |pid: &i32| *pid != session && session_of(*pid) == Some(session);
-    let signalled = |pid: i32| {
-        let Ok(process) = Pidfd::open(pid) else { return false };
+    let mut count = 0;
+    for pid in look.pids() {
+        let is_member = |look: &mut Look| pid != session && look.session(pid) == Some(session);
+        if !is_member(look) {
+            continue;
+        }
+        let Some(process) = look.open(pid) else { continue };
         // Looked at again behind the descriptor: the number may have been reused before it.
-        is_member(&pid) && process.kill(signal).is_ok()
-    };
-    proc::pids().filter(is_member).filter(|pid| signalled(*pid)).count()
+        count += usize::from(is_member(look) && process.kill(signal).is_ok());
+    }
+    count
 }
 
 /// Ends those of these processes that are members of this session. They may still be dying then.
 pub fn end_some_members(session: i32, pids: impl Iterator<Item = i32>) -> Vec<Pidfd> {
+    end_some_seen(session, pids, &mut Look::default())
+}
+
+/// The same as a part of a search.
+pub(crate) fn end_some_seen(session: i32, pids: impl Iterator<Item = i32>, look: &mut Look) -> Vec<Pidfd> {
     let mut ended = Vec::new();
     for pid in pids.filter(|pid| *pid != session && session > 1) {
-        let Ok(process) = Pidfd::open(pid) else { continue };
-        if session_of(pid) == Some(session) && process.kill(Signal::SIGKILL).is_ok() {
+        let Some(process) = look.open(pid) else { continue };
+        if look.session(pid) == Some(session) && process.kill(Signal::SIGKILL).is_ok() {
             tracing::info!(pid, session, "ended what a process left behind");
             ended.push(process);
         }
@@ -65,9 +80,14 @@ fn descends(mut pid: i32, leader: i32, look: impl Fn(i32) -> Option<(i32, i32)>)
 
 /// Ends what the leader of a session has left behind.
 pub fn end_members(session: i32) {
+    end_seen(session, &mut Look::default());
+}
+
+/// The same as a part of a search.
+pub(crate) fn end_seen(session: i32, look: &mut Look) {
     /// Against a helper that forks faster than we look.
     const ROUNDS_MAX: usize = 10;
-    let left = |_: &usize| signal_members(session, Signal::SIGKILL) > 0;
+    let left = |_: &usize| signal_seen(session, Signal::SIGKILL, look) > 0;
     let rounds = (0..ROUNDS_MAX).take_while(left).count();
     if rounds > 0 {
         tracing::info!(pid = session, "ended what the process left behind");
@@ -79,21 +99,25 @@ pub fn session_of(pid: i32) -> Option<i32> {
     living(pid).map(|(_, session)| session)
 }
 
-/// The parent of a process, also of a zombie.
-#[cfg(feature = "program")]
-pub(crate) fn parent_of(pid: i32) -> Option<i32> {
-    stat(pid).map(|(_, parent, _)| parent)
-}
-
 /// Parent and session of a process that is no zombie.
-pub(crate) fn living(pid: i32) -> Option<(i32, i32)> {
-    stat(pid).and_then(|(is_zombie, parent, session)| (!is_zombie).then_some((parent, session)))
+fn living(pid: i32) -> Option<(i32, i32)> {
+    let place = place_of(pid).ok().filter(|place| !place.is_dead)?;
+    Some((place.parent, place.session))
 }
 
-/// Whether it is a zombie, parent and session.
-fn stat(pid: i32) -> Option<(bool, i32, i32)> {
-    let stat = Stat::of(pid).ok()?;
-    Some((stat.is_dead(), stat.field(4)?, stat.field(6)?))
+/// Where a process is among others.
+pub(crate) struct Place {
+    /// It is a zombie.
+    pub(crate) is_dead: bool,
+    pub(crate) parent: i32,
+    pub(crate) session: i32,
+}
+
+/// `NotFound`, `ESRCH`: no such process.
+pub(crate) fn place_of(pid: i32) -> io::Result<Place> {
+    let stat = Stat::of(pid)?;
+    let field = |number| stat.field(number).ok_or(io::ErrorKind::InvalidData);
+    Ok(Place { is_dead: stat.is_dead(), parent: field(4)?, session: field(6)? })
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! How the processes of units are started, and how everything that they leave is ended: the program from outside.
 
 mod attributes;
+mod descriptors;
 mod errors;
 #[allow(dead_code, reason = "it is that of another test, which uses all of it")]
 #[path = "../program/harness.rs"]

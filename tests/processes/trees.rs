@@ -41,11 +41,11 @@ fn group(pid: i32) -> String {
 
 /// Starts a child that is in no session of ours, whose parents are gone, and that has nothing of our environment but what says to
 /// which test it belongs, and what `env` leaves of the rest.
-fn leave(pid: &Path, env: &str) -> String {
+pub fn leave(pid: &Path, env: &str) -> String {
     format!("setsid sh -c \"{env} setsid sleep 1000 & echo \\$! > {}\" & wait", pid.display())
 }
 
-fn unit(line: &str, keys: &str) -> String {
+pub fn unit(line: &str, keys: &str) -> String {
     format!("[unit.a]\nshell = true\nexec = '{line}'\nmode = 'none'\nready = 'delay=1ms'\n{keys}\n")
 }
 

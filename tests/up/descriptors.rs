@@ -45,5 +45,6 @@ fn it_goes_on_with_fewer_descriptors_than_it_polls() {
     clients.iter().for_each(|client| drop(ask(client)));
     wait_until("it is told", || scene.stderr().contains("RLIMIT_NOFILE was lowered to 5, but").then_some(()));
     assert_eq!(scene.stderr().matches("RLIMIT_NOFILE was lowered").count(), 1, "{}", scene.stderr());
-    assert_eq!(scene.stop(), 0);
+    // The daemon has left a child, which can not be looked for: that is no good end.
+    assert_eq!(scene.stop(), 1);
 }

@@ -16,6 +16,7 @@ mod keys;
 mod many;
 mod operator;
 mod order;
+mod place;
 mod reload;
 mod scene;
 mod shown;

@@ -100,6 +100,9 @@ pub fn host_one(mut host: Host) -> Result<u8, Failure> {
     }
     server.close();
     outcome.map_err(itself)?;
+    if let Some(left) = fleet.left().first() {
+        return Err(itself(left));
+    }
     let ended = fleet.service(&name).and_then(Service::ended);
     Ok(ended.map_or(ITSELF_FAILED, of_daemon))
 }

@@ -57,6 +57,11 @@ impl Seen {
         self.histories.entry(service.to_owned()).or_insert_with(|| History::open(path))
     }
 
+    /// Somebody has removed files of the runtime directory.
+    pub fn renew_files(&mut self) {
+        self.histories.values_mut().for_each(History::renew_file);
+    }
+
     /// What is remembered of these services.
     pub fn history(&self, services: &[String]) -> Value {
         let of = |name: &String| {

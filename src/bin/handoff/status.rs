@@ -121,6 +121,9 @@ fn how_it_is(service: &Value) -> Lines {
         let since = health["since_ms"].as_u64().map(|ms| format!(" for {}", text::age(ms)));
         lines.push(("health", format!("{state}{}{}", since.unwrap_or_default(), failing(health))));
     }
+    if let Some(path) = service["lost_lock"].as_str() {
+        lines.push(("upgrades", format!("refused until a restart: {path} was removed while it runs")));
+    }
     lines.push(("restarts", service["restarts"].to_string()));
     let log = &service["log"];
     if let Some(trouble) = log["trouble"].as_str() {

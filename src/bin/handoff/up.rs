@@ -2,7 +2,7 @@
 
 use handoff::service::config::load;
 use handoff::service::fleet::Fleet;
-use handoff::service::instance::Instance;
+use handoff::service::instance::{Instance, check_removed};
 use handoff::service::manager::Manager;
 use handoff::service::paths::{RuntimeDir, check_name};
 use handoff::service::signals::Signals;
@@ -47,6 +47,7 @@ fn supervise(args: &UpArgs, output: &Output) -> Result<(), Failure> {
     runtime.create().map_err(itself)?;
     let socket = args.socket.clone().unwrap_or_else(|| runtime.socket(&args.name));
     let instance = Instance::succeed(&runtime.lock(&args.name), &args.name, &socket).map_err(itself)?;
+    check_removed(&runtime, config.units.keys()).map_err(itself)?;
     let server = Server::bind(&socket).map_err(itself)?;
     let exporter = exporter(args.metrics.as_ref(), &args.name, output)?;
     let mut fleet = Fleet::new(&args.name, runtime, config).map_err(itself)?;

@@ -108,6 +108,8 @@ pub struct ServiceFacts {
     pub name: String,
     pub pid: Option<i32>,
     pub linked: bool,
+    /// A file that it needs to be replaced, and that somebody has removed.
+    pub lost_lock: Option<String>,
     pub mode: Option<String>,
     /// It tells otherwise that it is ready.
     pub has_sign: bool,
@@ -292,6 +294,7 @@ fn service(runtime: &RuntimeDir, status: &Value, supervisor: Option<i32>) -> Ser
         name,
         pid,
         linked: status["linked"] == true,
+        lost_lock: status["lost_lock"].as_str().map(str::to_owned),
         mode: status["mode"].as_str().map(str::to_owned),
         has_sign: !status["ready"].is_null(),
         program,

@@ -21,6 +21,10 @@ pub(super) fn examine(facts: &ServiceFacts, available: Option<u64>) -> Vec<Findi
 
 fn replaceable(facts: &ServiceFacts) -> Finding {
     let check = Check::new("replaceable", &facts.name);
+    if let Some(path) = &facts.lost_lock {
+        let text = format!("{path} was removed while it runs: every upgrade is refused until it is made anew");
+        return check.error(text, "restart it (handoff restart)");
+    }
     match facts.mode.as_deref() {
         _ if facts.pid.is_none() => check.ok("it does not run"),
         Some(mode) if facts.linked => check.ok(format!("it links libhandoff, mode {mode}")),
@@ -160,6 +164,7 @@ mod tests {
         ServiceFacts {
             name: "kv".into(),
             linked: true,
+            lost_lock: None,
             mode: Some("exclusive".into()),
             pid: Some(7),
             ..Default::default()
@@ -170,6 +175,8 @@ mod tests {
     fn who_can_be_replaced() {
         assert_eq!(replaceable(&service()).severity, Ok);
         assert_eq!(replaceable(&ServiceFacts { linked: false, ..service() }).severity, Warning);
+        let lost = ServiceFacts { lost_lock: Some("/run/kv.control.gate".into()), ..service() };
+        assert_eq!(replaceable(&lost).severity, Error);
         let beside = ServiceFacts { linked: false, mode: Some("overlap".into()), has_sign: true, ..service() };
         assert_eq!(replaceable(&beside).severity, Ok);
         assert_eq!(replaceable(&ServiceFacts { mode: Some("none".into()), ..beside }).severity, Ok);

@@ -39,6 +39,10 @@ pub(super) struct Unkept {
 }
 
 impl Unkept {
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.names.contains(name)
+    }
+
     pub(super) fn due_ns(&self) -> Option<u64> {
         (!self.names.is_empty()).then_some(self.retry_ns)
     }

@@ -8,21 +8,39 @@ use serde::{Deserialize, Serialize};
 use super::Fleet;
 use crate::service::instance::{daemon_of, left_alone};
 
-/// A process that lives, and that nobody supervises.
+/// What lives, or may live, and nobody supervises.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Left {
-    /// Whose it is.
-    pub unit: String,
-    /// Its number.
-    pub pid: i32,
-    /// What it executes.
-    pub command: String,
+#[serde(untagged)]
+pub enum Left {
+    /// A process.
+    Process {
+        /// Whose it is.
+        unit: String,
+        /// Its number.
+        pid: i32,
+        /// What it executes.
+        command: String,
+    },
+    /// What a process has left behind.
+    Behind {
+        /// Whose it was.
+        unit: String,
+        /// What is known of it, for people.
+        text: String,
+    },
 }
 
 impl fmt::Display for Left {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { unit, pid, command } = self;
-        write!(f, "process {pid} ({command}) of {unit} lives on, and could not be taken over; end it (kill {pid})")
+        match self {
+            Self::Process { unit, pid, command } => {
+                write!(
+                    f,
+                    "process {pid} ({command}) of {unit} lives on, and could not be taken over; end it (kill {pid})"
+                )
+            }
+            Self::Behind { unit, text } => write!(f, "{unit} has ended, but {text}"),
+        }
     }
 }
 
@@ -36,11 +54,11 @@ impl Fleet {
     /// The one of this unit: another supervisor's own is none.
     pub(super) fn left_of(&self, unit: &str) -> Option<Left> {
         let member = self.members.get(unit);
-        if member.is_some_and(|member| member.service.is_some()) {
-            return None;
+        if let Some(service) = member.and_then(|member| member.service.as_ref()) {
+            return service.left_behind().map(|text| Left::Behind { unit: unit.to_owned(), text });
         }
         let is_ours = unit == self.name || member.is_some_and(|member| member.owns_files());
         let found = if is_ours { daemon_of(&self.runtime, unit) } else { left_alone(&self.runtime, unit) };
-        found.map(|(pid, command)| Left { unit: unit.to_owned(), pid, command })
+        found.map(|(pid, command)| Left::Process { unit: unit.to_owned(), pid, command })
     }
 }

@@ -114,12 +114,18 @@ impl Member {
         }
     }
 
-    /// They were removed.
+    /// Whether somebody has removed what it has beside what is written down of it.
+    pub(super) fn has_lost_files(&self) -> bool {
+        self.lock.as_ref().is_some_and(|lock| !lock.is_there())
+            || self.service.as_deref().is_some_and(Service::has_lost_files)
+    }
+
+    /// They were removed. The journal is made anew also if another supervisor has the lock by now.
     pub(super) fn renew_files(&mut self, name: &str, supervisor: &str) -> Result<()> {
+        self.service.iter_mut().for_each(|service| service.renew_files());
         if let Some(lock) = self.lock.as_ref().filter(|lock| !lock.is_there()) {
             self.lock = Some(lock.renew(name, Some(supervisor))?);
         }
-        self.service.iter_mut().for_each(|service| service.renew_files());
         Ok(())
     }
 

@@ -117,6 +117,12 @@ impl Memory {
     }
 
     /// What was written is there no more.
+    pub(super) fn is_lost(&self) -> bool {
+        let has_some = !self.facts.is_empty() || !self.added.is_empty();
+        has_some && !self.changed && self.path.as_ref().is_some_and(|path| !path.exists())
+    }
+
+    /// It is written down again.
     pub(super) fn note_loss(&mut self) {
         self.changed = true;
     }

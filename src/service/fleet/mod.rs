@@ -8,6 +8,7 @@ mod carry;
 mod commands;
 mod kept;
 mod left;
+mod lost;
 mod member;
 mod memory;
 mod order;
@@ -26,6 +27,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 
 pub use commands::{Goal, NotDone, Reached, Way};
 pub use left::Left;
+pub use lost::Lost;
 pub use reload::Change;
 pub use why::{Branch, Link};
 
@@ -43,10 +45,11 @@ use super::paths::RuntimeDir;
 use super::unit::Service;
 use super::unit::event::Event;
 use super::unit::settings::Settings;
+use super::words::DESCRIPTORS_ADVICE;
 use crate::error::{Error, Result};
-use crate::limits::SHUTDOWN_TIMEOUT;
+use crate::limits::{SHUTDOWN_TIMEOUT, STATE_RETRY};
 use crate::supervisor::OutputWatch;
-use crate::sys::clock::monotonic_ns;
+use crate::sys::clock::{monotonic_ns, nanoseconds};
 use crate::sys::listing::Listing;
 
 /// Services that one turn looks at, beside those that are due; the rest is ready in the next.
@@ -101,6 +104,9 @@ pub struct Fleet {
     outdated: bool,
     #[serde(skip)]
     events: Vec<(String, Event)>,
+    /// What was left under a supervisor before could not be looked for: when to try again, in `CLOCK_MONOTONIC` nanoseconds.
+    #[serde(default)]
+    blind_ns: Option<u64>,
 }
 
 /// Before anything is started. What the dead have left may have the sockets, so that is ended between the two.
@@ -246,6 +252,7 @@ impl Fleet {
             someone_waits: false,
             outdated: false,
             events: Vec::new(),
+            blind_ns: None,
         })
     }
 
@@ -267,7 +274,19 @@ impl Fleet {
 
     /// What processes of a supervisor before have left, which ended while there was none.
     fn end_stragglers(&mut self) {
-        Service::end_stragglers(self.members.values_mut().filter_map(|member| member.service.as_deref_mut()));
+        let services = self.members.values_mut().filter_map(|member| member.service.as_deref_mut());
+        let is_first = self.blind_ns.is_none();
+        self.blind_ns = None;
+        if let Err(error) = Service::end_stragglers(services) {
+            self.blind_ns = Some(monotonic_ns().saturating_add(nanoseconds(STATE_RETRY)));
+            if is_first {
+                let text = format!(
+                    "what processes have left that died without a supervisor can not be looked for: {error}; \
+                     their units wait for it; {DESCRIPTORS_ADVICE}"
+                );
+                self.events.push((self.name.clone(), Event::Warning(text)));
+            }
+        }
     }
 
     /// Looks what another supervisor has left of a unit; what goes wrong is its own failure.
@@ -348,8 +367,7 @@ impl Fleet {
     /// # Errors
     /// [`Error::System`]: it can not poll.
     pub fn turn(&mut self) -> Result<Vec<(String, Event)>> {
-        // Who takes over or binds before the dead are cleaned up after finds them in the way.
-        let ready = if matches!(self.preparation, Preparation::Seeks(_)) { BTreeSet::new() } else { self.ready()? };
+        let ready = self.ready()?;
         let slice = Slice::begin();
         for name in in_turn(&ready, &self.last_turned.clone()) {
             self.turn_one(name);
@@ -359,6 +377,9 @@ impl Fleet {
             }
         }
         self.hasten();
+        if self.blind_ns.is_some_and(|due_ns| monotonic_ns() >= due_ns) {
+            self.end_stragglers();
+        }
         self.save();
         self.settle();
         self.save();
@@ -429,22 +450,7 @@ impl Fleet {
         }
         let services = self.members.values().filter_map(|member| member.service.due_ns());
         let own = self.ending.as_ref().map(|ending| ending.until_ns).into_iter().chain(self.memory.due_ns());
-        services.chain(own).chain(self.unkept.due_ns()).min()
-    }
-
-    /// Somebody has removed the runtime directory, and it is there again, empty: makes what is in it anew.
-    ///
-    /// # Errors
-    /// [`Error::Locked`]: another supervisor has one of the units by now.
-    pub fn renew_files(&mut self) -> Result<()> {
-        for (name, member) in &mut self.members {
-            member.renew_files(name, &self.name)?;
-        }
-        self.memory.note_loss();
-        let names: Vec<String> = self.members.keys().cloned().collect();
-        names.iter().for_each(|name| self.keep_anew(name));
-        self.save();
-        Ok(())
+        services.chain(own).chain(self.unkept.due_ns()).chain(self.blind_ns).min()
     }
 
     /// The names of the units, in order.

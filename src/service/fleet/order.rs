@@ -204,8 +204,10 @@ impl Fleet {
 
     /// Units that are no more in the configuration stay until they have stopped, in the order of before; whether one is gone now.
     pub(super) fn forget_removed(&mut self) -> bool {
-        let gone =
-            |(name, member): (&String, &Member)| (member.removed && !member.state().is_alive()).then(|| name.clone());
+        let gone = |(name, member): (&String, &Member)| {
+            let has_left = member.service.as_ref().is_some_and(|service| service.left_behind().is_some());
+            (member.removed && !member.state().is_alive() && !has_left).then(|| name.clone())
+        };
         let gone: Vec<String> = self.members.iter().filter_map(gone).collect();
         for name in &gone {
             let Some(mut member) = self.members.remove(name) else { continue };

@@ -1,5 +1,6 @@
 //! A service whose daemon is not adopted yet.
 
+use std::io;
 use std::time::Duration;
 
 use super::event::Event;
@@ -78,15 +79,19 @@ impl Service {
     }
 
     /// Ends what processes of these have left that died while there was no supervisor.
-    pub(in crate::service) fn end_stragglers<'a>(services: impl Iterator<Item = &'a mut Self>) {
+    ///
+    /// # Errors
+    /// It is to be called again: not all could be looked at.
+    pub(in crate::service) fn end_stragglers<'a>(services: impl Iterator<Item = &'a mut Self>) -> io::Result<()> {
         let mut services: Vec<&mut Self> = services.collect();
-        end_stragglers(services.iter_mut().map(|service| &mut service.supervisor));
+        let looked = end_stragglers(services.iter_mut().map(|service| &mut service.supervisor));
         for service in services {
             let ended = service.supervisor.take_ended();
             if !ended.is_empty() {
                 service.note_stragglers(&ended);
             }
         }
+        looked
     }
 
     fn note_stragglers(&mut self, ended: &[String]) {

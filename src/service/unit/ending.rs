@@ -9,7 +9,8 @@ use nix::errno::Errno;
 use super::event::{Ended, Event, RestartCause};
 use super::restart::{End, Next};
 use super::{Service, State};
-use crate::limits::START_PROBE;
+use crate::limits::{ENDED_LOOK, START_PROBE};
+use crate::service::words::DESCRIPTORS_ADVICE;
 use crate::supervisor::ExitStatus;
 use crate::sys::clock::{monotonic_ns, nanoseconds};
 
@@ -161,13 +162,60 @@ impl Service {
         self.begin_stop("it is late");
     }
 
+    /// Whether something that a process has left is not gone, as far as is known. What can not be known is said, once.
+    pub(super) fn is_dying(&mut self) -> bool {
+        let is_dying = self.supervisor.is_dying();
+        let blind = self.supervisor.blind().map(|(_, why)| why);
+        let is_news = blind.is_some() != std::mem::replace(&mut self.is_blind, blind.is_some());
+        if let (Some(why), true) = (blind, is_news) {
+            let text = format!(
+                "what its last process has left behind can not be looked for: {why}; it is tried again, and nothing is started before; \
+                 {DESCRIPTORS_ADVICE}"
+            );
+            self.events.push(Event::Warning(text));
+        }
+        is_dying
+    }
+
+    /// It has ended: looks again for what it left, and then its files have no meaning any more, either.
+    pub(super) fn look_again(&mut self, now_ns: u64) {
+        if self.relook_ns.is_none_or(|relook_ns| now_ns < relook_ns) {
+            return;
+        }
+        self.relook_ns = self.is_dying().then(|| now_ns.saturating_add(nanoseconds(ENDED_LOOK)));
+        if self.relook_ns.is_none() {
+            self.remove_files();
+        }
+    }
+
+    /// It has ended, and something that it has left has not, as far as is known: for people.
+    pub(in crate::service) fn left_behind(&self) -> Option<String> {
+        self.ended().and_then(|_| self.what_is_left())
+    }
+
+    fn what_is_left(&self) -> Option<String> {
+        if !self.supervisor.has_dying() {
+            return None;
+        }
+        Some(match self.supervisor.blind() {
+            Some((_, why)) => {
+                format!("what it left behind can not be looked for, and may be there: {why}; {DESCRIPTORS_ADVICE}")
+            }
+            None => "what it left behind is still there after SIGKILL".to_owned(),
+        })
+    }
+
     /// For good, unless it was only late.
-    pub(super) fn end(&mut self, ended: Ended) {
+    pub(super) fn end(&mut self, mut ended: Ended) {
         let nobody_is_left = self.supervisor.pid().is_none();
         if let Some(late) = self.late.take().filter(|_| nobody_is_left) {
             self.supervisor.reopen();
             self.state = State::Starting;
             return self.on_end(None, None, late.cause, late.text);
+        }
+        if let Some(left) = self.what_is_left() {
+            ended.text = format!("{}; {left}", ended.text);
+            self.relook_ns = Some(monotonic_ns().saturating_add(nanoseconds(ENDED_LOOK)));
         }
         self.state = State::Ended(ended.clone());
         self.remove_files();

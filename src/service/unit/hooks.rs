@@ -111,7 +111,7 @@ impl Service {
     /// Nothing of the process before is left: neither what ends after it, nor what it has left behind, which would be beside the next
     /// one.
     pub(super) fn is_clear(&mut self) -> bool {
-        self.hooks.running().is_none() && !self.supervisor.is_dying()
+        self.hooks.running().is_none() && !self.is_dying()
     }
 
     /// A process has ended.

@@ -3,6 +3,7 @@
 mod adopting;
 pub(in crate::service) mod ending;
 pub(in crate::service) mod event;
+mod files;
 pub(in crate::service) mod health;
 mod hooks;
 mod launch;
@@ -17,7 +18,6 @@ pub(in crate::service) mod status;
 pub(in crate::service) mod stop;
 pub(in crate::service) mod upgrade;
 
-use std::fs;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -34,6 +34,7 @@ use crate::error::Result;
 use crate::supervisor::{self, HandoffOutcome, Mode, OutputWatch, Status, Supervisor};
 use crate::sys::clock::monotonic_ns;
 use crate::sys::listing::Listing;
+use crate::sys::proc::catches;
 use adopting::Adopting;
 use ending::Late;
 use event::{Ended, Event, RestartCause};
@@ -139,6 +140,12 @@ pub struct Service {
     failed: Option<(Option<i32>, String)>,
     /// The supervisor may have news that its descriptor does not tell of.
     again: bool,
+    /// It was said that what is left can not be looked for.
+    #[serde(default)]
+    is_blind: bool,
+    /// It has ended, and what it left has not: when to look again, in `CLOCK_MONOTONIC` nanoseconds.
+    #[serde(default)]
+    relook_ns: Option<u64>,
     #[serde(skip)]
     events: Vec<Event>,
 }
@@ -200,6 +207,8 @@ impl Service {
             last_end: None,
             failed: None,
             again: true,
+            is_blind: false,
+            relook_ns: None,
             events: Vec::new(),
         })
     }
@@ -268,7 +277,10 @@ impl Service {
     pub fn can_hand_over(&self) -> bool {
         let status = self.look();
         let beside = self.settings.mode == Mode::Overlap && self.settings.readiness.is_some();
-        self.settings.handoff && matches!(self.state, State::Running) && (status.linked || beside)
+        self.settings.handoff
+            && self.lost_lock().is_none()
+            && matches!(self.state, State::Running)
+            && (status.linked || beside)
     }
 
     /// Whether it has failed, and waits for its next start.
@@ -359,6 +371,7 @@ impl Service {
         match self.state {
             State::Waiting(until) if monotonic_ns() >= until => self.launch_when_clear(),
             State::Stopping(_) => self.advance_stop(),
+            State::Ended(_) => self.look_again(now_ns),
             _ => self.begin_queued(),
         }
         self.announce();
@@ -387,6 +400,7 @@ impl Service {
             State::Waiting(until) => Some(*until),
             State::Stopping(stop) => Some(self.stop_due_ns(*stop)),
             State::Adopting(adopting) => Some(adopting.due_ns),
+            State::Ended(_) => self.relook_ns,
             _ => self.queued.as_ref().map(|queued| queued.until_ns),
         };
         let due = own.into_iter().chain(self.late_ns()).chain(self.seems_up_ns()).chain(self.hooks.due_ns());
@@ -460,11 +474,6 @@ impl Service {
         self.supervisor.transaction()
     }
 
-    /// Somebody has removed them.
-    pub(super) fn renew_files(&mut self) {
-        self.supervisor.renew_files();
-    }
-
     /// Whether there is something that was not told yet.
     pub(super) fn has_news(&self) -> bool {
         !self.events.is_empty() || self.supervisor.has_events()
@@ -481,14 +490,6 @@ impl Service {
     fn set_why(&mut self, why: String) {
         self.why = why;
     }
-}
-
-/// Whether a process has a handler for a signal (`SigCgt`, proc_pid_status(5)).
-fn catches(pid: i32, signal: Signal) -> bool {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
-    let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
-    caught & (1 << (signal as u32 - 1)) != 0
 }
 
 impl AsFd for Service {

@@ -1,6 +1,7 @@
 //! What a service looks like from outside.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use serde::{Serialize, Serializer};
@@ -53,6 +54,8 @@ pub struct ServiceStatus {
     pub listeners: Vec<ListenerStatus>,
     /// It has said Hello: it can be replaced. While it starts, that is not known yet.
     pub linked: bool,
+    /// A file that it needs to be replaced, and that somebody has removed: only a restart makes it anew.
+    pub lost_lock: Option<PathBuf>,
     /// `none`, if it is not replaced by a handoff; `exclusive` or `overlap`: whether a successor serves beside its predecessor for a while. What a daemon that links the library
     /// offers; of others, and until then, what was asked for.
     pub mode: &'static str,
@@ -173,6 +176,7 @@ impl ServiceStatus {
             program: String::new(),
             listeners: Vec::new(),
             linked: false,
+            lost_lock: None,
             mode: mode_name(Mode::Exclusive),
             ready: None,
             says: Said::default(),
@@ -238,6 +242,7 @@ impl Service {
             program: program.to_string_lossy().into_owned(),
             listeners: self.listeners.clone(),
             linked: status.linked,
+            lost_lock: self.lost_lock(),
             mode: match self.settings.handoff {
                 true => mode_name(status.mode.unwrap_or(self.settings.mode)),
                 false => "none",

@@ -4,10 +4,9 @@ use nix::sys::signal::Signal;
 
 use super::event::{Ended, Event};
 use super::{Service, State};
-use crate::limits::{CANCEL_GRACE, DYING_LOOK, RESERVE_GRACE, STOP_GRACE};
+use crate::limits::{BLIND_GRACE, CANCEL_GRACE, DYING_LOOK, RESERVE_GRACE, STOP_GRACE};
 use crate::service::config::StopStep;
 use crate::sys::clock::{monotonic_ns, nanoseconds};
-use crate::sys::control::remove_dead;
 
 /// Where a stop is, and until when it stays there, in `CLOCK_MONOTONIC` nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -158,24 +157,16 @@ impl Service {
             self.state = State::Stopping(Stop::Clearing { look_ns: u64::MAX, until_ns });
             return;
         }
-        let is_dying = self.supervisor.is_dying();
+        let is_dying = self.is_dying();
+        let blind_ns = self.supervisor.blind().map(|(since_ns, _)| since_ns.saturating_add(nanoseconds(BLIND_GRACE)));
+        let until_ns = blind_ns.map_or(until_ns, |blind_ns| until_ns.min(blind_ns));
         if is_dying && monotonic_ns() < until_ns {
             self.state = State::Stopping(Stop::Clearing { look_ns: after(DYING_LOOK), until_ns });
             return;
         }
         let unknown = || Ended { status: None, errno: None, text: "it did not run".to_owned() };
-        let mut ended = self.last_end.take().unwrap_or_else(unknown);
-        if is_dying {
-            ended.text += "; what it left behind is still there after SIGKILL";
-        }
+        let ended = self.last_end.take().unwrap_or_else(unknown);
         self.end(ended);
-    }
-
-    /// When it has ended for good: removes its files that have no meaning any more. Locks stay, since another one may be about to take
-    /// them.
-    pub(super) fn remove_files(&mut self) {
-        self.supervisor.remove_journal();
-        remove_dead(&self.runtime.control(&self.settings.name));
     }
 
     /// To the process that serves, and, before that, to others that could take its place; and to those that serve their last clients.

@@ -1,5 +1,6 @@
 //! Replacing the daemon of a service.
 
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -15,6 +16,14 @@ pub(super) const NEVER_SAID_HELLO: &str = "the daemon never said Hello: it does 
      run it with --mode overlap and --ready";
 pub(super) const STOPPED_AND_STARTED: &str = "it is not replaced by a handoff (mode = \"none\", or a oneshot): handoff restart stops it, with those that require \
      it, and starts it again";
+/// No successor can take over what is not at its path.
+fn lock_lost(path: &Path) -> String {
+    format!(
+        "{} was removed while the daemon runs: it can not be replaced until a restart makes it anew",
+        path.display()
+    )
+}
+
 const UPGRADE: &str = "upgrade";
 const ROLLBACK: &str = "rollback";
 pub(super) const STILL_STARTING: &str = "busy: the service is still starting; try again";
@@ -184,6 +193,9 @@ impl Service {
             return Err(self.refused(STOPPED_AND_STARTED.to_owned()));
         }
         self.check_end()?;
+        if let Some(path) = self.lost_lock() {
+            return Err(self.refused(lock_lost(&path)));
+        }
         self.again = true;
         let silent = !self.supervisor.status().linked && self.seems_up();
         let may_start = self.is_clear() && self.settings.process.pre_start.is_none();

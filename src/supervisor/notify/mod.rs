@@ -99,6 +99,12 @@ impl Notify {
         self.socket().map(NotifySocket::path)
     }
 
+    /// Somebody has removed its name.
+    #[cfg(feature = "program")]
+    pub(super) fn is_lost(&self) -> bool {
+        self.socket().is_some_and(|socket| !socket.is_there())
+    }
+
     fn socket(&self) -> Option<&NotifySocket> {
         self.socket.as_ref().filter(|_| UNLINKED)
     }

@@ -4,18 +4,20 @@
 //! its journal, and random. A process may have taken the mark out of its environment; it is found all the same if it is in the control
 //! group or in the session of one that has it.
 
-use super::{Dying, INVOCATION, Tree};
+use super::{Dying, INVOCATION, Tree, note_blind};
 use crate::supervisor::Supervisor;
 use crate::supervisor::engine::Engine;
 use crate::sys::cgroup::Cgroup;
-use crate::sys::descendants::{Patience, variable_of};
+use crate::sys::descendants::variable_of;
+use crate::sys::look::Look;
 use crate::sys::pidfd::Pidfd;
 use crate::sys::proc;
-use crate::sys::session::{end_some_members, session_of};
+use crate::sys::session::end_some_seen;
 use nix::sys::signal::Signal;
 use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, Hasher};
+use std::io;
 
 /// Digits of the half of a mark that is the service's.
 const DIGITS: usize = 16;
@@ -78,15 +80,20 @@ fn random() -> u64 {
 
 /// Ends what these services have left, of which a supervisor before was killed. One look serves all, since it is at all processes
 /// of the machine.
-pub(crate) fn end_stragglers<'a>(supervisors: impl Iterator<Item = &'a mut Supervisor>) {
+///
+/// # Errors
+/// Not all could be looked at: it is to be called again. Nothing of these services starts until then.
+pub(crate) fn end_stragglers<'a>(supervisors: impl Iterator<Item = &'a mut Supervisor>) -> io::Result<()> {
     let engines = supervisors.map(|supervisor| &mut supervisor.engine);
-    let engines = engines.filter_map(|engine| Some((engine.trees.take_inherited()?, engine)));
-    let mut search = Search { engines: engines.collect(), own: std::env::var(INVOCATION).ok(), ..Search::default() };
-    if !search.engines.is_empty() {
-        let more = |_: &usize| search.round() > 0;
-        let _ = (0..ROUNDS_MAX).take_while(more).count();
-        search.end();
+    let engines = engines.filter_map(|engine| Some((engine.trees.inherited()?, engine)));
+    let (engines, own, look) = (engines.collect(), std::env::var(INVOCATION).ok(), Look::patient());
+    let mut search = Search { engines, own, look, ..Search::default() };
+    if search.engines.is_empty() {
+        return Ok(());
     }
+    let more = |_: &usize| search.round() > 0;
+    let _ = (0..ROUNDS_MAX).take_while(more).count();
+    search.end()
 }
 
 #[derive(Default)]
@@ -102,15 +109,16 @@ struct Search<'a> {
     told: BTreeMap<Lineage, Vec<String>>,
     /// How many in this round.
     news: usize,
+    /// All rounds together.
+    look: Look,
 }
 
 impl Search<'_> {
     /// Looks at all processes, and says how many it has killed.
     fn round(&mut self) -> usize {
         self.news = 0;
-        let mut patience = Patience::new();
-        for pid in proc::pids() {
-            let Some(mark) = mark_of(pid, &mut patience).filter(|mark| Some(mark) != self.own.as_ref()) else {
+        for pid in self.look.pids() {
+            let Some(mark) = mark_of(pid, &mut self.look).filter(|mark| Some(mark) != self.own.as_ref()) else {
                 continue;
             };
             let Some((lineage, is_task)) = Lineage::of_mark(&mark) else { continue };
@@ -120,7 +128,7 @@ impl Search<'_> {
             match is_task || engine.is_deserted() {
                 true => self.end_marked(pid, &mark, lineage),
                 // It may serve the last clients of one that was replaced.
-                false => engine.trees.leave(Tree::found(mark, pid), session_of(pid).unwrap_or(pid)),
+                false => engine.trees.leave(Tree::found(mark, pid), self.look.session(pid).unwrap_or(pid)),
             }
         }
         self.end_mates();
@@ -132,10 +140,10 @@ impl Search<'_> {
     }
 
     fn end_marked(&mut self, pid: i32, mark: &str, lineage: Lineage) {
-        let Some(process) = Pidfd::open(pid).ok().filter(|_| !self.is_dying(pid)) else { return };
-        let (session, group, what) = (session_of(pid), Cgroup::of(pid), proc::command(pid));
+        let Some(process) = self.look.open(pid).filter(|_| !self.is_dying(pid)) else { return };
+        let (session, group, what) = (self.look.session(pid), Cgroup::of(pid), proc::command(pid));
         // Looked at again behind the descriptor: the number may have been another's before it.
-        if mark_of(pid, &mut Patience::none()).is_none_or(|again| again != mark)
+        if mark_of(pid, &mut Look::default()).is_none_or(|again| again != mark)
             || process.kill(Signal::SIGKILL).is_err()
         {
             return;
@@ -156,7 +164,10 @@ impl Search<'_> {
     fn end_mates(&mut self) {
         let mates: Vec<(i32, i32)> = match self.sessions.is_empty() {
             true => Vec::new(),
-            false => proc::pids().filter_map(|pid| Some((pid, session_of(pid)?))).collect(),
+            false => {
+                let all = self.look.pids();
+                all.into_iter().filter_map(|pid| Some((pid, self.look.session(pid)?))).collect()
+            }
         };
         let living: BTreeSet<i32> = mates.iter().map(|(pid, _)| *pid).collect();
         for (pid, session) in mates {
@@ -164,17 +175,18 @@ impl Search<'_> {
                 continue;
             };
             let what = proc::command(pid);
-            for process in end_some_members(session, std::iter::once(pid).filter(|pid| !self.is_dying(*pid))) {
+            let pid_if_news = (!self.is_dying(pid)).then_some(pid);
+            for process in end_some_seen(session, pid_if_news.into_iter(), &mut self.look) {
                 self.note(lineage.clone(), pid, &what, process);
             }
         }
     }
 
     /// What was killed is waited for by its service, before it starts anything.
-    fn end(self) {
-        let Self { mut engines, ended, mut groups, told, .. } = self;
+    fn end(self) -> io::Result<()> {
+        let Self { mut engines, ended, mut groups, told, mut look, .. } = self;
         for (lineage, engine) in engines.iter().filter(|(_, engine)| engine.is_deserted()) {
-            let left = Cgroup::left_by(lineage.text()).into_iter().filter(|group| !engine.has_group(group));
+            let left = Cgroup::left_by(lineage.text(), &mut look).into_iter().filter(|group| !engine.has_group(group));
             groups.extend(left.map(|group| (lineage.clone(), group)));
         }
         let dying = ended.into_values().map(|(lineage, process)| (lineage, Dying::of_process(process)));
@@ -190,11 +202,19 @@ impl Search<'_> {
                 engine.trees.note_ended(told);
             }
         }
+        let looked = look.end();
+        for engine in engines.into_values() {
+            match &looked {
+                Ok(()) => (engine.trees.inherited, engine.trees.inherited_blind) = (false, None),
+                Err(error) => note_blind(&mut engine.trees.inherited_blind, error),
+            }
+        }
+        looked
     }
 }
 
-fn mark_of(pid: i32, patience: &mut Patience) -> Option<String> {
-    String::from_utf8(variable_of(pid, INVOCATION, patience)?).ok()
+fn mark_of(pid: i32, look: &mut Look) -> Option<String> {
+    String::from_utf8(variable_of(pid, INVOCATION, look)?).ok()
 }
 
 impl Engine {

@@ -11,12 +11,12 @@ fn ends_a_child_with_all_that_descend_from_it() {
     let mut child = Command::new("sh").args(["-c", line]).stdout(Stdio::piped()).spawn().unwrap();
     let output = BufReader::new(child.stdout.take().unwrap());
     let pids: Vec<i32> = output.lines().take(3).map(|line| line.unwrap().parse().unwrap()).collect();
-    assert!(orphans().contains(&child.id().cast_signed()), "the library did not start it");
-    let ended = end_with_descendants(&[child.id().cast_signed()]);
+    assert!(orphans(&mut Look::default()).contains(&child.id().cast_signed()), "the library did not start it");
+    let ended = end_with_descendants(&[child.id().cast_signed()], &mut Look::default());
     assert!(ended.len() >= 3, "{ended:?}");
     child.wait().unwrap();
     let until = Instant::now() + Duration::from_secs(60);
-    while pids.iter().any(|pid| living(*pid).is_some()) {
+    while pids.iter().any(|pid| Look::default().living(*pid).is_some()) {
         assert!(Instant::now() < until, "one lives on");
     }
 }
@@ -24,7 +24,7 @@ fn ends_a_child_with_all_that_descend_from_it() {
 #[test]
 fn a_stranger_is_not_ended() {
     // Not a child of this process.
-    assert!(end_with_descendants(&[1]).is_empty());
+    assert!(end_with_descendants(&[1], &mut Look::default()).is_empty());
 }
 
 #[test]
@@ -32,15 +32,15 @@ fn a_variable_is_that_of_the_start() {
     let mut child = Command::new("sleep").arg("1000").env("MARK", "one=two").env("MARKER", "").spawn().unwrap();
     let pid = child.id().cast_signed();
     let until = Instant::now() + Duration::from_secs(60);
-    while variable_of(pid, "MARK", &mut Patience::new()).is_none() {
+    while variable_of(pid, "MARK", &mut Look::patient()).is_none() {
         assert!(Instant::now() < until, "its environment can not be read");
     }
-    assert_eq!(variable_of(pid, "MARK", &mut Patience::new()).unwrap(), b"one=two");
-    assert_eq!(variable_of(pid, "MARKER", &mut Patience::new()).unwrap(), b"");
-    assert_eq!(variable_of(pid, "MAR", &mut Patience::new()), None);
+    assert_eq!(variable_of(pid, "MARK", &mut Look::patient()).unwrap(), b"one=two");
+    assert_eq!(variable_of(pid, "MARKER", &mut Look::patient()).unwrap(), b"");
+    assert_eq!(variable_of(pid, "MAR", &mut Look::patient()), None);
     child.kill().unwrap();
     child.wait().unwrap();
-    assert_eq!(variable_of(i32::MAX, "MARK", &mut Patience::new()), None);
+    assert_eq!(variable_of(i32::MAX, "MARK", &mut Look::patient()), None);
 }
 
 #[test]
@@ -48,20 +48,23 @@ fn an_environment_that_is_empty_is_one() {
     let mut child = Command::new("sleep").arg("1000").env_clear().spawn().unwrap();
     let pid = child.id().cast_signed();
     let until = Instant::now() + Duration::from_secs(60);
-    while environment_size(pid) != Some(Some(0)) {
+    while environment_size(pid, &mut Look::default()) != Some(Some(0)) {
         assert!(Instant::now() < until, "it never comes to its program");
     }
-    assert_eq!(variable_of(pid, "PATH", &mut Patience::new()), None);
+    assert_eq!(variable_of(pid, "PATH", &mut Look::patient()), None);
     child.kill().unwrap();
     let until = Instant::now() + Duration::from_secs(60);
-    while living(pid).is_some() {
+    while Look::default().living(pid).is_some() {
         assert!(Instant::now() < until, "it never dies");
     }
-    assert_eq!(environment_size(pid), None, "a zombie");
+    assert_eq!(environment_size(pid, &mut Look::default()), None, "a zombie");
     child.wait().unwrap();
-    assert!(environment_size(pid).is_none() && environment_size(i32::MAX).is_none());
+    assert!(
+        environment_size(pid, &mut Look::default()).is_none()
+            && environment_size(i32::MAX, &mut Look::default()).is_none()
+    );
     let threads = proc::pids().filter(|pid| proc::command(*pid).starts_with("[kworker"));
-    assert!(threads.take(10).all(|pid| environment_size(pid).is_none()));
+    assert!(threads.take(10).all(|pid| environment_size(pid, &mut Look::default()).is_none()));
 }
 
 #[test]
@@ -73,7 +76,7 @@ fn a_variable_is_seen_while_its_process_goes_from_program_to_program() {
     let pid = child.id().cast_signed();
     let until = Instant::now() + Duration::from_secs(60);
     while proc::command(pid) != "sleep 1000" {
-        assert_eq!(variable_of(pid, "MARK", &mut Patience::new()).as_deref(), Some(&b"one"[..]));
+        assert_eq!(variable_of(pid, "MARK", &mut Look::patient()).as_deref(), Some(&b"one"[..]));
         assert!(Instant::now() < until, "it never comes to its end");
     }
     child.kill().unwrap();
@@ -94,11 +97,11 @@ fn one_that_has_given_its_environment_away_keeps_nobody_waiting() {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
     let pid = child.id().cast_signed();
-    let size = environment_size(pid).unwrap().unwrap();
+    let size = environment_size(pid, &mut Look::default()).unwrap().unwrap();
     assert!(size > fs::read(format!("/proc/{pid}/environ")).unwrap().len() as u64, "a part of it is gone");
-    let mut patience = Patience::new();
-    variable_of(pid, "OTHER", &mut patience);
-    assert_eq!(patience.0, Patience::new().0, "it was not waited for");
+    let mut look = Look::patient();
+    variable_of(pid, "OTHER", &mut look);
+    assert_eq!(look.pauses(), Look::patient().pauses(), "it was not waited for");
     child.kill().unwrap();
     child.wait().unwrap();
 }
