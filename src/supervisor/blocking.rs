@@ -6,7 +6,9 @@ use super::resume::{Found, Resumption};
 use super::spec::SpawnSpec;
 use super::{Event, Supervisor};
 use crate::error::{Error, Result};
-use crate::limits::{DYING_LOOK, EVENTS_MAX, RESUME_LOOK, RESUME_TIMEOUT};
+#[cfg(feature = "program")]
+use crate::limits::{DYING_LOOK, RESUME_TIMEOUT};
+use crate::limits::{EVENTS_MAX, RESUME_LOOK};
 use crate::protocol::supervisor::{Phase, Verdict};
 use crate::sys::proc;
 use std::os::fd::OwnedFd;

@@ -74,6 +74,7 @@ use crate::protocol::supervisor::{Input, Phase};
 use crate::sys::limits::raise_nofile;
 #[cfg(feature = "program")]
 use crate::sys::listing::Listing;
+#[cfg(feature = "program")]
 use crate::sys::lock::LockPaths;
 use engine::Engine;
 use journal::Journal;

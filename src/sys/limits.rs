@@ -10,25 +10,25 @@ use nix::unistd::close;
 /// Descriptors for which the table of a process that has just been executed has room.
 const TABLE_FIRST: u64 = 64;
 
-/// Above this one nobody can raise.
-const NOT_RAISED: u64 = u64::MAX;
-/// The soft limit that this process had before it raised it first.
-static SOFT_BEFORE: AtomicU64 = AtomicU64::new(NOT_RAISED);
+/// No limit that anybody can have.
+const UNKNOWN: u64 = u64::MAX;
+/// The soft limit that this process had when it was to be raised first. Whatever it is lowered to from outside later is not meant for children.
+static SOFT_BEFORE: AtomicU64 = AtomicU64::new(UNKNOWN);
 
 /// Raises the soft `RLIMIT_NOFILE` to the hard one (setrlimit(2)); gives the soft limit before
 /// and now. Needs no privilege. The limit survives exec, but [`spawn`](super::spawn::spawn) gives a child the one of before.
 pub fn raise_nofile() -> io::Result<(u64, u64)> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let _ = SOFT_BEFORE.compare_exchange(UNKNOWN, soft, Ordering::Relaxed, Ordering::Relaxed);
     if soft < hard {
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
-        let _ = SOFT_BEFORE.compare_exchange(NOT_RAISED, soft, Ordering::Relaxed, Ordering::Relaxed);
     }
     Ok((soft, hard))
 }
 
-/// The soft limit that this process was started with, if it has raised it.
+/// The soft limit that this process was started with, if it was to be raised since.
 pub fn soft_nofile_before() -> Option<u64> {
-    Some(SOFT_BEFORE.load(Ordering::Relaxed)).filter(|soft| *soft != NOT_RAISED)
+    Some(SOFT_BEFORE.load(Ordering::Relaxed)).filter(|soft| *soft != UNKNOWN)
 }
 
 /// The same, of the program that was executed before this one in the same process, and has raised it.
@@ -36,8 +36,8 @@ pub fn set_soft_nofile_before(soft: u64) {
     SOFT_BEFORE.store(soft, Ordering::Relaxed);
 }
 
-/// Soft and hard limit of a child that is given descriptors up to this number. None: those of this process, since it has not raised its
-/// own, or since little room would be left. Programs that use select(2) rely on the low one.
+/// Soft and hard limit of a child that is given descriptors up to this number. None: those of this process, since it has not touched
+/// its own, or since little room would be left. Programs that use select(2) rely on the low one.
 pub(super) fn nofile_of_child(last: u64) -> Option<(u64, u64)> {
     let before = soft_nofile_before().filter(|before| last < before / 2)?;
     let hard = hard_nofile().ok()?;
