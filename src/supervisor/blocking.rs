@@ -6,8 +6,6 @@ use super::resume::{Found, Resumption};
 use super::spec::SpawnSpec;
 use super::{Event, Supervisor};
 use crate::error::{Error, Result};
-#[cfg(feature = "program")]
-use crate::limits::{DYING_LOOK, RESUME_TIMEOUT};
 use crate::limits::{EVENTS_MAX, RESUME_LOOK};
 use crate::protocol::supervisor::{Phase, Verdict};
 use crate::sys::proc;
@@ -199,10 +197,6 @@ impl Supervisor {
         unwanted: &mut dyn FnMut(&Awaited) -> Option<String>,
     ) -> Result<Resumed> {
         match self.engine.resumption() {
-            #[cfg(feature = "program")]
-            Resumption::Nobody if waited < RESUME_TIMEOUT && self.is_followed() => {
-                return Ok(Resumed::Waits(DYING_LOOK));
-            }
             Resumption::Adopted | Resumption::Nobody => return self.end_resume().map(Resumed::Done),
             Resumption::Estranged => return Err(self.not_adopted("it refuses, or has no control path")),
             Resumption::Waiting => {}

@@ -9,6 +9,7 @@ use super::Supervisor;
 use super::engine::Engine;
 use super::journal::Entry;
 use super::process::{Process, Token, Was};
+use super::resume::Resumption;
 use super::spec::SpawnSpec;
 use crate::error::{Error, Result};
 use crate::protocol::supervisor::Peer;
@@ -360,8 +361,11 @@ impl Supervisor {
         }
     }
 
-    /// Nobody serves, but something that a process has left is not gone yet, and may have its sockets.
-    pub(super) fn is_followed(&mut self) -> bool {
+    /// Of another supervisor's service nobody serves, but something that a process has left is not gone yet, and may have its sockets.
+    pub(crate) fn is_followed(&mut self) -> bool {
+        if self.engine.resumption() != Resumption::Nobody {
+            return false;
+        }
         self.end_left();
         self.is_dying()
     }

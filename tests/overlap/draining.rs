@@ -237,7 +237,7 @@ fn a_command_that_does_not_wait_so_long_says_that_nothing_has_begun() {
     let (first, mut held) = replace(&service, "b", &[]);
     let second = service.daemon_pid();
     for command in ["upgrade", "rollback"] {
-        let output = service.command(command).args(["--timeout", "2s"]).output().unwrap();
+        let output = service.command(command).args(["--timeout", "5s"]).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(5), "{output:?}");
         let words = format!("timed out: it has not begun, and is given up: waits for the end of process {first}\n");

@@ -44,12 +44,15 @@ fn last_lines(text: &str, count: usize) -> String {
 /// Waits for something that must come true.
 pub fn wait_until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let until = Instant::now() + PATIENCE;
+    let mut pause = Duration::from_millis(5);
     loop {
         if let Some(found) = look() {
             return found;
         }
         assert!(Instant::now() < until, "in vain: {what}");
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(pause);
+        // Many a look is a process: those that wait for long leave the machine to the others.
+        pause = (pause * 2).min(Duration::from_millis(25));
     }
 }
 

@@ -9,6 +9,7 @@ use super::settings::Settings;
 use super::status::{ServiceStatus, mode_name};
 use super::{Service, State};
 use crate::error::Result;
+use crate::limits::{DYING_LOOK, RESUME_TIMEOUT};
 use crate::supervisor::{ADOPTING, ReadySign, Resumed, end_stragglers};
 use crate::sys::clock::{monotonic_ns, nanoseconds};
 
@@ -44,6 +45,11 @@ impl Service {
         let State::Adopting(mut adopting) = std::mem::replace(&mut self.state, State::New) else { return Ok(()) };
         self.supervisor.turn_resume()?;
         let waited = Duration::from_nanos(monotonic_ns().saturating_sub(adopting.since_ns));
+        if waited < RESUME_TIMEOUT && self.supervisor.is_followed() {
+            adopting.due_ns = monotonic_ns().saturating_add(nanoseconds(DYING_LOOK));
+            self.state = State::Adopting(adopting);
+            return Ok(());
+        }
         let mut news = None;
         let step = self.supervisor.step_resume(waited, &mut |awaited| {
             news = Some((awaited.phase, format!("waits: {}", awaited.text)));
