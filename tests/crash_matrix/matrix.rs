@@ -27,7 +27,7 @@ impl Matrix {
         let started = Instant::now();
         // Nobody may be late because of the others. Whoever is stopped needs no processor.
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let workers = processors * if self.blow == Blow::Stop { 10 } else { 2 };
+        let workers = processors * if self.blow == Blow::Stop { 6 } else { 2 };
         let next = Mutex::new(0);
         let results: Mutex<Vec<Option<Result<Row, String>>>> = Mutex::new(self.cases.iter().map(|_| None).collect());
         std::thread::scope(|threads| {
