@@ -95,6 +95,9 @@ struct Phases {
     done: Vec<PhaseTime>,
     /// Who served when it began: pid and generation.
     from: Option<(i32, u64)>,
+    /// The handoff whose outcome they were told with; 0: they are those of a start.
+    #[serde(default)]
+    of: Option<u64>,
 }
 
 impl Phases {
@@ -106,7 +109,7 @@ impl Phases {
         let over = self.now.take().map(|(phase, since)| PhaseTime { phase, ns: now_ns.saturating_sub(since) });
         match &over {
             Some(over) => self.done.push(over.clone()),
-            None => (self.done, self.from) = (Vec::new(), serving),
+            None => (self.done, self.from, self.of) = (Vec::new(), serving, None),
         }
         self.now = (phase != IDLE).then(|| (phase.to_owned(), now_ns));
         over
@@ -158,6 +161,9 @@ impl History {
         if let Event::Phase(phase, _) = event {
             return self.phases.enter(phase, self.serving, now_ns);
         }
+        if matches!(event, Event::Ready { .. } | Event::Restarting { .. } | Event::Ended(_)) {
+            self.phases.of.get_or_insert(0);
+        }
         if let Some(what) = self.understand(event) {
             self.add(Entry { time_ms, what });
         }
@@ -198,9 +204,13 @@ impl History {
         }
     }
 
-    fn handoff(&self, what: &str, outcome: &HandoffOutcome, corrected: bool) -> What {
-        // One that was refused has no phases: those that are known are of another.
-        let began = outcome.id != 0 || outcome.verdict != Verdict::Refused;
+    fn handoff(&mut self, what: &str, outcome: &HandoffOutcome, corrected: bool) -> What {
+        // One that was refused at once has no phases: those that are known are of another.
+        let is_own = outcome.id != 0 && self.phases.of.is_none_or(|of| of == outcome.id);
+        let began = is_own || outcome.verdict != Verdict::Refused;
+        if began {
+            self.phases.of = Some(outcome.id);
+        }
         let phases = if began { self.phases.done.clone() } else { Vec::new() };
         let from = if began { self.phases.from } else { self.serving };
         What::Handoff(Handoff {
@@ -320,6 +330,8 @@ mod tests {
         at(&Event::Started { pid: 11, generation: 2 }, 196);
         assert_eq!(at(&Event::Phase(IDLE, None), 200).map(|over| over.phase), Some("retiring".into()));
         at(&Event::Outcome("upgrade", outcome(0, Verdict::Refused)), 210);
+        // Also if it had a number, but no phase.
+        at(&Event::Outcome("upgrade", outcome(6, Verdict::Refused)), 220);
         let handoffs: Vec<_> = history
             .entries()
             .filter_map(|entry| match &entry.what {
@@ -327,13 +339,30 @@ mod tests {
                 _ => None,
             })
             .collect();
-        let [done, refused] = handoffs.as_slice() else { panic!("{handoffs:?}") };
+        let [done, refused, numbered] = handoffs.as_slice() else { panic!("{handoffs:?}") };
         let phases: Vec<_> = done.phases.iter().map(|phase| (phase.phase.as_str(), phase.ns)).collect();
         assert_eq!(phases, [("warming", 30), ("draining", 60)]);
         assert_eq!((done.from_pid, done.from_generation), (Some(10), Some(1)));
         assert_eq!(done.outcome["result"], "committed");
-        assert!(refused.phases.is_empty());
-        assert_eq!(refused.from_pid, Some(11));
+        assert!(refused.phases.is_empty() && numbered.phases.is_empty());
+        assert_eq!((refused.from_pid, numbered.from_pid), (Some(11), Some(11)));
+    }
+
+    #[test]
+    fn the_phases_of_a_start_are_not_those_of_a_refusal() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut history = History::open(dir.path().join("kv.history"));
+        for event in [
+            Event::Phase("waiting for readiness", None),
+            Event::Started { pid: 10, generation: 1 },
+            Event::Ready { pid: 10 },
+            Event::Phase(IDLE, None),
+            Event::Outcome("upgrade", outcome(5, Verdict::Refused)),
+        ] {
+            history.on_event(&event, 0, 7);
+        }
+        let refused = history.last_handoff().unwrap();
+        assert_eq!((refused.phases.as_slice(), refused.from_pid), (&[][..], Some(10)));
     }
 
     #[test]

@@ -127,7 +127,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         "" | "s" => 1.0,
         "m" => 60.0,
         "h" => 3600.0,
-        _ => return Err(no_such_unit(number, unit, TIMES, "500ms, 30s, 5m or 1h")),
+        _ => return Err(no_such_unit(number, unit, ("time", TIMES), "500ms, 30s, 5m or 1h")),
     };
     let number = number.parse::<f64>().map_err(|_| "write 500ms, 30s, 5m or 1h".to_owned())?;
     Duration::try_from_secs_f64(number * seconds)
@@ -148,7 +148,7 @@ pub fn size(text: &str) -> Result<usize, String> {
         "KiB" => 1 << 10,
         "MiB" => 1 << 20,
         "GiB" => 1 << 30,
-        _ => return Err(no_such_unit(number, unit, SIZES, "4096, 64KiB, 16MiB or 1GiB")),
+        _ => return Err(no_such_unit(number, unit, ("size", SIZES), "4096, 64KiB, 16MiB or 1GiB")),
     };
     let bytes = number.parse::<usize>().ok().and_then(|number| number.checked_mul(unit)).filter(|bytes| *bytes > 0);
     bytes.ok_or_else(|| format!("'{text}' is no size; write 4096, 64KiB, 16MiB or 1GiB"))
@@ -165,12 +165,12 @@ const TIMES: Words = &[
 const SIZES: Words =
     &[("KiB", &["k", "kb", "kib"]), ("MiB", &["m", "mb", "mib"]), ("GiB", &["g", "gb", "gib"]), ("B", &["b", "byte"])];
 
-fn no_such_unit(number: &str, unit: &str, words: Words, wanted: &str) -> String {
+fn no_such_unit(number: &str, unit: &str, (of, words): (&str, Words), wanted: &str) -> String {
     let word = unit.trim().to_ascii_lowercase();
     let means = |(_, words): &&(&str, &[&str])| words.contains(&word.trim_end_matches('s'));
     match words.iter().find(means).filter(|_| !number.is_empty()) {
-        Some((meant, _)) => format!("there is no unit '{unit}'; do you mean '{number}{meant}'?"),
-        None => format!("there is no unit '{unit}'; write {wanted}"),
+        Some((meant, _)) => format!("'{unit}' is no unit of {of}; do you mean '{number}{meant}'?"),
+        None => format!("'{unit}' is no unit of {of}; write {wanted}"),
     }
 }
 

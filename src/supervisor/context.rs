@@ -123,9 +123,8 @@ fn variables_of(uid: u32, user: Option<&User>) -> Vec<(OsString, OsString)> {
 
 /// The variables of a file: NAME=VALUE in a line, the value as it is, or between two quotes. `#` begins a line that is left out.
 fn read_variables(path: &Path) -> Result<Vec<(OsString, OsString)>> {
-    let bytes = read_bounded(path, ENV_FILE_BYTES_MAX).map_err(|error| {
-        Error::system("cannot read env_file")(file_context(error, format_args!("{}", path.display())))
-    })?;
+    let bytes = read_bounded(path, ENV_FILE_BYTES_MAX)
+        .map_err(Error::system(format!("cannot read env_file {}", path.display())))?;
     let mut variables = Vec::new();
     for (index, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
         let wrong = |why: String| Error::Invalid(format!("env_file {}:{}: {why}", path.display(), index + 1));

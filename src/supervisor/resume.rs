@@ -404,10 +404,13 @@ impl Engine {
         self.resuming = false;
         self.sweep();
         // Else the first start does.
-        if let Some(pid) = self.processes.incumbent.as_ref().map(|process| process.pid)
-            && let Err(error) = self.bind_notify(uid_of(pid))
-        {
-            trace::trouble(&self.service, None, &error.to_string());
+        match self.processes.incumbent.as_ref().map(|process| process.pid) {
+            Some(pid) => {
+                if let Err(error) = self.bind_notify(uid_of(pid)) {
+                    trace::trouble(&self.service, None, &error.to_string());
+                }
+            }
+            None => self.unlinked.notify.remove_left(),
         }
         if self.rendezvous.is_none()
             && self.processes.incumbent.is_some()

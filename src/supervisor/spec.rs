@@ -337,7 +337,7 @@ impl SpawnSpec {
             return Err(Error::System { what: format!("working directory {}", dir.display()), source });
         }
         if let Some(executable) = &self.executable {
-            return Ok(executable.link());
+            return Ok(executable.place());
         }
         let name = self.binary.as_deref().map_or(name.as_os_str(), Path::as_os_str);
         let program = find_program(name).map_err(Error::system("cannot execute"))?;

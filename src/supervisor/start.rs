@@ -259,7 +259,7 @@ impl Engine {
             file: spec
                 .executable
                 .as_ref()
-                .filter(|_| account.uid.is_some())
+                .filter(|executable| account.uid.is_some() && executable.link() == program)
                 .map(|executable| executable.file().as_fd()),
         };
         match crash::around('S', format_args!("spawn {role:?}"), || spawn(&request)) {

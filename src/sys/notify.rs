@@ -32,9 +32,7 @@ impl NotifySocket {
     /// a supervisor that is gone.
     pub fn bind(path: &Path) -> io::Result<Self> {
         let failed = |error: io::Error| file_context(error, format_args!("cannot bind {}", path.display()));
-        if fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
-            fs::remove_file(path).map_err(failed)?;
-        }
+        Self::remove_left(path).map_err(failed)?;
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let fd = socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
         // The file gets the mode of the socket's own inode: there is no instant at which others may send.
@@ -44,6 +42,14 @@ impl NotifySocket {
         let address = UnixAddr::new(path).map_err(|errno| failed(errno.into()))?;
         bind(socket.as_fd().as_raw_fd(), &address).map_err(|errno| failed(errno.into()))?;
         Ok(Self { socket, path: path.to_owned(), inode: fs::symlink_metadata(path)?.ino() })
+    }
+
+    /// Removes a socket that is there: that of a supervisor that is gone.
+    pub fn remove_left(path: &Path) -> io::Result<()> {
+        match fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
+            true => fs::remove_file(path),
+            false => Ok(()),
+        }
     }
 
     /// Its name.

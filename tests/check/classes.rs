@@ -73,9 +73,9 @@ fn types() {
 #[test]
 fn values() {
     in_unit("umask = \"0999\"", 3, 9, "u, umask: '0999' is no umask; write an octal number up to 0777, like \"0027\"");
-    in_unit("deadline = \"30sec\"", 3, 12, "u, deadline: there is no unit 'sec'; do you mean '30s'?");
-    in_unit("log.bytes = \"3mb\"", 3, 13, "u, log.bytes: there is no unit 'mb'; do you mean '3MiB'?");
-    in_unit("deadline = \"3d\"", 3, 12, "u, deadline: there is no unit 'd'; write 500ms, 30s, 5m or 1h");
+    in_unit("deadline = \"30sec\"", 3, 12, "u, deadline: 'sec' is no unit of time; do you mean '30s'?");
+    in_unit("log.bytes = \"3mb\"", 3, 13, "u, log.bytes: 'mb' is no unit of size; do you mean '3MiB'?");
+    in_unit("deadline = \"3d\"", 3, 12, "u, deadline: 'd' is no unit of time; write 500ms, 30s, 5m or 1h");
     in_unit(
         "watchdog = \"0s\"",
         3,
@@ -133,7 +133,7 @@ fn values() {
         50,
         "u, health.status: '600' is no status of HTTP; write \"200\" or \"200-299\", from 100 to 599",
     );
-    in_unit("log = { bytes = \"1 MB\" }", 3, 17, "u, log.bytes: there is no unit ' MB'; do you mean '1MiB'?");
+    in_unit("log = { bytes = \"1 MB\" }", 3, 17, "u, log.bytes: ' MB' is no unit of size; do you mean '1MiB'?");
     in_unit(
         "rlimits = { nofile = \"2:1\" }",
         3,

@@ -23,7 +23,7 @@ fn what_is_wrong_with_a_command_line_is_json_for_who_wants_that() {
         ("check -c --json --bad", "a value is required for '--config <FILE|DIR>' but none was supplied"),
         (
             "status kv --json --timeout soon",
-            "invalid value 'soon' for '--timeout <TIME>': there is no unit 'soon'; write 500ms, 30s, 5m or 1h",
+            "invalid value 'soon' for '--timeout <TIME>': 'soon' is no unit of time; write 500ms, 30s, 5m or 1h",
         ),
         ("--json check --bad", bad),
         ("check --json=1", "unexpected value '1' for '--json' found; no more were expected"),

@@ -307,3 +307,15 @@ fn an_operator_goes_back_from_a_program_that_has_crashed() {
     assert_eq!(code, Some(0), "{said}");
     assert_eq!(trial.service.ping().map(|(_, build)| build), Some("a".to_owned()));
 }
+
+/// That says nothing of the file, but of what it runs or reads: nobody could go on with it.
+#[test]
+fn a_file_that_is_gone_back_to_is_not_condemned() {
+    let service = Service::start(&programs().kv_a);
+    let upgrade = service.upgrade(&programs().kv_a, &LONG);
+    assert_eq!(upgrade.result, "committed", "{upgrade:?}");
+    let back = service.command("rollback").output().unwrap();
+    assert_eq!(back.status.code(), Some(0), "{back:?}");
+    let again = service.upgrade(&programs().kv_a, &[]);
+    assert_eq!(again.result, "committed", "{again:?}");
+}

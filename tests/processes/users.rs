@@ -96,6 +96,7 @@ fn a_script_is_executed_again_by_its_descriptor() {
     let said = place.output("upgrade", &["kv", "--binary", text(&other)]);
     assert_eq!(said.code, 0, "{said:?} {}", run.stderr());
     fs::remove_file(&other).unwrap();
+    fs::remove_file(&script).unwrap();
     let second = serves(&run, first);
     let said = place.output("rollback", &["kv"]);
     assert_eq!(said.code, 0, "{said:?} {}", run.stderr());

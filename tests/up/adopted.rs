@@ -430,3 +430,17 @@ fn a_restart_that_was_cut_is_ended_by_the_next_one_and_the_place_goes_to_nobody(
         assert_eq!(scene.stop(), 0);
     }
 }
+
+/// Nothing is started again that would take its place.
+#[test]
+fn the_socket_of_a_oneshot_that_was_done_before_a_kill_is_gone() {
+    let mut scene = Scene::up(&task("once", ""));
+    scene.end_task("once", 0);
+    scene.wait_for("once", "done");
+    let socket = scene.place.path("run/once.notify");
+    assert!(socket.exists());
+    scene.kill();
+    scene.launch();
+    wait_until("its socket is gone", || (!socket.exists()).then_some(()));
+    assert_eq!(scene.unit("once")["state"], "done");
+}

@@ -2,7 +2,7 @@
 
 use crate::compiled::have;
 use crate::scene::{Scene, daemon};
-use crate::support::{ask, programs};
+use crate::support::{ask, programs, wait_until};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -100,4 +100,64 @@ fn an_upgrade_of_one_unit_leaves_the_others_alone() {
     scene.run("stop", &["db"]).expect(0, &[]);
     scene.run("upgrade", &["db"]).expect(13, &["refused"]);
     assert_eq!(scene.unit("db")["state"], "stopped");
+}
+
+/// Neither those of the handoff before, nor those of the start.
+#[test]
+fn a_refused_upgrade_has_no_phases_of_others() {
+    let scene = Scene::up("[unit.a]\nexec = ['/bin/sleep', '1000']\nmode = 'overlap'\nready = 'delay=10ms'\n");
+    scene.wait_for("a", "running");
+    let bad = scene.place.path("bad");
+    std::fs::write(&bad, "no program").unwrap();
+    std::fs::set_permissions(&bad, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let phases = || {
+        let said = scene.run("history", &["a", "--json"]).json();
+        let entries = said["services"][0]["entries"].as_array().unwrap();
+        let last = entries.iter().rfind(|entry| entry["kind"] == "handoff");
+        last.unwrap_or_else(|| panic!("{said}"))["phases"].clone()
+    };
+    for _ in 0..2 {
+        scene.run("upgrade", &["a", "--binary", bad.to_str().unwrap()]).expect(13, &["refused"]);
+        assert_eq!(phases(), serde_json::json!([]));
+        scene.run("upgrade", &["a"]).expect(0, &["committed"]);
+        assert_ne!(phases(), serde_json::json!([]));
+    }
+}
+
+/// Nobody keeps what an interpreter runs: at least that is said, before and after.
+#[test]
+fn a_way_back_of_an_interpreter_says_what_it_does_not_change() {
+    let scene = Scene::place("");
+    let app = scene.place.path("app.sh");
+    std::fs::write(&app, "exec sleep 1000").unwrap();
+    let mut scene = scene;
+    scene.write(&format!("[unit.a]\nexec = ['/bin/sh', {app:?}]\nmode = 'overlap'\nready = 'delay=10ms'\n"));
+    scene.launch();
+    scene.wait_for("a", "running");
+    scene
+        .run("upgrade", &["a", "--dry-run"])
+        .expect(0, &["a rollback would not undo it", "app.sh, which runs as it is"]);
+    scene.run("upgrade", &["a"]).expect(0, &["committed"]);
+    scene.run("rollback", &["a"]).expect(0, &["committed", "app.sh, which runs as it is"]);
+    let other = scene.run("upgrade", &["a", "--dry-run", "--binary", "/bin/sleep"]);
+    assert!(!other.expect(0, &[]).out.contains("undo"), "{other:?}");
+}
+
+/// What it has beside it is found by `$0`.
+#[test]
+fn a_script_that_is_gone_back_to_knows_its_path() {
+    let mut scene = Scene::place("");
+    let [one, two] = ["one", "two"].map(|name| {
+        let path = scene.place.path(name);
+        std::fs::write(&path, "#!/bin/sh\necho $0 >> \"$LOG\"; exec sleep 1000\n").unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        path.to_str().unwrap().to_owned()
+    });
+    scene.write(&format!("[unit.a]\nexec = [{one:?}]\nmode = 'overlap'\nready = 'delay=100ms'\n"));
+    scene.launch();
+    scene.wait_for("a", "running");
+    scene.run("upgrade", &["a", "--binary", &two]).expect(0, &["committed"]);
+    scene.run("rollback", &["a"]).expect(0, &["committed"]);
+    wait_until("it has written its name", || (scene.log().len() == 3).then_some(()));
+    assert_eq!(scene.log(), [one.clone(), two, one]);
 }

@@ -33,6 +33,9 @@ fn new_units_start_old_ones_stop_and_changed_ones_are_stale() {
     assert!(scene.log().contains(&"old stops".to_owned()));
     assert_eq!(["kept", "changed"].map(|name| scene.pid(name)), pids);
     assert_eq!(scene.unit("changed")["stale"], json!(["env"]));
+    scene.run("status", &[]).expect(0, &["running (stale)"]);
+    scene.run("status", &["changed"]).expect(0, &["stale      env: it runs as before"]);
+    scene.run("why", &["changed"]).expect(0, &["stale      env: it runs as before"]);
     assert_eq!(scene.unit("kept")["stale"], json!([]));
     assert_eq!(scene.unit("lazy")["state"], "stopped");
     // An operator has stopped it, and that it would start with the supervisor now changes nothing.
@@ -169,4 +172,27 @@ fn what_the_file_says_is_started_also_after_a_way_back() {
     scene.run("start", &["kv"]).expect(0, &[]);
     runs(&three);
     assert_eq!(scene.unit("kv")["program"], json!(three));
+}
+
+/// Both run on, which is said; but neither is started again beside the other one.
+#[test]
+fn a_conflict_between_two_that_run_keeps_each_from_another_start() {
+    let backoff = "backoff = { first = '1ms' }";
+    let scene = Scene::up(&(daemon("a", backoff) + &daemon("b", &format!("autostart = false\n{backoff}"))));
+    scene.run("start", &["b"]).expect(0, &[]);
+    scene.wait_for("a", "running");
+    scene.write(&(daemon("a", backoff) + &daemon("b", &format!("autostart = false\nconflicts = ['a']\n{backoff}"))));
+    scene.run("reload", &[]).expect(0, &["b: changed (conflicts): runs on beside one that conflicts"]);
+    scene.run("why", &["a"]).expect(0, &["runs beside: b"]);
+    scene.run("status", &[]).expect(0, &["runs beside: a", "runs beside: b"]);
+    scene.run("kill", &["b", "KILL"]).expect(0, &[]);
+    scene.wait_for("b", "blocked");
+    scene.run("why", &["b"]).expect(0, &["a must not run beside it"]);
+    assert!(!scene.run("why", &["a"]).out.contains("beside"));
+    let starts = || scene.log().iter().filter(|line| *line == "b starts").count();
+    assert_eq!(starts(), 1);
+    // Nothing is in its way any more.
+    scene.run("stop", &["a"]).expect(0, &[]);
+    scene.wait_for("b", "running");
+    assert_eq!(starts(), 2);
 }

@@ -1,6 +1,7 @@
 //! What is shown of units that never run, or not for long.
 
 use crate::scene::{Scene, daemon};
+use crate::support::wait_until;
 use serde_json::json;
 
 /// Also of who is dead before anybody looks.
@@ -55,4 +56,10 @@ fn what_never_ran_has_no_process_that_ended() {
         Scene::up("[unit.a]\nexec = ['sleep', '1']\npre_start = ['false']\nbackoff = { first = '1h', max = '1h' }\n");
     let unit = scene.wait_for("a", "waiting");
     assert_eq!(unit["why"], "its last start failed: pre_start: exit status 1", "{unit}");
+}
+
+#[test]
+fn what_a_program_without_the_library_is_waited_for_is_said() {
+    let scene = Scene::up("[unit.a]\nexec = ['/bin/sleep', '1000']\n");
+    wait_until("it is said", || scene.run("why", &["a"]).out.contains("waits for its Hello").then_some(()));
 }

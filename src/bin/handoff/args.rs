@@ -359,8 +359,8 @@ pub struct CheckArgs {
 shown as they were written, byte by byte; of more services than one, or if none was named, each with the name of its service.
 A reader that is too slow loses lines, and is told how many.
 
---json writes a line for each: service, time_ns (since 1970, when it was read), pid, generation, stream (stdout, stderr, or
-handoff for a remark of the supervisor), goes_on (it was too long, and its next part follows), text (an array of bytes if it is no UTF-8).
+--json writes a line for each: service, time_ns (since 1970, when it was read), pid, generation, stream (stdout, stderr,
+hook, or handoff for a remark of the supervisor), goes_on (it was too long, and its next part follows), text (an array of bytes if it is no UTF-8).
 
 Exit status: 0 all shown, or with -f the supervisor has ended; 1 an error, 2 usage, 3 not running, 4 no such service, 5 timed out."
 )]

@@ -47,4 +47,7 @@ fn show(answer: &Value, possible: bool) {
     if let Some(waits) = preview["waits"].as_str() {
         text::print(&format!("    first it would wait for {waits}"));
     }
+    if let Some(warning) = preview["warning"].as_str() {
+        text::print(&format!("    a rollback would not undo it: {warning}"));
+    }
 }

@@ -74,6 +74,7 @@ fn what_it_is(service: &Value) -> Lines {
         lines.push(("wanted", word(service, "want").to_owned()));
     }
     lines.push(("because", word(service, "why").to_owned()));
+    lines.extend(text::stale(service).map(|stale| ("stale", stale)));
     if service["ephemeral"] == true {
         lines.push(("ephemeral", "it is in no file: handoff add, and remove".to_owned()));
     }

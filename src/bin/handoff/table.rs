@@ -60,7 +60,8 @@ fn row(service: &Value) -> [String; 7] {
         phase => Some(phase).filter(|phase| *phase != word("state")),
     };
     let ephemeral = Some("ephemeral").filter(|_| service["ephemeral"] == true);
-    let more: Vec<&str> = phase.into_iter().chain(ephemeral).collect();
+    let stale = Some("stale").filter(|_| service["stale"].as_array().is_some_and(|keys| !keys.is_empty()));
+    let more: Vec<&str> = phase.into_iter().chain(ephemeral).chain(stale).collect();
     let more = if more.is_empty() { String::new() } else { format!(" ({})", more.join(", ")) };
     let or_dash = |text: String| if text.is_empty() { "-".to_owned() } else { text };
     [

@@ -136,9 +136,16 @@ fn change_line(change: &Value) -> String {
     let keys = if keys.is_empty() { String::new() } else { format!(" ({})", keys.join(", ")) };
     let effect = match word("effect") {
         "stale" => "runs as before until it is restarted or upgraded",
+        "beside" => "runs on beside one that conflicts, until one of the two ends",
         other => other,
     };
     format!("{}: {}{keys}: {effect}", word("unit"), word("what"))
+}
+
+/// The keys in which a process differs from its configuration, if there are any.
+pub fn stale(unit: &Value) -> Option<String> {
+    let keys: Vec<&str> = unit["stale"].as_array()?.iter().filter_map(Value::as_str).collect();
+    (!keys.is_empty()).then(|| format!("{}: it runs as before until it is restarted or upgraded", keys.join(", ")))
 }
 
 /// As `handoff check` shows it.

@@ -150,6 +150,9 @@ fn link_lines(link: &Value) {
     if !link["cause"].is_null() && link["cause"] != link["why"] {
         text::print(&format!("    at first   {}", word("cause")));
     }
+    if let Some(stale) = text::stale(link) {
+        text::print(&format!("    stale      {stale}"));
+    }
 }
 
 pub fn tree(args: &TreeArgs) -> u8 {

@@ -432,6 +432,7 @@ impl Fleet {
             }
         }
         self.events.extend(events.into_iter().map(|event| (name.to_owned(), event)));
+        self.give_way(name);
         self.note(name);
     }
 

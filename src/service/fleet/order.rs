@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::slice::Slice;
 use super::{Ending, Fleet, Member, Wish};
 use crate::limits::SHUTDOWN_LOOK;
-use crate::service::graph::{Standing, State};
+use crate::service::graph::{Graph, Standing, State};
 use crate::service::unit::event::Event;
 use crate::sys::clock::{monotonic_ns, nanoseconds};
 
@@ -287,6 +287,21 @@ impl Fleet {
             }
         }
         self.startable.is_empty()
+    }
+
+    /// What ran beside this one when a reload said that they conflict is in its way once it has ended.
+    pub(super) fn give_way(&mut self, name: &str) {
+        if self.rivals_alive(&self.graph, name).next().is_some()
+            && let Some(service) = self.members.get_mut(name).and_then(|member| member.service.as_mut())
+        {
+            service.give_way();
+        }
+    }
+
+    /// Who is there, of those beside whom it must not run.
+    pub(super) fn rivals_alive<'a>(&'a self, graph: &'a Graph, name: &str) -> impl Iterator<Item = &'a str> {
+        let is_alive = |name: &&str| self.members.get(*name).is_some_and(|member| member.state().is_alive());
+        graph.rivals(name).filter(is_alive)
     }
 
     /// One that is no more in the configuration, still runs, and has what this one needs.

@@ -17,7 +17,8 @@ pub struct Change {
     pub what: &'static str,
     /// The keys that have changed.
     pub keys: Vec<&'static str>,
-    /// What follows: `starts`, `stays stopped`, `stops`, `is gone`, `stale` (until it is restarted or upgraded), `takes effect`.
+    /// What follows: `starts`, `stays stopped`, `stops`, `is gone`, `stale` (until it is restarted or upgraded), `beside` (it runs, and so does one that
+    /// conflicts), `takes effect`.
     pub effect: &'static str,
 }
 
@@ -34,7 +35,8 @@ impl Fleet {
         let diff = self.config.diff(new);
         let mut plan: Vec<Change> = diff.added.iter().map(|name| self.added(new, name)).collect();
         plan.extend(diff.removed.iter().map(|name| self.removed(name)));
-        plan.extend(diff.changed.into_iter().map(|(name, keys)| self.changed(new, name, keys)));
+        let graph = Graph::of(new);
+        plan.extend(diff.changed.into_iter().map(|(name, keys)| self.changed(new, &graph, name, keys)));
         plan.sort_by(|a, b| a.unit.cmp(&b.unit));
         Ok(plan)
     }
@@ -51,7 +53,11 @@ impl Fleet {
         Change { unit: name.to_owned(), what: "removed", keys: Vec::new(), effect }
     }
 
-    fn changed(&self, new: &Config, name: String, keys: Vec<&'static str>) -> Change {
+    fn changed(&self, new: &Config, graph: &Graph, name: String, keys: Vec<&'static str>) -> Change {
+        let is_alive = self.members.get(&name).is_some_and(|member| member.state().is_alive());
+        if is_alive && keys.contains(&"conflicts") && self.rivals_alive(graph, &name).next().is_some() {
+            return Change { unit: name, what: "changed", keys, effect: "beside" };
+        }
         let stale =
             self.members.get(&name).zip(new.units.get(&name)).is_some_and(|(member, unit)| member.would_be_stale(unit));
         Change { unit: name, what: "changed", keys, effect: if stale { "stale" } else { "takes effect" } }
@@ -92,7 +98,10 @@ impl Fleet {
             }
         }
         let names: Vec<String> = self.members.keys().cloned().collect();
-        names.iter().for_each(|name| self.note(name));
+        for name in names {
+            self.give_way(&name);
+            self.note(&name);
+        }
         self.act();
     }
 

@@ -24,6 +24,15 @@ pub struct Link {
     pub why: String,
     /// Why it failed first.
     pub cause: Option<String>,
+    /// The keys in which its process differs from its configuration.
+    pub stale: Vec<&'static str>,
+}
+
+impl From<ServiceStatus> for Link {
+    fn from(status: ServiceStatus) -> Self {
+        let ServiceStatus { name: unit, state, want, wanted_by, why, cause, stale, .. } = status;
+        Self { unit, state, want, wanted_by, why, cause, stale }
+    }
 }
 
 /// A unit with what it depends on.
@@ -121,6 +130,13 @@ impl Fleet {
                 status.why = "nothing wants it: autostart is false".to_owned();
             }
             State::Failed => status.why = self.why_failed(name),
+            State::Starting | State::Started | State::Healthy => {
+                let rivals: Vec<&str> = self.rivals_alive(&self.graph, name).collect();
+                if !rivals.is_empty() {
+                    let text = "; it conflicts with, and runs beside: ";
+                    status.why.push_str(&format!("{text}{}, until one of them ends", rivals.join(", ")));
+                }
+            }
             _ => {}
         }
         status
@@ -175,12 +191,9 @@ impl Fleet {
                 Some(Standing::Blocked(way, _)) => way.first().cloned(),
                 _ => None,
             };
-            let ServiceStatus { state, want, wanted_by, why, cause, .. } = self.status_with(&name, wanted.get(&name));
-            links.push(Link { unit: name, state, want, wanted_by, why, cause });
+            links.push(self.status_with(&name, wanted.get(&name)).into());
         }
-        if let Some(ServiceStatus { name: unit, state, want, wanted_by, why, cause, .. }) = self.faulty(name) {
-            links.push(Link { unit, state, want, wanted_by, why, cause });
-        }
+        links.extend(self.faulty(name).map(Link::from));
         links
     }
 

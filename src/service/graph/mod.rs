@@ -128,6 +128,11 @@ impl Graph {
         self.of_node(name).map(|edge| (edge.unit.as_str(), edge.kind.key(), edge.condition))
     }
 
+    /// Beside whom a unit must not run.
+    pub fn rivals(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.nodes.get(name).into_iter().flat_map(|node| &node.conflicts).map(String::as_str)
+    }
+
     fn of_node(&self, name: &str) -> impl Iterator<Item = &Edge> {
         self.nodes.get(name).into_iter().flat_map(|node| &node.edges)
     }

@@ -108,6 +108,18 @@ impl Service {
         }
     }
 
+    /// Whether it has failed, and waits for its next start.
+    pub(in crate::service) fn is_waiting(&self) -> bool {
+        matches!(self.state, State::Waiting(_)) && self.cause.is_some()
+    }
+
+    /// It must not run beside another one, which runs: whether it is started again is not its own affair any more.
+    pub(in crate::service) fn give_way(&mut self) {
+        if matches!(self.state, State::Waiting(_)) {
+            self.state = State::New;
+        }
+    }
+
     /// For how long its process was well: it served, and was found to be healthy, if it is asked.
     fn well_for(&self) -> Duration {
         match self.served || self.seems_up() {

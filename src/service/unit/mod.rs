@@ -283,11 +283,6 @@ impl Service {
             && (status.linked || beside)
     }
 
-    /// Whether it has failed, and waits for its next start.
-    pub(super) fn is_waiting(&self) -> bool {
-        matches!(self.state, State::Waiting(_)) && self.cause.is_some()
-    }
-
     /// An operator starts it, or its configuration has changed: one that has failed is as one that has never run.
     pub(super) fn forgive(&mut self) {
         if matches!(self.state, State::Ended(_)) {
@@ -364,12 +359,13 @@ impl Service {
         }
         // Who was in time by then has been heard, also if we are stopped in the midst of this.
         let now_ns = monotonic_ns();
+        let has_waited = matches!(self.state, State::Waiting(_)); // or it may have to give way first
         self.listen()?;
         self.turn_hooks();
         self.check_late(now_ns);
         self.watch();
         match self.state {
-            State::Waiting(until) if monotonic_ns() >= until => self.launch_when_clear(),
+            State::Waiting(until) if has_waited && monotonic_ns() >= until => self.launch_when_clear(),
             State::Stopping(_) => self.advance_stop(),
             State::Ended(_) => self.look_again(now_ns),
             _ => self.begin_queued(),

@@ -22,6 +22,8 @@ pub struct Preview {
     pub reasons: Vec<String>,
     /// What it would have to wait for.
     pub waits: Option<String>,
+    /// What it would begin with all the same, and what may not be meant.
+    pub warning: Option<String>,
 }
 
 impl Service {
@@ -55,6 +57,7 @@ impl Service {
             Err(error) => preview.reasons.push(error.to_string()),
         }
         preview.program = Some(program);
+        preview.warning = self.supervisor.script_of_same(&spec).map(|script| super::upgrade::not_kept(&script));
     }
 
     fn look_at_daemon(&self, upgrade: &Upgrade, preview: &mut Preview) {

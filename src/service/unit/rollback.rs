@@ -48,6 +48,16 @@ impl Service {
         if matches!(self.state, State::Stopping(_)) {
             return; // it has obeyed
         }
+        let before = self.supervisor.pinned();
+        if let Some((program, _)) =
+            program.as_ref().zip(before.as_ref()).filter(|(program, before)| program.is_same_file(before))
+        {
+            let text = format!(
+                "{} has failed its probation; that is the file that is gone back to, too, so the next upgrade to it is not refused",
+                program.path().display()
+            );
+            return self.events.push(Event::ProbationFailed { text });
+        }
         let remembered = program.as_ref().map(|program| self.bad.remember(program.file(), text));
         let text = match (&program, remembered) {
             (Some(program), Some(Ok(()))) => format!("{} has failed its probation", program.path().display()),

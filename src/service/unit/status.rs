@@ -10,7 +10,7 @@ use super::event::Ended;
 use super::{IDLE, PROBATION, Service, State, is_settling};
 use crate::service::graph;
 use crate::service::log::LogStatus;
-use crate::supervisor::{Draining, HandoffOutcome, Mode, ReadySign, Said};
+use crate::supervisor::{Draining, HandoffOutcome, Mode, ReadySign, Said, Status};
 use crate::sys::clock::monotonic_ns;
 
 /// What [`ServiceStatus::state`] may be.
@@ -226,7 +226,7 @@ impl Service {
             wanted_by: None,
             stale: Vec::new(),
             ephemeral: false,
-            why: self.why.clone(),
+            why: self.why.clone() + self.wait_for_hello(&status),
             cause: self.cause.clone(),
             // What waits for a Hello that never comes is no start.
             phase: if state == "running" && status.phase == "starting" { IDLE } else { status.phase },
@@ -265,6 +265,18 @@ impl Service {
 }
 
 impl Service {
+    /// What a program without the library never does, so that its start is one of `hello_timeout`.
+    fn wait_for_hello(&self, status: &Status) -> &'static str {
+        let is_silent =
+            self.settings.readiness.is_none() && !self.settings.oneshot && !status.linked && !self.seems_up();
+        match matches!(self.state, State::Starting) && status.pid.is_some() && is_silent {
+            true => {
+                "; waits for its Hello: a program that does not link the library wants ready, and mode (docs/units.md)"
+            }
+            false => "",
+        }
+    }
+
     /// With status 0, and not once too often.
     fn is_well_ended(&self, ended: &Ended) -> bool {
         !self.given_up && ended.status.is_some_and(|status| status.code == Some(0))

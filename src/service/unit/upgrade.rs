@@ -24,6 +24,15 @@ fn lock_lost(path: &Path) -> String {
     )
 }
 
+/// Of an interpreter there is no way back to what it ran.
+pub(super) fn not_kept(script: &Path) -> String {
+    format!(
+        "only programs and their arguments are kept for a way back, and not {}, which runs as it is at that time: \
+         give each version a path of its own",
+        script.display()
+    )
+}
+
 const UPGRADE: &str = "upgrade";
 const ROLLBACK: &str = "rollback";
 pub(super) const STILL_STARTING: &str = "busy: the service is still starting; try again";
@@ -38,6 +47,9 @@ pub(super) struct Pending {
     id: Option<u64>,
     /// It had an outcome; another one corrects it.
     told: bool,
+    /// What it can not change.
+    #[serde(default)]
+    note: Option<String>,
 }
 
 /// An upgrade or a rollback that waits to begin.
@@ -197,6 +209,7 @@ impl Service {
             return Err(self.refused(lock_lost(&path)));
         }
         self.again = true;
+        let note = self.supervisor.script_of_same(spec).filter(|_| what == ROLLBACK).map(|script| not_kept(&script));
         let silent = !self.supervisor.status().linked && self.seems_up();
         let may_start = self.is_clear() && self.settings.process.pre_start.is_none();
         let begun = match self.state {
@@ -214,7 +227,7 @@ impl Service {
             // The daemon died in this instant.
             self.enter_starting();
         }
-        self.pending = Some(Pending { what, id: status.handoff_id, told: false });
+        self.pending = Some(Pending { what, id: status.handoff_id, told: false, note });
         Ok(())
     }
 
@@ -265,11 +278,17 @@ impl Service {
 
     /// The outcome of a handoff that another supervisor began will be told as one that was asked for here.
     pub(super) fn expect(&mut self, id: Option<u64>) {
-        self.pending = id.map(|id| Pending { what: UPGRADE, id: Some(id), told: false });
+        self.pending = id.map(|id| Pending { what: UPGRADE, id: Some(id), told: false, note: None });
     }
 
     pub(super) fn on_outcome(&mut self, mut outcome: HandoffOutcome) {
         outcome.pidfd = None;
+        let note = self.pending.as_mut().filter(|pending| pending.id == Some(outcome.id));
+        if let Some(note) =
+            note.filter(|_| outcome.verdict == Verdict::Committed).and_then(|pending| pending.note.take())
+        {
+            outcome.reason = note;
+        }
         let outcome = Rc::new(outcome);
         let own = |pending: &&Pending| pending.id.is_none_or(|id| id == outcome.id);
         let asked_for = self.pending.as_ref().filter(own).map(|pending| pending.what);

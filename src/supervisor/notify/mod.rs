@@ -105,6 +105,13 @@ impl Notify {
         self.socket().is_some_and(|socket| !socket.is_there())
     }
 
+    /// Of a supervisor that is gone; nothing may ever be started that needs one again.
+    pub(super) fn remove_left(&self) {
+        if let Some(path) = self.path.as_ref().filter(|_| UNLINKED && self.socket.is_none()) {
+            let _ = NotifySocket::remove_left(path); // or the next bind says so
+        }
+    }
+
     fn socket(&self) -> Option<&NotifySocket> {
         self.socket.as_ref().filter(|_| UNLINKED)
     }

@@ -56,7 +56,7 @@ pub struct DoctorArgs {
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "bash: handoff completions bash >/usr/share/bash-completion/completions/handoff
-zsh:  handoff completions zsh >/usr/share/zsh/vendor-completions/_handoff
+zsh:  handoff completions zsh >/usr/share/zsh/site-functions/_handoff
 fish: handoff completions fish >/usr/share/fish/vendor_completions.d/handoff.fish")]
 pub struct CompletionsArgs {
     /// Whose
