@@ -9,17 +9,25 @@ mod support;
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use support::{SIGKILL, Service, Upgrade, limit_descriptors, open_descriptors, programs, signal, wait_until};
+use std::process::Command;
+use support::{SIGKILL, Service, Upgrade, limit_descriptors, open_descriptors, programs, signal, wait_until, waits};
 
 /// Beyond that the limit is none.
 const ROOM_MAX: usize = 40;
 const NO_LIMIT: u64 = 4096;
+/// The hard limit of a supervisor: the soft one it raises.
+const LIMIT: u64 = 64;
+
+fn numbers(pid: i32) -> BTreeSet<u64> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
 
 /// Room for so many more descriptors: the limit is on their numbers.
 fn leave_room(pid: i32, room: usize) {
-    let entries = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
-    let open: BTreeSet<u64> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    let open = numbers(pid);
     let limit = (0..).filter(|number| !open.contains(number)).nth(room).unwrap();
     limit_descriptors(pid, limit);
 }
@@ -47,6 +55,24 @@ impl Scene {
             (before == scene.open()).then_some(before)
         });
         scene
+    }
+
+    /// Its supervisor has room for so many more descriptors, as long as these clients are connected.
+    fn fill(&self, room: usize) -> Vec<UnixStream> {
+        let supervisor = self.service.supervisor_pid();
+        let limit = format!("--nofile={LIMIT}:{LIMIT}");
+        assert!(Command::new("prlimit").args(["--pid", &supervisor.to_string(), &limit]).status().unwrap().success());
+        let mut clients = Vec::new();
+        // What it opens for a moment is none that it keeps.
+        let rests = || wait_until("it rests", || waits(supervisor).then(|| numbers(supervisor).range(..LIMIT).count()));
+        loop {
+            let open = rests();
+            if open >= LIMIT as usize - room {
+                return clients;
+            }
+            clients.push(UnixStream::connect(self.service.path("run/kv.sock")).unwrap());
+            wait_until("it is accepted", || (rests() > open).then_some(()));
+        }
     }
 
     fn open(&self) -> (usize, usize) {
@@ -88,11 +114,10 @@ impl Scene {
 #[test]
 fn a_supervisor_without_descriptors() {
     Scene::new().sweep(|scene, room| {
-        let supervisor = scene.service.supervisor_pid();
         let binary = if room == 0 { scene.service.faulty("exit-before-hello") } else { programs().kv_b.clone() };
-        leave_room(supervisor, room);
+        let clients = scene.fill(room);
         let upgrade = scene.service.upgrade(&binary, &["--timeout", "3s"]);
-        limit_descriptors(supervisor, NO_LIMIT);
+        drop(clients);
         if room == 0 {
             // Not even the command could be heard. It is still there when there is room, before any other.
             assert_eq!(upgrade.code, 5, "{upgrade:?}");
@@ -166,14 +191,13 @@ fn an_incumbent_that_loses_all_room_in_mid_handoff_resumes_or_is_started_again()
 fn a_supervisor_that_loses_all_room_in_mid_handoff_goes_on() {
     for phase in ["warming", "opening"] {
         let scene = Scene::new();
-        let supervisor = scene.service.supervisor_pid();
         let fault = if phase == "warming" { "slow-warm=1000" } else { "slow-open=1000" };
         let upgrading = scene.service.begin_upgrade(&scene.service.faulty(fault), &[]);
         scene.service.wait_for_phase(phase);
-        leave_room(supervisor, 0);
+        let clients = scene.fill(0);
         let upgrade = upgrading.wait();
         assert_eq!((upgrade.code, upgrade.result.as_str()), (0, "committed"), "{phase}: {upgrade:?}");
-        limit_descriptors(supervisor, NO_LIMIT);
+        drop(clients);
         assert_eq!(scene.service.ask("GET before").as_deref(), Some("VALUE 1"), "{phase}");
         assert_eq!(scene.service.upgrade(&programs().kv_b, &[]).result, "committed", "{phase}");
     }

@@ -224,8 +224,8 @@ impl ListenSpec {
     /// Names who listens on a Unix socket; for TCP the binding itself did.
     fn with_owner(&self, error: io::Error) -> io::Error {
         match &self.address {
-            Address::Unix(path) if error.kind() == io::ErrorKind::AddrInUse => match listener::unix_owner(path) {
-                Some(pid) => io::Error::new(error.kind(), format!("{error}: process {pid}")),
+            Address::Unix(path) if error.kind() == io::ErrorKind::AddrInUse => match listener::who_listens_unix(path) {
+                Some((pid, command)) => io::Error::new(error.kind(), format!("{error}: process {pid} ({command})")),
                 None => error,
             },
             _ => error,

@@ -9,7 +9,6 @@ use crate::error::{Error, Result};
 use crate::limits::{EVENTS_MAX, RESUME_LOOK};
 use crate::protocol::supervisor::{Phase, Verdict};
 use crate::sys::proc;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -226,16 +225,7 @@ impl Supervisor {
     }
 
     fn end_resume(&mut self) -> Result<Option<Box<HandoffOutcome>>> {
-        let mut groups: Vec<(String, Vec<OwnedFd>)> = Vec::new();
-        for (name, fd) in self.engine.end_resume() {
-            match groups.last_mut().filter(|(of, _)| *of == name) {
-                Some((_, group)) => group.push(fd),
-                None => groups.push((name, vec![fd])),
-            }
-        }
-        for (name, fds) in groups {
-            self.engine.listeners.add_group(&name, fds)?;
-        }
+        self.engine.end_resume()?;
         Ok(self.engine.take_outcome().map(Box::new))
     }
 

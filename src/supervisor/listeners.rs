@@ -57,6 +57,18 @@ impl Listeners {
         fds.into_iter().try_for_each(|fd| self.push(name, fd))
     }
 
+    /// Each group under its name; those of one come one after the other.
+    pub(super) fn add_groups(&mut self, listeners: Vec<(String, OwnedFd)>) -> Result<()> {
+        let mut groups: Vec<(String, Vec<OwnedFd>)> = Vec::new();
+        for (name, fd) in listeners {
+            match groups.last_mut().filter(|(of, _)| *of == name) {
+                Some((_, group)) => group.push(fd),
+                None => groups.push((name, vec![fd])),
+            }
+        }
+        groups.into_iter().try_for_each(|(name, fds)| self.add_group(&name, fds))
+    }
+
     fn push(&mut self, name: &str, fd: OwnedFd) -> Result<()> {
         let listens = getsockopt(&fd, sockopt::AcceptConn)
             .map_err(|errno| Error::Invalid(format!("listener {name} is not a socket: {errno}")))?;

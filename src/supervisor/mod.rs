@@ -388,6 +388,9 @@ impl Supervisor {
         let engine = &self.engine;
         let has_no_journal = engine.journal.as_ref().is_some_and(|journal| !journal.exists());
         let lives = engine.processes.incumbent.is_some();
+        if engine.resuming {
+            return engine.has_lost_entry() || lives && engine.unlinked.notify.is_lost();
+        }
         lives && (has_no_journal && engine.rendezvous.is_none() || engine.unlinked.notify.is_lost())
     }
 
@@ -410,7 +413,9 @@ impl Supervisor {
     #[cfg(feature = "program")]
     pub(crate) fn renew_files(&mut self) {
         let lives = self.engine.processes.incumbent.is_some();
-        if lives && self.engine.rendezvous.is_none() {
+        if self.engine.resuming {
+            self.engine.renew_entry();
+        } else if lives && self.engine.rendezvous.is_none() {
             self.engine.record();
         }
         if lives {

@@ -51,8 +51,9 @@ pub(super) struct Adoption {
     pub(super) gathered: Option<Gathered>,
     /// Those that leave have listeners that can not be taken from them.
     pub(super) occupied: bool,
-    /// The inodes and the names of the listeners, as the journal has them.
-    pub(super) listeners: Vec<(u64, String)>,
+    /// What the journal says, as it was read or has been written since. None: there was none.
+    #[serde(skip)]
+    pub(super) entry: Option<Box<Entry>>,
     /// The daemon is a reserve whose successor has committed and died.
     pub(super) reserve: bool,
     /// It was killed.
@@ -181,6 +182,7 @@ impl Engine {
             return Err(Error::State("resuming is the first thing that a supervisor does".into()));
         }
         self.service = self.name_for(spec);
+        self.adoption.entry = self.read_journal().map(Box::new);
         let entry = self.last_entry();
         #[cfg(feature = "program")]
         self.trees.inherit(&entry);
@@ -195,7 +197,6 @@ impl Engine {
         let heir = entry.handoff.as_ref().filter(is_incumbent);
         let generation = entry.generation + u64::from(heir.is_some());
         self.adoption.gathered = Some(Gathered::default());
-        self.adoption.listeners.clone_from(&entry.listeners);
         self.resuming = true;
         let spec = Arc::new(spec.clone());
         let id = entry.handoff.as_ref().filter(|_| page.is_some()).map_or(0, |open| open.id);
@@ -296,13 +297,17 @@ impl Engine {
     }
 
     /// A journal that can not be read is as good as none: the control path is still there.
-    pub(super) fn last_entry(&self) -> Entry {
+    fn read_journal(&self) -> Option<Entry> {
         let read = self.journal.as_ref().map_or(Ok(None), |journal| journal.read());
         read.unwrap_or_else(|error| {
             trace::trouble(&self.service, None, &format!("{error}; going on without it"));
             None
         })
-        .unwrap_or_default()
+    }
+
+    /// What it says, also if somebody has removed it since it was read.
+    pub(super) fn last_entry(&self) -> Entry {
+        self.adoption.entry.as_deref().cloned().unwrap_or_default()
     }
 
     /// None if the page is gone, or another file is in its place: whoever still has it decides alone.
@@ -399,9 +404,12 @@ impl Engine {
         }
     }
 
-    /// From here on this supervisor is as any other. The listeners of the daemon that it adopted.
-    pub(super) fn end_resume(&mut self) -> Vec<(String, OwnedFd)> {
+    /// From here on this supervisor is as any other, with the listeners of the daemon that it adopted.
+    pub(super) fn end_resume(&mut self) -> Result<()> {
         self.resuming = false;
+        self.adoption.entry = None;
+        let gathered = self.adoption.gathered.take().map(|gathered| gathered.listeners).unwrap_or_default();
+        self.listeners.add_groups(gathered)?; // before the journal, which tells of them
         self.sweep();
         // Else the first start does.
         match self.processes.incumbent.as_ref().map(|process| process.pid) {
@@ -418,7 +426,23 @@ impl Engine {
         {
             trace::trouble(&self.service, None, &error.to_string());
         }
-        self.adoption.gathered.take().map(|gathered| gathered.listeners).unwrap_or_default()
+        Ok(())
+    }
+
+    /// Whether somebody has removed the journal of what is being taken over.
+    #[cfg(feature = "program")]
+    pub(super) fn has_lost_entry(&self) -> bool {
+        self.adoption.entry.is_some() && self.journal.as_ref().is_some_and(|journal| !journal.exists())
+    }
+
+    /// Puts it back.
+    #[cfg(feature = "program")]
+    pub(super) fn renew_entry(&self) {
+        if let (Some(entry), Some(journal)) = (&self.adoption.entry, &self.journal)
+            && let Err(error) = journal.write(&self.service, &self.build_id, entry)
+        {
+            trace::trouble(&self.service, None, &error.to_string());
+        }
     }
 }
 

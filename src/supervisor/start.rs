@@ -354,14 +354,21 @@ impl Engine {
             leaving,
             unlinked: self.unlinked.serves && !self.awaits_sign(),
             joining: joining.and_then(|process| process.identity),
-            listeners: self.listeners.inodes(),
+            listeners: match self.resuming {
+                true => self.last_entry().listeners, // they are not here yet
+                false => self.listeners.inodes(),
+            },
             #[cfg(feature = "program")]
             ready_pipe: self.unlinked.ready_pipe(),
             #[cfg(feature = "program")]
             lineage: Some(self.trees.lineage.clone()),
         };
         let write = || journal.write(&self.service, &self.build_id, &entry);
-        crash::around('S', format_args!("write {} journal", entry.kind()), write)
+        crash::around('S', format_args!("write {} journal", entry.kind()), write)?;
+        if self.resuming {
+            self.adoption.entry = Some(Box::new(entry));
+        }
+        Ok(())
     }
 }
 

@@ -116,12 +116,30 @@ pub fn who_receives(addr: SocketAddr) -> Option<(i32, String)> {
 fn who_has(tables: [&str; 2], state: &str, addr: SocketAddr) -> Option<(i32, String)> {
     let find = |table| fs::read_to_string(table).ok()?.lines().find_map(|line| inode_of(line, state, addr));
     let inode = tables.into_iter().find_map(find)?;
-    let link = format!("socket:[{inode}]");
+    who_has_one(proc::pids(), &[format!("socket:[{inode}]")])
+}
+
+/// The first of these processes that has one of these open.
+fn who_has_one(mut pids: impl Iterator<Item = i32>, links: &[String]) -> Option<(i32, String)> {
     let has = |pid: i32, fd: i32| {
-        fs::read_link(format!("/proc/{pid}/fd/{fd}")).is_ok_and(|found| found.as_os_str() == &*link)
+        let found = fs::read_link(format!("/proc/{pid}/fd/{fd}"));
+        found.is_ok_and(|found| links.iter().any(|link| found.as_os_str() == link.as_str()))
     };
-    let pid = proc::pids().find(|pid| proc::descriptors(*pid).any(|fd| has(*pid, fd)))?;
+    let pid = pids.find(|pid| proc::descriptors(*pid).any(|fd| has(*pid, fd)))?;
     Some((pid, proc::command(pid)))
+}
+
+/// The same for a Unix socket (/proc/net/unix): rather who called listen(2) than another one that has it, too.
+pub fn who_listens_unix(path: &Path) -> Option<(i32, String)> {
+    const ACCEPTS: &str = "00010000";
+    let table = fs::read_to_string("/proc/net/unix").ok()?;
+    let link = |line: &str| {
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        let (&flags, &inode) = (fields.get(3)?, fields.get(6)?);
+        (flags == ACCEPTS && line.ends_with(&format!(" {}", path.display()))).then(|| format!("socket:[{inode}]"))
+    };
+    let links: Vec<String> = table.lines().filter_map(link).collect();
+    who_has_one(unix_owner(path).into_iter().chain(proc::pids()), &links)
 }
 
 /// The inode of a connected TCP socket on this machine with these two addresses, once somebody has accepted it
@@ -303,6 +321,28 @@ mod tests {
         let (_, peer) = listener.accept().unwrap();
         assert_eq!(peer, waiting.local_addr().unwrap());
         assert_eq!(more.len(), 10);
+    }
+
+    #[test]
+    fn who_has_a_unix_socket_is_named_and_not_the_dead_that_called_listen() {
+        use std::os::unix::process::CommandExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        bind(fd.as_raw_fd(), &UnixAddr::new(&path).unwrap()).unwrap();
+        assert_eq!(who_listens_unix(&path), None);
+        let shared = fd.try_clone().unwrap();
+        let mut child = std::process::Command::new("true");
+        // SAFETY: listen(2) is async-signal-safe.
+        unsafe { child.pre_exec(move || listen_again(shared.as_fd(), 16)) };
+        assert!(child.status().unwrap().success());
+        assert_ne!(unix_owner(&path), Some(own_pid()));
+        // A forked child of another test may share it, and be found first.
+        assert!(who_listens_unix(&path).is_some_and(|(pid, _)| Some(pid) != unix_owner(&path)));
+    }
+
+    fn own_pid() -> i32 {
+        std::process::id().cast_signed()
     }
 
     #[test]

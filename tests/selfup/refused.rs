@@ -1,7 +1,8 @@
 //! Programs that can not go on: refused, with the reason, and nothing is changed.
 
-use crate::harness::{Place, Run, text, wait_until};
+use crate::harness::{Place, Run, signal, text, wait_until};
 use crate::{executes, must_upgrade, other_program, self_upgrade, unit, up, wait_for_state};
+use nix::sys::signal::Signal;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -172,4 +173,32 @@ fn a_program_that_takes_all_memory_is_the_one_that_is_ended() {
     assert_eq!(unit(&place, "a")["pid"], pid);
     must_upgrade(&place, &other_program(&place));
     drop(run);
+}
+
+/// It works with duplicates until it has everything.
+#[test]
+fn descriptors_for_twice_what_is_open_are_there_or_it_is_refused() {
+    let place = Place::new();
+    let units: String = ["a", "b", "c", "d"].map(|name| UNIT.replace("unit.a", &format!("unit.{name}"))).concat();
+    let mut run = up(&place, &units);
+    for name in ["a", "b", "c", "d"] {
+        wait_for_state(&place, name, "running");
+    }
+    let limit = |limits: &str| {
+        let done =
+            Command::new("prlimit").args(["--pid", &run.pid().to_string(), &format!("--nofile={limits}")]).status();
+        assert!(done.unwrap().success());
+    };
+    // The soft limit it raises by itself.
+    limit("64:");
+    must_upgrade(&place, &other_program(&place));
+    limit("64:64");
+    must_refuse(
+        &place,
+        &other_program(&place),
+        "RLIMIT_NOFILE of the supervisor is 64, and the program that goes on needs",
+    );
+    wait_for_state(&place, "a", "running");
+    signal(run.pid(), Signal::SIGTERM);
+    assert_eq!(run.end(), 0, "{}", run.stderr());
 }

@@ -255,3 +255,27 @@ fn the_journal_finds_who_lives() {
     let mut next = Supervisor::new().unwrap().with_journal(&path);
     assert!(next.resume_from_journal(&spec).unwrap().is_none());
 }
+
+/// Whoever is killed just behind the take-over leaves a journal that tells of the sockets.
+#[test]
+fn the_first_journal_behind_a_take_over_has_the_listeners() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut service = Service::with(|supervisor, dir| {
+        supervisor.with_journal(dir.path().join("test.journal")).with_listener("kv", listener).unwrap()
+    });
+    let path = service.dir.path().join("test.journal");
+    let sleep = SpawnSpec::new(["sleep", "1000"]).hello_timeout(Duration::from_millis(50));
+    let sleep = sleep.control_path(service.dir.path().join("control"));
+    assert_eq!(service.s().perform_handoff(&sleep).unwrap().verdict, Verdict::StartedCold);
+    let listeners = || {
+        let text = fs::read_to_string(&path).unwrap();
+        text.lines().filter(|line| line.starts_with("listener=")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let before = listeners();
+    assert_eq!(before.len(), 1);
+    drop(service.supervisor.take());
+    let mut next = Supervisor::new().unwrap().with_journal(&path);
+    assert!(next.resume_from_journal(&sleep).unwrap().is_none());
+    assert!(next.listeners().map(|(name, _)| name).eq(["kv"]));
+    assert_eq!(listeners(), before);
+}

@@ -82,6 +82,47 @@ fn one_that_does_not_answer_holds_up_no_other() {
     assert_eq!(scene.stop(), 0);
 }
 
+/// The runtime directory is removed while they are being taken over, and the supervisor is killed again: its journals tell of them all the same.
+#[test]
+fn what_is_lost_while_it_is_taken_over_is_made_anew() {
+    let mut scene = Scene::place("");
+    let units = store(&scene, "silent") + &daemon("unready", "").replace("echo >&3; ", "");
+    scene.write(&units);
+    scene.launch();
+    let names = ["silent", "unready"];
+    scene.wait_for("silent", "running");
+    let pids = names.map(|name| wait_until("a pid", || scene.unit(name)["pid"].as_i64()) as i32);
+    let run = scene.place.path("run");
+    let journal = run.join("silent.journal");
+    let listeners = || {
+        let text = std::fs::read_to_string(&journal).unwrap_or_default();
+        text.lines().filter(|line| line.starts_with("listener=")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let before = listeners();
+    assert_eq!(before.len(), 1);
+    scene.kill();
+    freeze(pids[0]);
+    scene.launch();
+    wait_until("it is waited for", || (scene.unit("silent")["phase"] == "adopting").then_some(()));
+    std::fs::remove_dir_all(&run).unwrap();
+    wait_until("it is told", || scene.stderr().contains("and was made anew").then_some(()));
+    for name in names {
+        for file in ["lock", "journal", "unit"] {
+            assert!(run.join(format!("{name}.{file}")).exists(), "{name}.{file}: {}", scene.stderr());
+        }
+    }
+    assert_eq!(listeners(), before);
+    scene.kill();
+    scene.launch();
+    thaw(pids[0]);
+    scene.wait_for("silent", "running");
+    let taken = names.map(|name| wait_until("a pid", || scene.unit(name)["pid"].as_i64()) as i32);
+    assert_eq!(taken, pids, "{}", scene.stderr());
+    assert_eq!(listeners(), before);
+    assert_eq!(scene.log(), ["unready starts"]);
+    assert_eq!(scene.stop(), 0);
+}
+
 /// The configuration has changed while there was no supervisor.
 #[test]
 fn what_was_taken_out_meanwhile_is_stopped_but_not_for_a_fault() {

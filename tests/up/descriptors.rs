@@ -48,3 +48,19 @@ fn it_goes_on_with_fewer_descriptors_than_it_polls() {
     // The daemon has left a child, which can not be looked for: that is no good end.
     assert_eq!(scene.stop(), 1);
 }
+
+/// It polls few, but whatever it opens would get a number that is too high.
+#[test]
+fn it_is_not_deaf_with_a_soft_limit_below_what_it_has_open() {
+    let mut scene = Scene::up(&daemon("a", "backoff = { first = '1ms' }"));
+    scene.all_run(&["a"]);
+    let before = scene.pid("a");
+    limit(scene.supervisor(), "9:");
+    signal(before, SIGKILL);
+    wait_until("it is started again", || (scene.log() == ["a starts", "a starts"]).then_some(()));
+    limit(scene.supervisor(), "9:");
+    scene.run("status", &[]).expect(0, &[]);
+    limit(scene.supervisor(), "9:");
+    scene.run("stop", &["a"]).expect(0, &[]);
+    assert_eq!(scene.stop(), 0);
+}

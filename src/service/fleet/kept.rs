@@ -87,11 +87,13 @@ impl Member {
 impl Fleet {
     /// Writes down what has changed of a unit. What can not be written is told once, and tried again.
     pub(super) fn keep(&mut self, name: &str) {
-        if !self.memory.is_written() {
-            return;
+        if let Some(kept) = self.members.get(name).and_then(Member::news) {
+            self.write_kept(name, kept);
         }
-        let Some(member) = self.members.get_mut(name) else { return };
-        let Some(kept) = member.news() else { return };
+    }
+
+    fn write_kept(&mut self, name: &str, kept: Kept) {
+        let Some(member) = self.members.get_mut(name).filter(|_| self.memory.is_written()) else { return };
         let written = kept.write(&self.runtime.unit(name));
         member.kept = Some(kept);
         let text = match written {
@@ -123,8 +125,12 @@ impl Fleet {
 
     /// Writes it down whether it has changed or not.
     pub(super) fn keep_anew(&mut self, name: &str) {
-        self.members.get_mut(name).into_iter().for_each(|member| member.kept = None);
-        self.keep(name);
+        let Some(member) = self.members.get_mut(name) else { return };
+        let before = member.kept.take();
+        // While it is being adopted, what it was under the supervisor before.
+        if let Some(kept) = member.news().or(before) {
+            self.write_kept(name, kept);
+        }
     }
 
     /// It has no meaning any more.

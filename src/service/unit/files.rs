@@ -20,13 +20,11 @@ impl Service {
 
     /// Whether somebody has removed them.
     pub(in crate::service) fn has_lost_files(&self) -> bool {
-        !self.is_adopting() && self.supervisor.has_lost_files()
+        self.supervisor.has_lost_files()
     }
 
-    /// Makes them anew. What is being adopted is written down when it is.
+    /// Makes them anew.
     pub(in crate::service) fn renew_files(&mut self) {
-        if !self.is_adopting() {
-            self.supervisor.renew_files();
-        }
+        self.supervisor.renew_files();
     }
 }

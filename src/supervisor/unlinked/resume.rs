@@ -138,7 +138,7 @@ impl Engine {
 
     /// The same of the incumbent of the journal.
     pub(in crate::supervisor) fn take_from_retired(&mut self, pid: i32) {
-        let listeners = std::mem::take(&mut self.adoption.listeners);
+        let listeners = self.last_entry().listeners;
         self.take_from(&[pid], &listeners);
     }
 

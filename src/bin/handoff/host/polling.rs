@@ -27,7 +27,10 @@ pub(super) enum Polled {
 }
 
 pub(super) fn poll_all(fds: &mut [PollFd<'_>], timeout: PollTimeout) -> io::Result<Polled> {
-    match poll(fds, timeout) {
+    let polled = poll(fds, timeout);
+    // Before anything is done that needs a descriptor: only the soft limit may have been lowered.
+    let _ = raise_nofile();
+    match polled {
         Ok(_) | Err(Errno::EINTR) => Ok(Polled::Whole),
         Err(Errno::EINVAL) => poll_more(fds, timeout),
         Err(errno) => Err(errno.into()),
@@ -36,7 +39,6 @@ pub(super) fn poll_all(fds: &mut [PollFd<'_>], timeout: PollTimeout) -> io::Resu
 
 /// They are more than `RLIMIT_NOFILE` allows.
 fn poll_more(fds: &mut [PollFd<'_>], timeout: PollTimeout) -> io::Result<Polled> {
-    let _ = raise_nofile(); // only the soft limit may have been lowered
     if let Ok(_) | Err(Errno::EINTR) = poll(fds, PollTimeout::ZERO) {
         return Ok(Polled::Whole); // the next one waits
     }

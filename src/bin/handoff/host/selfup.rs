@@ -10,7 +10,7 @@ use handoff::limits::{PREFLIGHT_TIMEOUT, RESTORE_TIMEOUT, SELF_UPGRADE_PATIENCE}
 use handoff::service::task::{Task, TaskEnd, TaskSpec};
 use handoff::supervisor::ExecContext;
 use handoff::sys::clock::{monotonic_ns, nanoseconds};
-use handoff::sys::limits::{hard_nofile, set_soft_nofile_before, soft_nofile, soft_nofile_before};
+use handoff::sys::limits::{hard_nofile, raise_nofile, set_soft_nofile_before, soft_nofile, soft_nofile_before};
 use handoff::sys::program::{check_format, find_program};
 use handoff::sys::reexec::{Program, begin_time, end_time, is_unchanged, own_file};
 use handoff::sys::spawn::{Limit, Resource};
@@ -26,6 +26,8 @@ use crate::text::{now_ms, self_upgrade_line};
 
 /// See proc_pid_oom_score_adj(5).
 const OOM_SCORE_ADJ_MAX: i32 = 1000;
+/// What it opens beyond those that are taken along: the standard ones, the state and the way back twice, what it looks into.
+const RESTORE_ROOM: u64 = 32;
 
 /// Whether, and how, the program of this process is being replaced.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -195,6 +197,7 @@ impl Host {
 
     fn begin_preflight(&mut self, under_way: &mut UnderWay) -> Result<(), Refused> {
         let sealed = self.seal(&under_way.asked)?;
+        check_room(&sealed)?;
         let own = std::process::id();
         let link = |fd: BorrowedFd<'_>| format!("/proc/{own}/fd/{}", fd.as_raw_fd()).into();
         let argv = vec![link(under_way.file.as_fd()), PREFLIGHT.into(), link(sealed.fd.as_fd())];
@@ -223,6 +226,9 @@ impl Host {
             (Err(refused), _) => return refused,
             (_, Err(error)) => return refused(format!("this program can not be kept as the way back: {error}")),
         };
+        if let Err(refused) = check_room(&sealed) {
+            return refused;
+        }
         let mut kept = sealed.kept.clone();
         kept.extend([sealed.fd.as_raw_fd(), old.as_raw_fd()]);
         let place = format!("{} {} {}", std::process::id(), sealed.fd.as_raw_fd(), old.as_raw_fd());
@@ -273,6 +279,20 @@ impl Host {
         self.output.say("self_upgrade", &self.name, &text, outcome.clone());
         self.server.answer(asked.client, &asked.id, Ok(outcome));
     }
+}
+
+/// The next program works with a duplicate of each descriptor, and so does this one if it must go on.
+fn check_room(sealed: &Sealed) -> Result<(), Refused> {
+    let needed = sealed.kept.len() as u64 * 2 + RESTORE_ROOM;
+    let room = raise_nofile().map_or_else(|_| soft_nofile().unwrap_or(0), |(_, soft)| soft);
+    if room < needed {
+        let pid = std::process::id();
+        return Err(refused(format!(
+            "RLIMIT_NOFILE of the supervisor is {room}, and the program that goes on needs {needed} descriptors; raise it: \
+             prlimit --pid {pid} --nofile=65536"
+        )));
+    }
+    Ok(())
 }
 
 /// It opens as many descriptors as we have.

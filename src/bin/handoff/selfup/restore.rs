@@ -11,6 +11,7 @@ use handoff::limits::RESTORE_TIMEOUT;
 use handoff::sys::crash;
 use handoff::sys::fd::duplicate;
 use handoff::sys::inherit::end_restore;
+use handoff::sys::limits::raise_nofile;
 use handoff::sys::reexec::{Guard, Program, close_all, name_process};
 use nix::sys::signal::Signal;
 
@@ -31,6 +32,7 @@ struct Place {
 /// Goes on where another program of this process has stopped, if one has; the exit code.
 pub fn go_on() -> Option<u8> {
     let Place { state, old } = place()?;
+    let _ = raise_nofile(); // it may have been lowered just before
     std::env::args_os().take(1).for_each(|argument| name_process(&argument));
     let file = |number: RawFd| duplicate(number).map(File::from);
     let (state_file, old_file) = match (file(state), old.map(file).transpose()) {
