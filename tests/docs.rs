@@ -11,6 +11,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use support::copy::copy_program;
 
 use compiled::root;
 use support::{SIGTERM, Service, compile, library, signal, wait_until};
@@ -97,7 +98,7 @@ fn run_page(name: &str, number: u8, prepare: impl FnOnce(&Service) -> Vec<Child>
 fn place_of_pages() -> Service {
     let place = Service::place();
     fs::remove_dir(place.path("data")).unwrap();
-    fs::copy(compile("kv", "examples-c/kv.c", &[]), place.path("kv")).unwrap();
+    copy_program(compile("kv", "examples-c/kv.c", &[]), place.path("kv"));
     symlink(library(), place.path("libhandoff.so.0")).unwrap();
     place
 }
@@ -160,7 +161,7 @@ fn host(place: &Service, name: &str) -> Child {
     let releases = home.join("kv");
     fs::create_dir_all(&releases).unwrap();
     fs::create_dir(home.join("data")).unwrap();
-    fs::copy(place.path("kv"), releases.join("kv-41")).unwrap();
+    copy_program(place.path("kv"), releases.join("kv-41"));
     symlink(library(), releases.join("libhandoff.so.0")).unwrap();
     symlink("kv-41", releases.join("kv")).unwrap();
     let mut run = place.other_command(&place.handoff);

@@ -1,18 +1,16 @@
 //! Programs that can not be started, in the place of one that serves.
 
 use crate::harness::Scene;
+use crate::support::copy::copy_program;
 use crate::support::programs;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
-use std::process::Command;
 
 fn file(scene: &Scene, name: &str, content: &[u8], mode: u32) -> PathBuf {
-    // Copied by another process: what this one has ever had open for writing, a child that it forks for another test
-    // may still have, and then it can not be executed.
     let (content_path, path) = (scene.path(&format!("{name}.content")), scene.path(name));
     fs::write(&content_path, content).unwrap();
-    assert!(Command::new("cp").arg(content_path).arg(&path).status().unwrap().success());
+    copy_program(content_path, &path);
     fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
     path
 }

@@ -1,6 +1,7 @@
 //! Clients of `handoff up` at their worst: others are answered, its memory stays within what it allows, and no unit hears of it.
 
 use crate::control::{NOBODY, can_chown};
+use crate::support::copy::copy_program;
 use crate::support::fleet::Fleet;
 use crate::support::{SIGKILL, signal, wait_until};
 use handoff::limits::{CLIENTS_MAX, HISTORY_MAX, REPLY_BYTES_MAX, REQUEST_BYTES_MAX};
@@ -202,7 +203,7 @@ fn another_user_is_refused_and_hears_why() {
     let (fleet, pids) = fleet();
     let before = memory(&fleet);
     let program = fleet.path("handoff");
-    fs::copy(env!("CARGO_BIN_EXE_handoff"), &program).unwrap();
+    copy_program(env!("CARGO_BIN_EXE_handoff"), &program);
     for (name, mode) in [("", 0o755), ("run", 0o755), ("run/main.sock", 0o777), ("handoff", 0o755)] {
         fs::set_permissions(fleet.path(name), fs::Permissions::from_mode(mode)).unwrap();
     }

@@ -1,6 +1,7 @@
 //! Other processes of the same user have so many descriptors on the way that the kernel lets no others through.
 
 use crate::supervisor::Scene;
+use crate::support::copy::copy_program;
 use crate::support::{Service, compile, library, wait_until};
 use crate::transfer::offered;
 use handoff::channel::{Channel, Incoming};
@@ -26,8 +27,8 @@ fn unprivileged(service: &Service, program: &Path, limit: &str) -> PathBuf {
     let dir = service.path(&format!("{name}.d"));
     fs::create_dir(&dir).unwrap();
     let copy = dir.join(name);
-    fs::copy(program, &copy).unwrap();
-    fs::copy(library(), dir.join("libhandoff.so.0")).unwrap();
+    copy_program(program, &copy);
+    copy_program(library(), dir.join("libhandoff.so.0"));
     let user = match nix::unistd::geteuid().is_root() {
         true => format!("setpriv --reuid={UID} --regid={UID} --clear-groups "),
         false => String::new(),

@@ -1,6 +1,7 @@
 //! The same store in every language, each with the same two faults.
 
 use crate::compiled::{directory, have, program, root};
+use crate::support::copy::copy_program;
 use crate::support::faulty_script;
 use crate::support::go::{build_go, have_go};
 use crate::support::python::Python;
@@ -94,7 +95,7 @@ fn rust() -> Option<PathBuf> {
     let daemon = directory().join("demo-daemon");
     let fresh = directory().join(format!("demo-daemon.{}", std::process::id()));
     let _ = fs::remove_file(&daemon); // not there the first time
-    fs::copy(env!("CARGO_BIN_EXE_handoff"), &fresh).unwrap();
+    copy_program(env!("CARGO_BIN_EXE_handoff"), &fresh);
     fs::rename(&fresh, &daemon).unwrap();
     let text = "case \"$KV_FAULT\" in crash) export DEMO_FAULT=crash ;; unhealthy) export DEMO_FAULT=lost-write ;; esac\n\
         exec \"${0%/*}/demo-daemon\" demo-daemon \"$HANDOFF_DATA_DIR\" --build rust\n";

@@ -2,6 +2,7 @@
 
 use crate::fake::{Fake, Message};
 use crate::harness::{Place, signal, text, wait_until};
+use crate::support::copy::copy_program;
 use nix::sys::signal::Signal;
 use std::fs;
 use std::path::PathBuf;
@@ -35,7 +36,7 @@ fn the_manager_hears_nothing_of_it_and_goes_on_hearing_the_rest() {
     let place = Place::new();
     let mut fake = Fake::new(&place);
     let programs: [PathBuf; 2] = [place.path("other-handoff"), env!("CARGO_BIN_EXE_handoff").into()];
-    fs::copy(&programs[1], &programs[0]).unwrap();
+    copy_program(&programs[1], &programs[0]);
     place.file("units.toml", unit(&place, "first"), 0o644);
     let mut command = place.handoff("up");
     // By a path that means something only from here.

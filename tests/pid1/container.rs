@@ -2,6 +2,7 @@
 
 use crate::harness::{Place, Run, signal, text, wait_until};
 use crate::namespace::{can_unshare, init};
+use crate::support::copy::copy_program;
 use crate::support::{compile, library};
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -42,9 +43,9 @@ fn can_contain() -> bool {
 fn container<'a>(place: &'a Place, options: &[&str], environment: &[&str], command: &[String]) -> Run<'a> {
     let bin = place.path("bin");
     fs::create_dir(&bin).unwrap();
-    fs::copy(env!("CARGO_BIN_EXE_handoff"), bin.join("handoff")).unwrap();
-    fs::copy(compile("kv-a", "examples-c/kv.c", &["-DBUILD=\"a\""]), bin.join("kv")).unwrap();
-    fs::copy(library(), bin.join("libhandoff.so.0")).unwrap();
+    copy_program(env!("CARGO_BIN_EXE_handoff"), bin.join("handoff"));
+    copy_program(compile("kv-a", "examples-c/kv.c", &["-DBUILD=\"a\""]), bin.join("kv"));
+    copy_program(library(), bin.join("libhandoff.so.0"));
     let mark = place.handoff("none");
     let mark = mark.get_envs().find(|(name, _)| *name != "HANDOFF_RUNTIME_DIR").unwrap();
     let mut run = Command::new(script());
@@ -86,7 +87,7 @@ fn one_daemon_is_upgraded_in_its_container() {
     let first = running(&run);
     assert!(ping(&run).contains(" a"), "{}", ping(&run));
     // The page's own commands, with something that stands for Docker.
-    fs::copy(compile("kv-b", "examples-c/kv.c", &["-DBUILD=\"b\""]), place.path("kv-2")).unwrap();
+    copy_program(compile("kv-b", "examples-c/kv.c", &["-DBUILD=\"b\""]), place.path("kv-2"));
     std::os::unix::fs::symlink(script(), place.path("docker")).unwrap();
     let page = page();
     let block = page.split("```sh\n").nth(1).unwrap().split("```").next().unwrap();

@@ -3,6 +3,7 @@
 use crate::harness::{Place, text, wait_until};
 use crate::namespace::{can_unshare, children, init, run};
 use crate::orphans::MAKE_ORPHANS;
+use crate::support::copy::copy_program;
 use std::fs;
 
 #[test]
@@ -13,7 +14,7 @@ fn orphans_are_reaped_and_the_exit_code_is_ours_after_it() {
     let place = Place::new();
     let (fifo, other) = (place.path("fifo"), place.path("other-handoff"));
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    fs::copy(env!("CARGO_BIN_EXE_handoff"), &other).unwrap();
+    copy_program(env!("CARGO_BIN_EXE_handoff"), &other);
     // Orphans of before, of which some end in the midst of it; those of after; and its own end.
     let script = format!(
         "(setsid sleep 1000 &); i=0; while [ $i -lt 50 ]; do (setsid sleep 0.$((i + 10)) &); i=$((i + 1)); done

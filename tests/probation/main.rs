@@ -8,6 +8,7 @@ mod without;
 
 use std::path::Path;
 use std::time::Duration;
+use support::copy::copy_program;
 use support::load::{Load, LoadOptions, verify};
 use support::{SIGKILL, Service, freeze, lives, programs, signal, thaw, wait_for_death, wait_until};
 
@@ -154,7 +155,7 @@ fn an_operator_goes_back_to_a_file_that_is_not_at_its_path_any_more() {
     let path = service.path("kv");
     let new = service.path("new");
     let put = |from: &Path| {
-        std::fs::copy(from, &new).unwrap();
+        copy_program(from, &new);
         std::fs::rename(&new, &path).unwrap();
     };
     let library = service.path("libhandoff.so.0");

@@ -1,5 +1,6 @@
 //! What can not be started says why, and what to do.
 
+use super::copy::copy_program;
 use super::harness::Place;
 use super::{is_root, open_to_others, shut_down, up};
 
@@ -72,7 +73,7 @@ fn what_only_root_may() {
     nix::unistd::chown(&place.path("runtime"), Some(65534.into()), None).unwrap();
     std::fs::set_permissions(place.path("runtime"), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
     let program = place.path("handoff");
-    std::fs::copy(env!("CARGO_BIN_EXE_handoff"), &program).unwrap();
+    copy_program(env!("CARGO_BIN_EXE_handoff"), &program);
     for (name, keys, words) in [
         (
             "user",

@@ -1,5 +1,6 @@
 //! The supervisor raises its soft limit on descriptors. Its children have the one that it was started with.
 
+use super::copy::copy_program;
 use super::harness::{Place, Run, text};
 use super::{shut_down, written};
 use std::fs;
@@ -40,7 +41,7 @@ fn children_have_the_limit_of_before_also_from_the_next_program() {
     let mut run = up_with_limit(&place, &units.concat());
     let hard = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).unwrap().1;
     let other = place.path("other-handoff");
-    fs::copy(env!("CARGO_BIN_EXE_handoff"), &other).unwrap();
+    copy_program(env!("CARGO_BIN_EXE_handoff"), &other);
     let programs = [text(&other), env!("CARGO_BIN_EXE_handoff")];
     for starts in 1..=3 {
         let last = |name: &str| written(&place.path(name), starts)[starts - 1].clone();

@@ -1,6 +1,8 @@
 //! How the processes of units are started, and how everything that they leave is ended: the program from outside.
 
 mod attributes;
+#[path = "../support/copy.rs"]
+mod copy;
 mod descriptors;
 mod errors;
 #[allow(dead_code, reason = "it is that of another test, which uses all of it")]

@@ -1,5 +1,6 @@
 //! The supervisor replaces its own program: who its processes are, and what descends from them, is known afterwards.
 
+use super::copy::copy_program;
 use super::harness::{Place, lives, text, wait_until};
 use super::trees::{each_way, pair, replaceable};
 use super::users::{NOBODY, serves, store, uid_of, units};
@@ -9,7 +10,7 @@ use std::fs;
 fn self_upgrade(place: &Place) {
     let other = place.path("other-handoff");
     if !other.exists() {
-        fs::copy(env!("CARGO_BIN_EXE_handoff"), &other).unwrap();
+        copy_program(env!("CARGO_BIN_EXE_handoff"), &other);
     }
     for program in [text(&other), env!("CARGO_BIN_EXE_handoff")] {
         place.output("self-upgrade", &[program]).expect(0, &[]);
@@ -28,7 +29,7 @@ fn a_daemon_of_another_user_is_replaced_and_goes_back_after_it() {
     self_upgrade(&place);
     assert_eq!(serves(&run, 0), first, "{}", run.stderr());
     let other = place.path("kv-other");
-    fs::copy(&program, &other).unwrap();
+    copy_program(&program, &other);
     place.output("upgrade", &["kv", "--binary", text(&other)]).expect(0, &[]);
     let second = serves(&run, first);
     assert_eq!(uid_of(second), NOBODY);

@@ -1,5 +1,6 @@
 //! A daemon that links the library, and runs as another user than its supervisor.
 
+use super::copy::copy_program;
 use super::harness::{Place, Run, pid_of, text};
 use super::{is_root, open_to_others, shut_down, up};
 use nix::unistd::{Gid, Uid, chown};
@@ -19,7 +20,7 @@ pub fn store(place: &Place) -> PathBuf {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     let program = PROGRAM.get_or_init(|| compiled::program("kv", "examples-c/kv.c", &["-std=c11"]));
     for name in ["kv", "libhandoff.so.0"] {
-        fs::copy(program.with_file_name(name), place.path(name)).unwrap();
+        copy_program(program.with_file_name(name), place.path(name));
     }
     fs::create_dir(place.path("data")).unwrap();
     chown(&place.path("data"), Some(Uid::from_raw(NOBODY)), Some(Gid::from_raw(NOBODY))).unwrap();
@@ -62,7 +63,7 @@ fn is_replaced_goes_back_and_is_adopted() {
     // The file that it was started from is started again, whatever its path leads to.
     let other = place.path("kv-other");
     // Another program, for those who remember it.
-    fs::copy(&program, &other).unwrap();
+    copy_program(&program, &other);
     fs::OpenOptions::new().append(true).open(&other).unwrap().write_all(b"other").unwrap();
     let said = place.output("upgrade", &["kv", "--binary", text(&other), "--probation", "60s"]);
     assert_eq!(said.code, 0, "{said:?} {}", run.stderr());
@@ -113,7 +114,7 @@ fn another_user_can_say_that_it_is_ready() {
     let place = Place::new();
     open_to_others(&place);
     let program = place.path("notify");
-    fs::copy(compiled::program("notify", "tests/processes/notify.c", &["-std=c11"]), &program).unwrap();
+    copy_program(compiled::program("notify", "tests/processes/notify.c", &["-std=c11"]), &program);
     let keys = "mode = 'none'\nready = 'notify'\nuser = 'nobody'";
     let mut run = up(&place, &format!("[unit.a]\nexec = ['{}']\n{keys}\n", program.display()));
     let service = run.wait_for("ready", |service| service["state"] == "running" && service["says"]["status"] != "");

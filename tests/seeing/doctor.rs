@@ -1,5 +1,6 @@
 //! `handoff doctor`.
 
+use crate::support::copy::copy_program;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -48,14 +49,14 @@ fn what_can_be_provoked_is_found() {
     let mut service = Service::place();
     // Beside its library.
     let program = programs().kv_a.with_file_name(format!("doomed-{}", std::process::id()));
-    fs::copy(&programs().kv_a, &program).unwrap();
+    copy_program(&programs().kv_a, &program);
     service.launch(&program, &[]);
 
     fs::remove_file(&program).unwrap();
     let (findings, code) = examine(&service);
     assert_eq!((severity(&findings, "kv", "program"), code), ("error", 1));
     assert_eq!(severity(&findings, "kv", "running-program"), "ok");
-    fs::copy(&programs().kv_b, &program).unwrap();
+    copy_program(&programs().kv_b, &program);
 
     let run = service.path("run");
     let mode = |mode| fs::set_permissions(&run, fs::Permissions::from_mode(mode)).unwrap();

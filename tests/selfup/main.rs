@@ -18,6 +18,7 @@ mod waits;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use support::copy::copy_program;
 
 use harness::{Place, Run, Said, text, wait_until};
 use serde_json::Value;
@@ -34,7 +35,7 @@ fn up<'a>(place: &'a Place, units: &str) -> Run<'a> {
 fn other_program(place: &Place) -> PathBuf {
     let path = place.path("other-handoff");
     if !path.exists() {
-        fs::copy(env!("CARGO_BIN_EXE_handoff"), &path).unwrap();
+        copy_program(env!("CARGO_BIN_EXE_handoff"), &path);
     }
     path
 }

@@ -1,6 +1,7 @@
 //! Programs of other versions: what they wrote is read, or refused with the reason. And files that change meanwhile.
 
 use crate::harness::{Place, Run, text};
+use crate::support::copy::copy_program;
 use crate::{executes, must_upgrade, other_program, self_upgrade, unit, wait_for, wait_for_state};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -38,7 +39,7 @@ pub fn another_version(dir: &Path) -> (PathBuf, PathBuf) {
     let (script, program) = (dir.join("another_version.py"), dir.join("another-version"));
     fs::write(&script, include_str!("another_version.py")).unwrap();
     fs::write(dir.join("program"), env!("CARGO_BIN_EXE_handoff")).unwrap();
-    fs::copy(crate::support::compile("another-version", "tests/selfup/another_version.c", &[]), &program).unwrap();
+    copy_program(crate::support::compile("another-version", "tests/selfup/another_version.c", &[]), &program);
     (script, program)
 }
 
@@ -131,7 +132,7 @@ fn a_file_that_is_another_one_meanwhile() {
     let said = other.must_refuse(&["write", path]);
     assert!(said.contains("was written to meanwhile; replace a program by a rename"), "{said}");
     // What was asked is what is executed, whoever has the name by then.
-    fs::copy("/bin/true", place.path("true")).unwrap();
+    copy_program("/bin/true", place.path("true"));
     other.change(&["rename", path, text(&place.path("true"))]);
     must_upgrade(&place, &other.program);
     assert_eq!(unit(&place, "unit-c")["state"], "running");

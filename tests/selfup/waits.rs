@@ -1,6 +1,7 @@
 //! Asked while a handoff is under way: it waits for its end, and disturbs nothing.
 
 use crate::harness::text;
+use crate::support::copy::copy_program;
 use crate::support::{Service, Upgrading, programs, wait_until};
 use crate::versions::{another_version, change};
 use serde_json::Value;
@@ -36,7 +37,7 @@ fn answer(asked: Child) -> (Option<i32>, Value) {
 /// The program under another name.
 fn other(service: &Service) -> std::path::PathBuf {
     let path = service.path("other-handoff");
-    fs::copy(&service.handoff, &path).unwrap();
+    copy_program(&service.handoff, &path);
     path
 }
 

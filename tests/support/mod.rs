@@ -14,6 +14,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+pub mod copy;
 pub mod fleet;
 pub mod go;
 #[allow(unused_imports, reason = "each test uses a part of it")]

@@ -1,6 +1,7 @@
 //! Another configuration, good or bad.
 
 use crate::scene::{Scene, daemon};
+use crate::support::copy::copy_program;
 use crate::support::fleet::listening;
 use crate::support::{programs, wait_until};
 use serde_json::json;
@@ -133,7 +134,7 @@ fn what_the_file_says_is_started_also_after_a_way_back() {
     let library = programs().kv_a.with_file_name("libhandoff.so.0");
     std::os::unix::fs::symlink(library, scene.place.path("libhandoff.so.0")).unwrap();
     let [one, two, three] = ["one", "two", "three"].map(|name| {
-        std::fs::copy(&programs().kv_a, scene.place.path(name)).unwrap();
+        copy_program(&programs().kv_a, scene.place.path(name));
         scene.place.path(name)
     });
     let data = scene.place.path("data");
